@@ -1,0 +1,187 @@
+"""The interface that every codec fulfils, so that the streaming engine never asks which it drives.
+
+A codec knows sound, tokens and models. It works on windows at absolute positions that the engine
+(:mod:`codec.stream`) chooses; it keeps no state between calls, so one object serves any number
+of streams.
+
+Terms: a *token* is one 14-bit code, 1920 samples long. A *latent frame* is the unit the decoder
+generates, ``latent_tokens`` tokens long. Positions count from the start of the stream.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from codec.constants import SAMPLES_PER_TOKEN
+
+__all__ = ["Codec", "DecodeSettings", "DecoderWindow", "EncoderWindow"]
+
+
+@dataclass(frozen=True)
+class EncoderWindow:
+    """Encoder window in tokens: tokens of hop k come from samples of ``[kH - left, (k+1)H + lookahead)``."""
+
+    left: int
+    hop: int
+    lookahead: int
+
+    def __post_init__(self) -> None:
+        if self.hop < 1 or self.left < 0 or self.lookahead < 0:
+            raise ValueError(f"an encoder window needs hop >= 1, left and lookahead >= 0: got {self}")
+
+    @property
+    def tokens(self) -> int:
+        """Length of the whole window in tokens."""
+        return self.left + self.hop + self.lookahead
+
+
+@dataclass(frozen=True)
+class DecoderWindow:
+    """Decoder window in tokens: ``context`` known latents, ``hop`` new ones, ``lookahead`` provisional ones."""
+
+    context: int
+    hop: int
+    lookahead: int
+
+    def __post_init__(self) -> None:
+        if self.hop < 1 or self.context < 0 or self.lookahead < 0:
+            raise ValueError(
+                f"a decoder window needs hop >= 1, context and lookahead >= 0: got {self}"
+            )
+
+    def decodable(self, tokens: int) -> int:
+        """How many tokens of sound can be made once ``tokens`` tokens (from 0) have arrived."""
+        return max(0, (tokens - self.lookahead) // self.hop * self.hop)
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How the flow-matching sampler runs. ``None`` takes the codec's own default.
+
+    steps: evaluations of the velocity field (0: the deterministic decoder alone, where there is one).
+    guidance: classifier-free guidance scale; 1 is none and costs one evaluation a step.
+    temperature: standard deviation of the starting noise.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    temperature: float | None = None
+
+
+class Codec(ABC):
+    """A codec of 25 tokens a second for 48 kHz stereo."""
+
+    name: str
+    """What ``--codec`` and the hello message call it."""
+    weights: str
+    """Name of the weights, e.g. ``nano-1``."""
+    digest: str
+    """SHA-256 of the weights, 64 hexadecimal digits."""
+    encoder_window: EncoderWindow
+    decoder_window: DecoderWindow
+    latent_tokens: int
+    """Tokens per latent frame."""
+    render_margin_tokens: int
+    """Latents that :meth:`render` needs on both sides of what is kept (its receptive field)."""
+    crossfade_samples: int
+    """Length of the crossfade between neighbouring windows; less than the lookahead's samples."""
+
+    @abstractmethod
+    def encode_window(self, audio: Tensor, window: EncoderWindow) -> Tensor:
+        """Tokens of one window's hop.
+
+        audio: float32 ``[2, window.tokens * 1920]``, finite. Returns int64 ``[window.hop]``.
+        """
+
+    @abstractmethod
+    def decode_window(
+        self,
+        tokens: Tensor,
+        *,
+        first_token: int,
+        context: Tensor | None,
+        seed: int,
+        settings: DecodeSettings,
+    ) -> Tensor:
+        """Latents of a window.
+
+        tokens: int64 ``[n]``, absolute positions ``first_token ...``. context: latents of the window's
+        first frames, already decided, or None. The noise depends on ``seed`` and the absolute latent
+        frame alone. Returns ``[n / latent_tokens, ...]``, the context's frames unchanged.
+        """
+
+    @abstractmethod
+    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
+        """Sound of latents: float32 ``[2, frames * latent_tokens * 1920]``, exact away from the edges."""
+
+    # Offline calls: the same windows as a live stream, hence the same result.
+
+    def sound2code(self, audio: Tensor) -> Tensor:
+        """Encode a whole recording.
+
+        audio: float32 ``[2, samples]`` at 48 kHz. Returns int64 ``[ceil(samples / 1920)]``; the last
+        token is completed with silence. Raises ValueError on another shape.
+        """
+        from codec.stream import StreamEncoder
+
+        encoder = StreamEncoder(self)
+        return torch.cat([encoder.push(audio), encoder.finish()])
+
+    def code2sound(
+        self,
+        tokens: Tensor,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        temperature: float | None = None,
+    ) -> Tensor:
+        """Decode tokens, int64 ``[n]``, to sound, float32 ``[2, 1920 * n]``."""
+        from codec.stream import StreamDecoder
+
+        decoder = StreamDecoder(
+            self, seed=seed, settings=DecodeSettings(steps, guidance, temperature)
+        )
+        decoder.feed(tokens)
+        decoder.finish()
+        blocks = list(decoder)
+        return torch.cat(blocks, dim=1) if blocks else torch.zeros(2, 0)
+
+    def sound2sound(
+        self,
+        audio: Tensor,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        temperature: float | None = None,
+    ) -> Tensor:
+        """Encode and decode: float32 ``[2, samples]`` in and out, cut to the input's length."""
+        sound = self.code2sound(self.sound2code(audio), steps, guidance, seed, temperature)
+        return sound[:, : audio.shape[1]]
+
+    def check_tokens(self, tokens: Tensor) -> Tensor:
+        """``tokens`` as int64 ``[n]``; raises ValueError where they are not one row of 14-bit codes."""
+        from codec.constants import CODEBOOK_SIZE
+
+        if tokens.ndim != 1:
+            raise ValueError(f"tokens must have shape [n], got {list(tokens.shape)}")
+        tokens = tokens.to(torch.int64)
+        if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < CODEBOOK_SIZE):
+            raise ValueError(f"tokens must lie in 0 ... {CODEBOOK_SIZE - 1}")
+        return tokens
+
+    def check_audio(self, audio: Tensor) -> Tensor:
+        """``audio`` as finite float32 ``[2, samples]``; raises ValueError on another shape."""
+        if audio.ndim != 2 or audio.shape[0] != 2:
+            raise ValueError(f"audio must have shape [2, samples], got {list(audio.shape)}")
+        return torch.nan_to_num(audio.to(torch.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+
+    @property
+    def encoder_delay_s(self) -> float:
+        """Seconds from a sample to the earliest moment at which its token can exist (lookahead)."""
+        from codec.constants import SAMPLE_RATE
+
+        return self.encoder_window.lookahead * SAMPLES_PER_TOKEN / SAMPLE_RATE

@@ -1,0 +1,18 @@
+"""Every exception the codecs raise on purpose; importable without torch.
+
+Each message is one sentence that says what is wrong and what to do, fit to be shown as it is.
+"""
+
+__all__ = ["CodecError", "UnknownCodecError", "WeightsError"]
+
+
+class CodecError(Exception):
+    """Base of all codec errors."""
+
+
+class UnknownCodecError(CodecError):
+    """A codec name that this program does not have."""
+
+
+class WeightsError(CodecError):
+    """A weights file that is missing, damaged or not the one asked for."""

@@ -1,0 +1,213 @@
+"""Windows and stitching: live audio to tokens and tokens to continuous sound.
+
+These two classes know samples and tokens, never clocks or sockets. Offline calls use them as
+well, so a file encoded at once and the same file streamed in any blocks give the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.constants import SAMPLES_PER_TOKEN
+
+__all__ = ["StreamDecoder", "StreamEncoder"]
+
+
+class StreamEncoder:
+    """Audio in blocks of any size to tokens, one hop at a time.
+
+    Tokens of hop k depend on the samples of ``[kH - left, (k+1)H + lookahead)`` alone (in tokens
+    of 1920 samples; silence before the start and after the end).
+    """
+
+    def __init__(self, codec: Codec, window: EncoderWindow | None = None) -> None:
+        self.codec = codec
+        self.window = window or codec.encoder_window
+        self._buffer = torch.zeros(2, self.window.left * SAMPLES_PER_TOKEN)
+        self._samples = 0
+        self._tokens = 0
+        self._finished = False
+
+    @property
+    def next_token(self) -> int:
+        """Index of the next token that will come out."""
+        return self._tokens
+
+    def push(self, audio: Tensor | NDArray[np.float32]) -> Tensor:
+        """Take float32 ``[2, n]`` and return the tokens that became ready, int64 ``[k]``, k >= 0."""
+        if self._finished:
+            raise RuntimeError("push() after finish(): start a new StreamEncoder")
+        block = self.codec.check_audio(torch.as_tensor(audio))
+        self._samples += block.shape[1]
+        self._buffer = torch.cat([self._buffer, block], dim=1)
+        return self._encode_ready()
+
+    def finish(self) -> Tensor:
+        """End of the stream: the remaining tokens, so that every sample is in a token."""
+        if self._finished:
+            return torch.zeros(0, dtype=torch.int64)
+        self._finished = True
+        total = -(-self._samples // SAMPLES_PER_TOKEN)
+        missing = total - self._tokens
+        hops = -(-missing // self.window.hop)
+        need = (hops * self.window.hop + self.window.left + self.window.lookahead) * SAMPLES_PER_TOKEN
+        padding = max(0, need - self._buffer.shape[1])
+        self._buffer = torch.nn.functional.pad(self._buffer, (0, padding))
+        tokens = self._encode_ready(hops)
+        self._tokens = total
+        return tokens[:missing]
+
+    def _encode_ready(self, hops: int | None = None) -> Tensor:
+        window, step = self.window, self.window.hop * SAMPLES_PER_TOKEN
+        length = window.tokens * SAMPLES_PER_TOKEN
+        ready = max(0, (self._buffer.shape[1] - length) // step + 1)
+        out = []
+        start = 0
+        for _ in range(ready if hops is None else min(ready, hops)):
+            audio = self._buffer[:, start : start + length].contiguous()
+            out.append(self.codec.encode_window(audio, window))
+            start += step
+            self._tokens += window.hop
+        if start:
+            self._buffer = self._buffer[:, start:].clone()
+        return torch.cat(out) if out else torch.zeros(0, dtype=torch.int64)
+
+
+class StreamDecoder:
+    """Tokens in packets of any size to sound, one window at a time.
+
+    Windows sit at multiples of the hop, counted from the start of the stream. Window k generates
+    the latents of ``[kH, (k+1)H)`` and provisional ones of the lookahead, given those of the context;
+    it renders its hop with the margin that the renderer needs, and a tail over which the next window
+    is crossfaded on the same span of time. Exactly 1920 samples come out for each token from
+    ``start_token`` on.
+
+    Use: :meth:`feed` tokens, then :meth:`step` while :meth:`ready`; or iterate; or :meth:`push`.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        seed: int = 0,
+        first_token: int = 0,
+        start_token: int | None = None,
+        window: DecoderWindow | None = None,
+        settings: DecodeSettings | None = None,
+    ) -> None:
+        self.codec = codec
+        self.seed = seed
+        self.window = window or codec.decoder_window
+        self.settings = settings or DecodeSettings()
+        if codec.crossfade_samples > self.window.lookahead * SAMPLES_PER_TOKEN:
+            raise ValueError("the crossfade must fit into the decoder window's lookahead")
+        # A latent frame may be several tokens long: begin at a whole one.
+        self._base = -(-first_token // codec.latent_tokens) * codec.latent_tokens
+        self._skip = self._base - first_token
+        start = self._base if start_token is None else start_token
+        if start < self._base:
+            raise ValueError(f"start_token {start} lies before the first token {self._base}")
+        self._tokens = torch.zeros(0, dtype=torch.int64)
+        self._hop_index = start // self.window.hop
+        self._emitted = start * SAMPLES_PER_TOKEN
+        self._context: Tensor | None = None
+        self._tail: Tensor | None = None
+        self._finished = False
+
+    @property
+    def fed_tokens(self) -> int:
+        """Absolute index one past the last token fed."""
+        return self._base + len(self._tokens)
+
+    @property
+    def next_output_sample(self) -> int:
+        """Absolute index of the next sample that will come out."""
+        return self._emitted
+
+    def feed(self, tokens: Tensor | NDArray[np.integer]) -> None:
+        """Append tokens ``[n]`` that follow those already fed; raises ValueError on bad ones."""
+        if self._finished:
+            raise RuntimeError("feed() after finish(): start a new StreamDecoder")
+        new = self.codec.check_tokens(torch.as_tensor(np.asarray(tokens).astype(np.int64)))
+        if self._skip:
+            dropped = min(self._skip, len(new))
+            self._skip -= dropped
+            new = new[dropped:]
+        self._tokens = torch.cat([self._tokens, new])
+
+    def finish(self) -> None:
+        """No more tokens will come: the rest can be decoded without lookahead."""
+        self._finished = True
+
+    def ready(self) -> bool:
+        """Whether :meth:`step` has a window to decode."""
+        hop = self.window.hop
+        if self._finished:
+            return self._emitted < self.fed_tokens * SAMPLES_PER_TOKEN
+        return self.fed_tokens >= (self._hop_index + 1) * hop + self.window.lookahead
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while self.ready():
+            yield self.step()
+
+    def push(self, tokens: Tensor | NDArray[np.integer]) -> Tensor:
+        """:meth:`feed`, then every window that is ready: float32 ``[2, n]``, n >= 0."""
+        self.feed(tokens)
+        return torch.cat([torch.zeros(2, 0), *self], dim=1)
+
+    def step(self) -> Tensor:
+        """Decode one window; returns its sound, float32 ``[2, n]``, n <= hop · 1920."""
+        if not self.ready():
+            raise RuntimeError("step() with no window ready: feed more tokens")
+        hop, unit = self.window.hop, self.codec.latent_tokens
+        begin = self._hop_index * hop
+        end = min(begin + hop, self.fed_tokens)
+        stop = min(begin + hop + self.window.lookahead, self.fed_tokens)
+        start = max(begin - self.window.context, self._base)
+        tokens = self._tokens[start - self._base : stop - self._base]
+        if short := -len(tokens) % unit:  # the stream ends inside a latent frame
+            tokens = torch.cat([tokens, tokens[-1:].expand(short)])
+
+        latents = self.codec.decode_window(
+            tokens,
+            first_token=start,
+            context=self._context,
+            seed=self.seed,
+            settings=self.settings,
+        )
+        audio = self._render(latents, start, begin, end, stop)
+        kept = max(start, end - self.window.context)
+        self._context = latents[(kept - start) // unit : (end - start) // unit].clone()
+
+        drop = max(0, kept - self._base)
+        self._tokens, self._base = self._tokens[drop:].clone(), self._base + drop
+        self._hop_index += 1
+        offset = self._emitted - begin * SAMPLES_PER_TOKEN
+        self._emitted = end * SAMPLES_PER_TOKEN
+        return audio[:, offset:]
+
+    def _render(self, latents: Tensor, start: int, begin: int, end: int, stop: int) -> Tensor:
+        """Sound of tokens ``[begin, end)``, crossfaded with the tail of the window before."""
+        unit, margin = self.codec.latent_tokens, self.codec.render_margin_tokens
+        fade = self.codec.crossfade_samples if stop > end else 0
+        tail_tokens = -(-fade // SAMPLES_PER_TOKEN)
+        left = max(start, (begin - margin) // unit * unit)
+        right = min(end + tail_tokens + margin, stop)
+        piece = latents[(left - start) // unit : -(-(right - start) // unit)]
+        sound = self.codec.render(piece, first_token=left, seed=self.seed)
+        first = (begin - left) * SAMPLES_PER_TOKEN
+        last = (end - left) * SAMPLES_PER_TOKEN
+        audio = sound[:, first:last].clone()
+        if self._tail is not None:
+            n = min(self._tail.shape[1], audio.shape[1])
+            # Both sides render the same latents on the same span, so they add in amplitude.
+            ramp = (torch.arange(n, dtype=torch.float32) + 0.5) / max(n, 1)
+            audio[:, :n] = self._tail[:, :n] * (1 - ramp) + audio[:, :n] * ramp
+        self._tail = sound[:, last : last + fade].clone() if fade else None
+        return audio
