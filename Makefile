@@ -1,0 +1,53 @@
+# `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
+# Variables: PYTHON (interpreter for .venv), TORCH_INDEX (package index for torch alone),
+# ARGS (further arguments for demo, bench, train and pytest).
+
+SHELL := bash
+export PYTHON TORCH_INDEX
+
+python := .venv/bin/python
+sources := codec streaming tests benchmarks training scripts server.py client.py
+
+# Branch coverage below this share of streaming/ fails the tests.
+coverage := 95
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format bench train clean setup-demo setup-test setup-train
+
+help: ## this list
+	@echo "Live music at 350 bits per second. Targets:"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@echo "Variables: PYTHON=python3.12  TORCH_INDEX=https://download.pytorch.org/whl/cpu  ARGS=..."
+
+setup-demo setup-test setup-train: setup-%:
+	@scripts/setup.sh $*
+
+demo: setup-demo ## set up, stream the demo track to a listener, leave demo.wav and demo.png
+	@$(python) -m scripts.demo $(ARGS)
+
+test: setup-test lint ## set up, check style and types, run the tests with coverage
+	$(python) -m pytest -m "not slow" --cov --cov-report=term --cov-fail-under=$(coverage) $(ARGS)
+
+test-slow: setup-test ## the tests that take minutes
+	$(python) -m pytest -m slow $(ARGS)
+
+lint: setup-test ## ruff and mypy alone
+	$(python) -m ruff check $(sources)
+	$(python) -m ruff format --check $(sources)
+	$(python) -m mypy
+
+format: setup-test ## let ruff mend style and layout
+	$(python) -m ruff check --fix $(sources)
+	$(python) -m ruff format $(sources)
+
+bench: setup-test ## the figures of the README, as tables
+	$(python) -m benchmarks.codec --codec nano $(ARGS)
+	$(python) -m benchmarks.latency $(ARGS)
+
+train: setup-train ## render the training music and train the nano codec (about an hour)
+	$(python) -m training.train_all $(ARGS)
+
+clean: ## remove what the targets left behind (.venv stays)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
+	rm -f demo.wav demo.png
+	find $(wildcard $(sources)) -name __pycache__ -type d -prune -exec rm -rf {} +

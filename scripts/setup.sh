@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Makes this checkout ready to run: system packages, .venv, Python packages.
+#
+#   scripts/setup.sh demo|test|train
+#
+# Each profile brings what its make targets need and nothing else. A second run finds the stamp of
+# the first and returns at once. Variables:
+#   PYTHON       the interpreter to build .venv with (default: the first suitable one found)
+#   TORCH_INDEX  package index that torch alone is taken from, for example
+#                https://download.pytorch.org/whl/cpu (spares the CUDA libraries)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+VENV=.venv
+PROFILE=${1:-}
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "setup: $*"; exit 2; }
+
+case "$PROFILE" in
+    demo) EXTRAS=demo ;;
+    test) EXTRAS=demo,dev,train ;;
+    train) EXTRAS=demo,train ;;
+    *) die "say which profile to set up: scripts/setup.sh demo|test|train" ;;
+esac
+
+# ---------------------------------------------------------------- system packages
+
+has_library() {
+    { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep -F "$1" >/dev/null
+}
+has_alsa_plugin() {
+    local file
+    for file in /usr/lib/*/alsa-lib/"$1" /usr/lib/alsa-lib/"$1" /usr/lib64/alsa-lib/"$1"; do
+        [ -e "$file" ] && return 0
+    done
+    return 1
+}
+
+# Prints the Debian names of the packages that this profile needs and the machine lacks. What is
+# probed is the thing itself, so that it does not matter how it came there.
+missing_packages() {
+    [ "$(uname -s)" = Linux ] || return 0 # elsewhere the wheels bring PortAudio along
+    has_library libportaudio.so.2 || echo libportaudio2
+    if [ "$PROFILE" = test ]; then
+        command -v ffmpeg >/dev/null || echo ffmpeg
+        command -v pulseaudio >/dev/null || echo pulseaudio
+        command -v pactl >/dev/null || echo pulseaudio-utils
+        has_alsa_plugin libasound_module_pcm_pulse.so || echo libasound2-plugins
+    fi
+    if [ "$PROFILE" = train ]; then
+        command -v fluidsynth >/dev/null || echo fluidsynth
+        [ -e /usr/share/sounds/sf2/FluidR3_GM.sf2 ] || echo fluid-soundfont-gm
+    fi
+}
+
+# Installs the packages named, one index update per run of this script; false where that is not
+# possible (not Debian, not root, no network).
+apt_updated=no
+apt_install() {
+    command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || return 1
+    if [ "$apt_updated" = no ]; then
+        apt_updated=yes
+        DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || true # stale lists may do
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+install_system_packages() {
+    local wanted
+    wanted=$(missing_packages | tr '\n' ' ')
+    wanted=${wanted% }
+    [ -n "$wanted" ] || return 0
+    say "setup: installing system packages: $wanted"
+    # shellcheck disable=SC2086 # one word per package is meant
+    apt_install $wanted || true
+    wanted=$(missing_packages | tr '\n' ' ')
+    wanted=${wanted% }
+    [ -z "$wanted" ] || say "setup: going on without the system packages ${wanted// /, }," \
+        "which whatever needs them will miss; on Debian or Ubuntu run: sudo apt-get install $wanted"
+}
+
+# ---------------------------------------------------------------- the virtual environment
+
+suitable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+
+find_python() {
+    local candidate
+    if [ -n "${PYTHON:-}" ]; then
+        suitable "$PYTHON" || die "PYTHON=$PYTHON is not a Python of version 3.10 or newer."
+        echo "$PYTHON"
+        return
+    fi
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python; do
+        if suitable "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+make_venv() {
+    local python version
+    if ! python=$(find_python); then
+        [ -z "${PYTHON:-}" ] || exit 2
+        apt_install python3 python3-venv && python=$(find_python) ||
+            die "no Python of version 3.10 or newer found; install one (Debian: python3-venv)" \
+                "or name it: make PYTHON=/path/to/python3"
+    fi
+    if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        apt_install "python$version-venv" || apt_install python3-venv ||
+            die "$python lacks the modules venv and ensurepip;" \
+                "on Debian or Ubuntu run: sudo apt-get install python3-venv"
+    fi
+    say "setup: making $VENV with $("$python" --version 2>&1)"
+    "$python" -m venv --clear "$VENV" || die "$python could not make $VENV (see above)."
+}
+
+install_python_packages() {
+    local stamp="$VENV/.stamp-$PROFILE" wanted quiet=--quiet
+    [ -t 2 ] && quiet=--no-input # on a terminal pip's progress bars are worth having
+    wanted=$(cat pyproject.toml scripts/setup.sh - <<<"${TORCH_INDEX:-}" | cksum)
+    [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return 0
+    say "setup: installing the Python packages into $VENV (once; torch is the large one)"
+    if [ -n "${TORCH_INDEX:-}" ]; then
+        "$VENV/bin/python" -m pip install $quiet --index-url "$TORCH_INDEX" 'torch>=2.6,<2.14' >&2 ||
+            die "pip could not install torch from $TORCH_INDEX (see above)."
+    fi
+    "$VENV/bin/python" -m pip install $quiet --editable ".[$EXTRAS]" >&2 ||
+        die "pip could not install the Python packages (see above); is the package index reachable?"
+    printf '%s\n' "$wanted" >"$stamp"
+}
+
+# Two makes at once must not build the same environment; where there is no flock, they just may.
+if command -v flock >/dev/null; then
+    exec 9>.setup.lock
+    flock 9
+fi
+install_system_packages
+suitable "$VENV/bin/python" && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
+install_python_packages
