@@ -1,0 +1,60 @@
+"""Every exception that `streaming` raises on purpose, in one tree.
+
+    StreamingError
+    ├── UserError            one clear sentence for whoever runs the program; exit code 2
+    │   ├── SourceError
+    │   ├── SinkError
+    │   ├── DeviceError
+    │   ├── ProtocolError
+    │   ├── TransportError
+    │   └── SettingsError
+    └── SinkClosed           the reader of a pipe has gone: an end, not a fault
+"""
+
+__all__ = [
+    "DeviceError",
+    "ProtocolError",
+    "SettingsError",
+    "SinkClosed",
+    "SinkError",
+    "SourceError",
+    "StreamingError",
+    "TransportError",
+    "UserError",
+]
+
+
+class StreamingError(Exception):
+    """Anything that `streaming` raises on purpose."""
+
+
+class UserError(StreamingError):
+    """Says in one sentence what is wrong and what to do; the programs print it and exit with 2."""
+
+
+class SourceError(UserError):
+    """A source cannot be opened, or nothing in it can be played."""
+
+
+class SinkError(UserError):
+    """A sink cannot be opened, or no longer takes what it is given."""
+
+
+class DeviceError(UserError):
+    """A sound device, or the library that drives it, is missing or unusable."""
+
+
+class ProtocolError(UserError):
+    """The far end said something that the protocol does not allow or that we cannot decode."""
+
+
+class TransportError(UserError):
+    """A connection cannot be made, was refused, or broke."""
+
+
+class SettingsError(UserError):
+    """An argument or a setting has no meaning; raised before anything is started."""
+
+
+class SinkClosed(StreamingError):
+    """The reader of a pipe has gone, so the sink ends quietly."""
