@@ -1,14 +1,14 @@
 """Every exception that `streaming` raises on purpose, in one tree.
 
-    StreamingError
-    ├── UserError            one clear sentence for whoever runs the program; exit code 2
-    │   ├── SourceError
-    │   ├── SinkError
-    │   ├── DeviceError
-    │   ├── ProtocolError
-    │   ├── TransportError
-    │   └── SettingsError
-    └── SinkClosed           the reader of a pipe has gone: an end, not a fault
+StreamingError
+├── UserError            one clear sentence for whoever runs the program; exit code 2
+│   ├── SourceError
+│   ├── SinkError
+│   ├── DeviceError
+│   ├── ProtocolError
+│   ├── TransportError
+│   └── SettingsError
+└── SinkClosed           the reader of a pipe has gone: an end, not a fault
 """
 
 __all__ = [
@@ -56,5 +56,5 @@ class SettingsError(UserError):
     """An argument or a setting has no meaning; raised before anything is started."""
 
 
-class SinkClosed(StreamingError):
+class SinkClosed(StreamingError):  # noqa: N818 (an end, not an error)
     """The reader of a pipe has gone, so the sink ends quietly."""

@@ -1,0 +1,1 @@
+"""Time: windows at work, packets, sessions, transports, buffers, sources and sinks."""
