@@ -1,0 +1,275 @@
+"""Both ends of a connection without sockets and clocks: fed with messages and times.
+
+:class:`ListenerSession` says what to send and puts what arrives in order. :class:`SenderSession`
+takes what one listener sends and holds what is to be sent to it. Adapters to WebSocket and the like
+(:mod:`streaming.websocket`) only move the messages.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
+from streaming.errors import ProtocolError
+from streaming.protocol import (
+    End,
+    Failure,
+    Gap,
+    Hello,
+    Join,
+    Message,
+    Title,
+    Tokens,
+    Unknown,
+    decode,
+)
+from streaming.stats import Traffic
+
+if TYPE_CHECKING:
+    from streaming.hub import Hub, Outbox
+
+__all__ = [
+    "JOIN_TIMEOUT_S",
+    "MAX_GAP_TOKENS",
+    "CodecIdentity",
+    "Happening",
+    "ListenerSession",
+    "SenderSession",
+    "State",
+]
+
+logger = logging.getLogger(__name__)
+
+JOIN_TIMEOUT_S: Final = 10.0
+"""Time that a listener has for its first message."""
+MAX_GAP_TOKENS: Final = 600 * TOKEN_RATE
+"""A longer jump forward (ten minutes) is no loss on the way but another stream, and is refused."""
+
+Happening: TypeAlias = Hello | Tokens | Gap | Title | End
+"""What :meth:`ListenerSession.receive` reports, in the order of the stream."""
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    JOINING = auto()
+    STREAMING = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True)
+class CodecIdentity:
+    """What a listener can decode: a codec with certain weights, SHA-256 ``digest`` in hex."""
+
+    name: str
+    weights: str
+    digest: str
+
+
+class ListenerSession:
+    """The listener's side: :meth:`join` first, then :meth:`receive` each message.
+
+    codec: what can be decoded here, checked against the hello; None accepts every codec (for
+    whoever does not decode). history: tokens wanted from before the live edge. next_token: on
+    coming back, the first token not yet received.
+
+    Attributes: ``hello`` once it came; ``next_token``, the index of the token expected next;
+    ``lost_tokens`` and ``duplicate_tokens`` so far; ``traffic``; ``title`` as last announced.
+    """
+
+    def __init__(
+        self,
+        codec: CodecIdentity | None,
+        *,
+        history: int = 256,
+        client: str = "",
+        next_token: int | None = None,
+    ) -> None:
+        self._codec = codec
+        self._join = Join(history, client, next_token)
+        self.state = State.JOINING
+        self.hello: Hello | None = None
+        self.next_token = 0
+        self.lost_tokens = 0
+        self.duplicate_tokens = 0
+        self.title = ""
+        self.traffic = Traffic()
+
+    def join(self) -> str:
+        """The message to send as soon as the connection stands."""
+        return self._join.encode()
+
+    def receive(self, data: str | bytes, now_s: float) -> list[Happening]:
+        """Take one message; says what it brought, in order and without overlaps.
+
+        A jump forward comes as a Gap before the Tokens after it: filling it is the caller's choice.
+        Raises ProtocolError where the message is wrong, cannot be decoded here or is an error event;
+        the connection is then of no more use.
+        """
+        message = decode(data)
+        size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "replace"))
+        tokens = len(message.tokens) if isinstance(message, Tokens) else 0
+        live = self.hello is not None and (
+            not isinstance(message, Tokens) or message.end_token > self.hello.next_token
+        )
+        self.traffic.add(size, now_s, tokens=tokens, live=live)
+
+        if isinstance(message, Failure):
+            raise ProtocolError(f"the sender closed the connection: {message.message}")
+        if isinstance(message, Unknown):
+            logger.debug("passing over an event of unknown type %r", message.type)
+            return []
+        if self.state is State.ENDED:
+            logger.debug("passing over what came after the end")
+            return []
+        if self.state is State.JOINING:
+            return self._welcome(message)
+        return self._follow(message)
+
+    def _welcome(self, message: Message) -> list[Happening]:
+        if not isinstance(message, Hello):
+            raise ProtocolError("the sender did not begin with a hello, so it is none of ours")
+        self._check(message)
+        self.hello = message
+        self.title = message.title
+        self.next_token = message.first_token
+        self.state = State.STREAMING
+        return [message]
+
+    def _check(self, hello: Hello) -> None:
+        rates = (hello.sample_rate, hello.token_rate, hello.token_bits)
+        if rates != (SAMPLE_RATE, TOKEN_RATE, TOKEN_BITS):
+            raise ProtocolError(
+                f"the stream has {hello.token_rate} tokens of {hello.token_bits} bits a second at "
+                f"{hello.sample_rate} Hz, and this listener only knows {TOKEN_RATE} of {TOKEN_BITS} "
+                f"bits at {SAMPLE_RATE} Hz"
+            )
+        ours = self._codec
+        if ours is None:
+            return
+        if hello.codec != ours.name:
+            raise ProtocolError(
+                f"the stream is made with the codec {hello.codec!r} and this listener decodes "
+                f"{ours.name!r}: choose the same codec on both sides"
+            )
+        if hello.digest != ours.digest:
+            raise ProtocolError(
+                f"the stream is made with the weights {hello.weights!r} ({hello.digest[:12]}…) and "
+                f"this listener has {ours.weights!r} ({ours.digest[:12]}…): use the same version "
+                "on both sides"
+            )
+
+    def _follow(self, message: Message) -> list[Happening]:
+        if isinstance(message, Tokens):
+            return self._take_tokens(message)
+        if isinstance(message, Gap):
+            return self._skip_to(message.first_token + message.count)
+        if isinstance(message, Title):
+            self.title = message.title
+            return [message]
+        if isinstance(message, End):
+            happenings = self._skip_to(message.token)
+            self.state = State.ENDED
+            return [*happenings, End(self.next_token, message.reason)]
+        raise ProtocolError(f"the sender sent a {message.type} message in the middle of the stream")
+
+    def _take_tokens(self, message: Tokens) -> list[Happening]:
+        end = message.end_token
+        overlap = min(max(0, self.next_token - message.first_token), len(message.tokens))
+        self.duplicate_tokens += overlap
+        if overlap == len(message.tokens):
+            return []
+        happenings = self._skip_to(message.first_token)
+        self.next_token = end
+        return [*happenings, Tokens(end - len(message.tokens) + overlap, message.tokens[overlap:])]
+
+    def _skip_to(self, token: int) -> list[Happening]:
+        """Report the tokens from the next one up to ``token`` as lost, where there are any."""
+        count = token - self.next_token
+        if count <= 0:
+            return []
+        if count > MAX_GAP_TOKENS:
+            raise ProtocolError(f"the stream jumped forward by {count} tokens: connect again")
+        gap = Gap(self.next_token, count)
+        self.lost_tokens += count
+        self.next_token = token
+        return [gap]
+
+
+class SenderSession:
+    """The sender's side of one connection: joins it to the hub, refuses nonsense.
+
+    wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
+    session ended. ``state`` is ENDED when nothing more will follow what :meth:`take` returns;
+    ``failure`` then says whether that is for a fault.
+    """
+
+    def __init__(self, hub: Hub, now_s: float, wake: Callable[[], None] = lambda: None) -> None:
+        self._hub = hub
+        self._wake = wake
+        self._outbox: Outbox | None = None
+        self._refusal: Failure | None = None
+        self._refusal_taken = False
+        self.join_deadline_s = now_s + JOIN_TIMEOUT_S
+        self.client = ""
+        self.traffic = Traffic()
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the sender ends this connection, if it is for a fault of the listener's."""
+        if self._refusal is not None:
+            return self._refusal
+        return self._outbox.failure if self._outbox is not None else None
+
+    @property
+    def state(self) -> State:
+        """Where the session stands."""
+        if self._refusal is not None or (self._outbox is not None and self._outbox.closed):
+            return State.ENDED
+        return State.JOINING if self._outbox is None else State.STREAMING
+
+    def receive(self, data: str | bytes, now_s: float) -> None:
+        """Take one message from the listener; a wrong one ends the session, with ``failure`` set."""
+        if self.state is State.ENDED:
+            return
+        try:
+            message = decode(data)
+            if isinstance(message, Unknown):
+                logger.debug("passing over an event of unknown type %r", message.type)
+            elif not isinstance(message, Join) or self._outbox is not None:
+                raise ProtocolError("a listener sends one join message and nothing else")
+            else:
+                self.client = message.client
+                self._outbox = self._hub.join(message, now_s, self._wake)
+        except ProtocolError as error:
+            self.refuse(Failure("protocol", str(error)))
+
+    def refuse(self, failure: Failure) -> None:
+        """End the session with ``failure`` as its last message."""
+        if self.state is not State.ENDED:
+            self._refusal = failure
+            self.leave()
+            self._wake()
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass: a listener that does not join in time is refused."""
+        if self.state is State.JOINING and now_s >= self.join_deadline_s:
+            self.refuse(Failure("timeout", f"no join message within {JOIN_TIMEOUT_S:.0f} s"))
+
+    def take(self, now_s: float) -> list[str | bytes]:
+        """Everything that is to be sent now, in order; it counts as sent."""
+        if self._refusal is not None:
+            if self._refusal_taken:
+                return []
+            self._refusal_taken = True
+            return [self._refusal.encode()]
+        return [] if self._outbox is None else self._outbox.take(now_s)
+
+    def leave(self) -> None:
+        """The connection is gone: the hub forgets this listener."""
+        if self._outbox is not None:
+            self._hub.leave(self._outbox)

@@ -1,0 +1,225 @@
+"""Counters, rates and the JSON lines of ``--stats``, for both ends.
+
+Rates are measured over a sliding window between the first and the last message in it, so that a
+packet every two seconds does not read as 0 and 700 bit/s in turn. The payload is the 14-bit tokens
+and nothing else; the wire rate is an estimate, one way, of what they cost with all headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TextIO
+
+from codec.constants import TOKEN_BITS
+from streaming.errors import UserError
+
+__all__ = [
+    "KEEPALIVE_BITS_PER_S",
+    "PING_INTERVAL_S",
+    "LoopStall",
+    "RateMeter",
+    "RealTimeFactor",
+    "StatsWriter",
+    "Traffic",
+    "wire_bytes",
+]
+
+_TCP_IP_HEADERS: Final = 52
+"""20 bytes of IPv4, 20 of TCP and 12 of TCP timestamps a segment."""
+_SEGMENT_BYTES: Final = 1448
+PING_INTERVAL_S: Final = 60.0
+"""The sender's keepalive pings; listeners send none."""
+
+
+def wire_bytes(message_bytes: int) -> int:
+    """Estimated bytes on the wire, one way, of a WebSocket message from the server (no TLS)."""
+    header = 2 if message_bytes <= 125 else 4 if message_bytes <= 65_535 else 10
+    segments = -(-(message_bytes + header) // _SEGMENT_BYTES)
+    return message_bytes + header + segments * _TCP_IP_HEADERS
+
+
+KEEPALIVE_BITS_PER_S: Final = wire_bytes(4) * 8 / PING_INTERVAL_S
+"""What the sender's pings (4 bytes each) add to the wire rate."""
+
+
+class RateMeter:
+    """Amounts per second over a sliding window.
+
+    The amount that opens the window does not count, only the time since: 672 bits every 1.92 s are
+    350 bit/s from the second message on. ``None`` until then. A silence counts as soon as it is
+    longer than the mean distance of messages.
+    """
+
+    def __init__(self, window_s: float = 60.0) -> None:
+        self.window_s = window_s
+        self._amounts: deque[tuple[float, float]] = deque()
+
+    def add(self, amount: float, now_s: float) -> None:
+        """Count ``amount`` at ``now_s`` (monotonic seconds)."""
+        self._amounts.append((now_s, amount))
+        self._forget(now_s)
+
+    def per_second(self, now_s: float) -> float | None:
+        """The rate, or None while there is nothing to measure it between."""
+        self._forget(now_s)
+        if len(self._amounts) < 2:
+            return None
+        start_s, last_s = self._amounts[0][0], self._amounts[-1][0]
+        mean_s = (last_s - start_s) / (len(self._amounts) - 1)
+        end_s = max(last_s, now_s - mean_s)
+        if end_s <= start_s:
+            return None
+        return (sum(amount for _, amount in self._amounts) - self._amounts[0][1]) / (
+            end_s - start_s
+        )
+
+    def _forget(self, now_s: float) -> None:
+        while self._amounts and self._amounts[0][0] < now_s - self.window_s:
+            self._amounts.popleft()
+
+
+class Traffic:
+    """What one direction of one connection carries: totals, and rates of the live part."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.tokens = 0
+        self.payload_bits = 0
+        self.wire_bytes = 0
+        self._payload = RateMeter()
+        self._wire = RateMeter()
+
+    def add(self, message_bytes: int, now_s: float, *, tokens: int = 0, live: bool = True) -> None:
+        """Count a message of ``message_bytes`` that carries ``tokens``.
+
+        live: whether it counts for the rates; the burst of history after joining does not.
+        """
+        on_wire = wire_bytes(message_bytes)
+        self.messages += 1
+        self.tokens += tokens
+        self.payload_bits += tokens * TOKEN_BITS
+        self.wire_bytes += on_wire
+        if live:
+            self._wire.add(8 * on_wire, now_s)
+            if tokens:
+                self._payload.add(tokens * TOKEN_BITS, now_s)
+
+    def payload_bits_per_s(self, now_s: float) -> float | None:
+        """Bits of live tokens a second, or None while unknown."""
+        return self._payload.per_second(now_s)
+
+    def wire_bits_per_s(self, now_s: float) -> float | None:
+        """Estimated live bits a second on the wire, keepalive included, or None while unknown."""
+        rate = self._wire.per_second(now_s)
+        return None if rate is None else rate + KEEPALIVE_BITS_PER_S
+
+
+class RealTimeFactor:
+    """Computing time per second of sound, over the last ``window`` pieces of work."""
+
+    def __init__(self, window: int = 50) -> None:
+        self._pieces: deque[tuple[float, float]] = deque(maxlen=window)
+
+    def add(self, busy_s: float, sound_s: float) -> None:
+        """Count a piece of work: ``busy_s`` of computing for ``sound_s`` of sound."""
+        self._pieces.append((busy_s, sound_s))
+
+    @property
+    def value(self) -> float | None:
+        """Below 1 is faster than real time; None while nothing was computed."""
+        sound_s = sum(sound for _, sound in self._pieces)
+        return sum(busy for busy, _ in self._pieces) / sound_s if sound_s > 0 else None
+
+
+class LoopStall:
+    """Measures how long the event loop was held up, by a task that should wake on time."""
+
+    def __init__(self, interval_s: float = 0.02) -> None:
+        self.interval_s = interval_s
+        self.longest_s = 0.0
+
+    async def watch(self) -> None:
+        """Run until cancelled."""
+        while True:
+            due_s = time.monotonic() + self.interval_s
+            await asyncio.sleep(self.interval_s)
+            self.longest_s = max(self.longest_s, time.monotonic() - due_s)
+
+    @property
+    def longest_ms(self) -> float:
+        """The longest stall so far in milliseconds."""
+        return self.longest_s * 1000
+
+
+class StatsWriter:
+    """One JSON object a line, to ``path`` or nowhere when it is None; usable in ``with``.
+
+    Raises UserError where the file cannot be opened or written.
+    """
+
+    def __init__(
+        self, path: Path | str | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._path = None if path is None else Path(path)
+        self._clock = clock
+        self._file: TextIO | None = None
+        if self._path is not None:
+            try:
+                self._file = self._path.open("w", encoding="utf-8")
+            except OSError as error:
+                raise self._unwritable(error) from None
+
+    def write(self, values: Mapping[str, Any], *, final: bool = False) -> None:
+        """Write ``values`` with ``time_s`` (monotonic) before them; numbers are kept short.
+
+        final: mark the last line with ``"final": true``.
+        """
+        if self._file is None:
+            return
+        line: dict[str, Any] = {"time_s": self._clock(), **values}
+        if final:
+            line["final"] = True
+        try:
+            self._file.write(json.dumps({k: _short(v) for k, v in line.items()}) + "\n")
+            self._file.flush()  # so that another program can follow the file
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError as error:
+                raise self._unwritable(error) from None
+
+    def __enter__(self) -> StatsWriter:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _unwritable(self, error: OSError) -> UserError:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return UserError(f"cannot write the statistics to {self._path}: {reason}")
+
+
+def _short(value: Any) -> Any:
+    """Floats to four places, and null for what JSON has no number for."""
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value
