@@ -36,6 +36,7 @@ has_alsa_plugin() {
     done
     return 1
 }
+has_font() { [ -e "/usr/share/sounds/sf2/$1" ] || [ -e "/usr/share/sounds/sf3/$1" ]; }
 
 # Prints the Debian names of the packages that this profile needs and the machine lacks. What is
 # probed is the thing itself, so that it does not matter how it came there.
@@ -50,7 +51,10 @@ missing_packages() {
     fi
     if [ "$PROFILE" = train ]; then
         command -v fluidsynth >/dev/null || echo fluidsynth
-        [ -e /usr/share/sounds/sf2/FluidR3_GM.sf2 ] || echo fluid-soundfont-gm
+        has_font FluidR3_GM.sf2 || echo fluid-soundfont-gm
+        has_font MuseScore_General_Full.sf3 || has_font MuseScore_General.sf3 ||
+            echo musescore-general-soundfont
+        has_font TimGM6mb.sf2 || echo timgm6mb-soundfont
     fi
 }
 

@@ -1,0 +1,1 @@
+"""What `make` runs: the set-up script and the demonstration."""
