@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,9 @@ def log_spectrogram(audio: Audio) -> tuple[NDArray[np.float64], NDArray[np.float
     100 frames a second; the mean of both channels' powers, so that antiphase shows as well.
     """
     edges = np.geomspace(_LOWEST_HZ, _HIGHEST_HZ, _BANDS + 1)
-    powers = {n: sum(_power(channel, n) for channel in audio) / 2 for n in (_LONG, _SHORT)}
+    powers = {n: (_power(audio[0], n) + _power(audio[1], n)) / 2 for n in (_LONG, _SHORT)}
     levels = np.empty((_BANDS, len(powers[_LONG])))
-    for band, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for band, (low, high) in enumerate(pairwise(edges)):
         n_fft = _LONG if high <= _CROSSOVER_HZ else _SHORT
         first, last = low * n_fft / SAMPLE_RATE, high * n_fft / SAMPLE_RATE
         bins = np.arange(np.ceil(first), np.floor(last) + 1, dtype=int)
