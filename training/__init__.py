@@ -1,0 +1,5 @@
+"""Everything needed to make training data and train the `nano` codec.
+
+The data is procedural: pieces are composed as MIDI, rendered through free soundfonts and
+mastered at random, so a codec can be trained without collecting anyone's recordings.
+"""
