@@ -1,0 +1,88 @@
+"""A thread for blocking work, so that the event loop never waits for a model, disk or pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Worker:
+    """One thread that makes blocking calls one after another, awaited from one event loop.
+
+    Unlike that of an executor the thread is a daemon: a write that hangs in a pipe nobody reads must
+    not keep the program from ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`call(*args, **kwargs)` on the thread; returns what it returns, raises what it raises.
+
+        When the caller is cancelled meanwhile, the call still runs to its end, unheeded.
+        """
+        if self._closed:
+            raise RuntimeError("run() after close()")
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def job() -> None:
+            if future.cancelled():  # before its turn came
+                return
+            try:
+                result = call(*args, **kwargs)
+            except BaseException as error:  # belongs to whoever awaits
+                self._report(_settle, future, None, error)
+            else:
+                self._report(_settle, future, result, None)
+
+        self._jobs.put(job)
+        return await future
+
+    async def close(self, timeout_s: float = 5.0) -> bool:
+        """Let the work that was asked for end; False when it did not within `timeout_s`."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+        try:
+            await asyncio.wait_for(self._ended.wait(), timeout_s)
+        except asyncio.TimeoutError:
+            logger.debug("the thread %s is left behind in a call", self._thread.name)
+            return False
+        self._thread.join()
+        return True
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job  # a block of sound must not live on until the next one comes
+        self._report(self._ended.set)
+
+    def _report(self, callback: Callable[..., Any], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
