@@ -17,6 +17,7 @@ import json
 import re
 import struct
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -209,7 +210,7 @@ class End:
 class Failure:
     """An ``error`` event: why the other end closes the connection.
 
-    code: a word for programs (``protocol``, ``lag``, ``timeout`` ...). message: a sentence for people.
+    code: a word for programs (``protocol``, ``lag``, ``timeout``). message: a sentence for people.
     """
 
     type: ClassVar = "error"
@@ -305,9 +306,10 @@ class _Fields:
         return value
 
     def seconds(self, name: str) -> float:
-        value = self._fields.get(name)
+        value: Any = self._fields.get(name)
         # The comparison is false for NaN, and infinities are out of range.
-        if type(value) not in (int, float) or not 0 <= value <= MAX_DELAY_S:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value <= MAX_DELAY_S:
             raise self._wrong(name, f"a number of seconds from 0 to {MAX_DELAY_S:.0f}")
         return float(value)
 
@@ -382,7 +384,7 @@ def _decode_failure(read: _Fields) -> Failure:
     return Failure(read.text("code", MAX_NAME), read.text("message"))
 
 
-_DECODERS: Final = {
+_DECODERS: Final[dict[str, Callable[[_Fields], Message]]] = {
     Join.type: _decode_join,
     Hello.type: _decode_hello,
     Title.type: _decode_title,

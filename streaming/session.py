@@ -107,8 +107,8 @@ class ListenerSession:
         """Take one message; says what it brought, in order and without overlaps.
 
         A jump forward comes as a Gap before the Tokens after it: filling it is the caller's choice.
-        Raises ProtocolError where the message is wrong, cannot be decoded here or is an error event;
-        the connection is then of no more use.
+        Raises ProtocolError where the message is wrong, cannot be decoded here or is an error
+        event; the connection is then of no more use.
         """
         message = decode(data)
         size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "replace"))
@@ -145,8 +145,8 @@ class ListenerSession:
         if rates != (SAMPLE_RATE, TOKEN_RATE, TOKEN_BITS):
             raise ProtocolError(
                 f"the stream has {hello.token_rate} tokens of {hello.token_bits} bits a second at "
-                f"{hello.sample_rate} Hz, and this listener only knows {TOKEN_RATE} of {TOKEN_BITS} "
-                f"bits at {SAMPLE_RATE} Hz"
+                f"{hello.sample_rate} Hz, and this listener only knows {TOKEN_RATE} of "
+                f"{TOKEN_BITS} bits at {SAMPLE_RATE} Hz"
             )
         ours = self._codec
         if ours is None:
@@ -216,7 +216,6 @@ class SenderSession:
         self._refusal_taken = False
         self.join_deadline_s = now_s + JOIN_TIMEOUT_S
         self.client = ""
-        self.traffic = Traffic()
 
     @property
     def failure(self) -> Failure | None:
@@ -233,7 +232,7 @@ class SenderSession:
         return State.JOINING if self._outbox is None else State.STREAMING
 
     def receive(self, data: str | bytes, now_s: float) -> None:
-        """Take one message from the listener; a wrong one ends the session, with ``failure`` set."""
+        """Take one message from the listener; a wrong one ends the session with a failure."""
         if self.state is State.ENDED:
             return
         try:
@@ -260,14 +259,13 @@ class SenderSession:
         if self.state is State.JOINING and now_s >= self.join_deadline_s:
             self.refuse(Failure("timeout", f"no join message within {JOIN_TIMEOUT_S:.0f} s"))
 
-    def take(self, now_s: float) -> list[str | bytes]:
-        """Everything that is to be sent now, in order; it counts as sent."""
+    def take(self) -> str | bytes | None:
+        """The next message to send, which then counts as sent; None when there is none now."""
         if self._refusal is not None:
-            if self._refusal_taken:
-                return []
+            message = None if self._refusal_taken else self._refusal.encode()
             self._refusal_taken = True
-            return [self._refusal.encode()]
-        return [] if self._outbox is None else self._outbox.take(now_s)
+            return message
+        return None if self._outbox is None else self._outbox.take()
 
     def leave(self) -> None:
         """The connection is gone: the hub forgets this listener."""

@@ -1,0 +1,287 @@
+"""WebSocket adapters: they move messages between connections and sessions, nothing more.
+
+No compression (tokens do not compress), and keepalive pings once a minute from the server alone:
+at 350 bit/s every byte counts. A listener that does not answer a ping in time is disconnected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as websocket_connect
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.asyncio.server import serve as websocket_serve
+from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+
+from streaming.errors import ProtocolError, TransportError
+from streaming.hub import Hub
+from streaming.protocol import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE
+from streaming.session import SenderSession, State
+from streaming.stats import PING_INTERVAL_S
+
+__all__ = ["Connection", "WebSocketServer", "connect"]
+
+logger = logging.getLogger(__name__)
+
+# The library reports every port scan with a traceback: of use only to whoever debugs it.
+_library_logger = logging.getLogger(f"{__name__}.library")
+_library_logger.setLevel(logging.CRITICAL)
+
+_PING_TIMEOUT_S: Final = 30.0
+_CLOSE_TIMEOUT_S: Final = 2.0
+"""Time for the last message and the closing handshake; then the connection is cut."""
+_WRITE_BUFFER_BYTES: Final = 4096
+_SEND_BUFFER_BYTES: Final = 16_384
+"""Small, so that a listener which stops reading shows as one that lags, not as a full kernel."""
+
+_NORMAL: Final = 1000
+_GOING_AWAY: Final = 1001
+_PROTOCOL_ERROR: Final = 1002
+_POLICY_VIOLATION: Final = 1008
+_TOO_BIG: Final = 1009
+_FAILURE_CODES: Final = {"protocol": _PROTOCOL_ERROR}
+
+
+class WebSocketServer:
+    """Serves a hub on ``ws://host:port`` within ``async with``; port 0 takes any free one.
+
+    Raises TransportError where it cannot listen there.
+    """
+
+    def __init__(
+        self, hub: Hub, host: str, port: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._hub = hub
+        self._host = host
+        self._clock = clock
+        self._server: Server | None = None
+        self.port = port
+        self.join_timeout_s: float | None = None
+
+    @property
+    def url(self) -> str:
+        """Where listeners connect to."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"ws://{host}:{self.port}"
+
+    async def __aenter__(self) -> WebSocketServer:
+        try:
+            self._server = await websocket_serve(
+                self._serve,
+                self._host,
+                self.port,
+                compression=None,
+                max_size=MAX_CLIENT_MESSAGE,
+                max_queue=4,
+                write_limit=_WRITE_BUFFER_BYTES,
+                ping_interval=PING_INTERVAL_S,
+                ping_timeout=_PING_TIMEOUT_S,
+                close_timeout=_CLOSE_TIMEOUT_S,
+                logger=_library_logger,
+                server_header=None,
+            )
+        except (OSError, OverflowError) as error:
+            raise self._cannot_listen(error) from None
+        self.port = next(iter(self._server.sockets)).getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        for connection in list(self._server.connections):
+            _cut_later(connection)
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def drained(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
+        """Wait until all listeners have left, as they do after the end, or for ``timeout_s``."""
+        deadline_s = self._clock() + timeout_s
+        while self._hub.listeners and self._clock() < deadline_s:
+            await asyncio.sleep(0.02)
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        raw = connection.transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        wake = asyncio.Event()
+
+        def woken() -> None:
+            wake.set()
+            if session.failure is not None:
+                _cut_later(connection)  # the writer may be stuck in a send that never ends
+
+        session = SenderSession(self._hub, self._clock(), woken)
+        reader = asyncio.create_task(self._read(connection, session))
+        writer = asyncio.create_task(self._write(connection, session, wake))
+        try:
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            if session.state is State.ENDED:
+                await writer
+        finally:
+            session.leave()
+            reader.cancel()
+            writer.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
+        failure = session.failure
+        logger.info(
+            "listener %s left%s", _peer(connection), f": {failure.message}" if failure else ""
+        )
+        code = _NORMAL if failure is None else _FAILURE_CODES.get(failure.code, _POLICY_VIOLATION)
+        _cut_later(connection)
+        await connection.close(code)
+
+    async def _read(self, connection: ServerConnection, session: SenderSession) -> None:
+        try:
+            async for data in connection:
+                before = session.state
+                session.receive(data, self._clock())
+                if before is State.JOINING and session.state is State.STREAMING:
+                    logger.info("listener %s joined", _peer(connection))
+        except ConnectionClosed as closed:
+            logger.debug("%s: %s", _peer(connection), closed)
+
+    async def _write(
+        self, connection: ServerConnection, session: SenderSession, wake: asyncio.Event
+    ) -> None:
+        try:
+            while True:
+                wake.clear()
+                while (message := session.take()) is not None:
+                    await connection.send(message)
+                if session.state is State.ENDED:
+                    return
+                timeout_s = None
+                if session.state is State.JOINING:
+                    timeout_s = max(0.0, session.join_deadline_s - self._clock())
+                try:
+                    await asyncio.wait_for(wake.wait(), timeout_s)
+                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                    session.tick(self._clock())
+        except ConnectionClosed as closed:
+            logger.debug("%s: %s", _peer(connection), closed)
+
+    def _cannot_listen(self, error: OSError | OverflowError) -> TransportError:
+        if isinstance(error, socket.gaierror):
+            return TransportError(f"cannot listen on unknown host {self._host!r}: check --host")
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.EADDRINUSE:
+            return TransportError(
+                f"port {self.port} is in use: stop what runs there or choose another with --port"
+            )
+        reason = os.strerror(number) if number else str(error)
+        return TransportError(
+            f"cannot listen on {self._host} port {self.port} ({reason}): choose others with "
+            "--host and --port"
+        )
+
+
+class Connection:
+    """A listener's connection: :meth:`send`, and ``async for`` over the messages that arrive.
+
+    The iteration ends when the sender closes in good order; it raises TransportError where the
+    connection breaks and ProtocolError where a message is too long. Use within ``async with``.
+    """
+
+    def __init__(self, connection: ClientConnection, url: str) -> None:
+        self._connection = connection
+        self._url = url
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message. Raises TransportError where the connection is gone."""
+        try:
+            await self._connection.send(message)
+        except ConnectionClosed as closed:
+            raise self._broken(closed) from None
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        try:
+            while True:
+                yield await self._connection.recv()
+        except ConnectionClosed as closed:
+            received = closed.rcvd.code if closed.rcvd else None
+            if received not in (_NORMAL, _GOING_AWAY):
+                raise self._broken(closed) from None
+
+    async def close(self) -> None:
+        """Close in good order, within two seconds."""
+        await self._connection.close()
+
+    def _broken(self, closed: ConnectionClosed) -> TransportError | ProtocolError:
+        if closed.sent is not None and closed.sent.code == _TOO_BIG:
+            return ProtocolError(
+                f"what {self._url} sends is longer than any message of ours: is it a music sender?"
+            )
+        return TransportError(f"the connection to {self._url} broke: start the listener again")
+
+
+async def connect(url: str, timeout_s: float = 10.0) -> Connection:
+    """Connect to a sender. Raises TransportError with one sentence where that fails."""
+    try:
+        connection = await websocket_connect(
+            url,
+            compression=None,
+            max_size=MAX_SERVER_MESSAGE,
+            open_timeout=timeout_s,
+            ping_interval=None,
+            close_timeout=_CLOSE_TIMEOUT_S,
+            logger=_library_logger,
+            user_agent_header=None,
+        )
+    except (InvalidURI, ValueError):
+        raise TransportError(
+            f"{url!r} is not the address of a sender: write ws://HOST:PORT"
+        ) from None
+    except WebSocketException:
+        raise TransportError(
+            f"what answers at {url} is no WebSocket server: check host and port"
+        ) from None
+    except (TimeoutError, asyncio.TimeoutError):
+        raise TransportError(
+            f"{url} did not answer within {timeout_s:.0f} s: check host and port"
+        ) from None
+    except socket.gaierror:
+        raise TransportError(f"the host in {url} is unknown: check its spelling") from None
+    except OSError as error:
+        raise TransportError(_unreachable(url, error)) from None
+    return Connection(connection, url)
+
+
+def _unreachable(url: str, error: OSError) -> str:
+    # Several addresses of one host may have been tried: then there is no single number.
+    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+        return f"nothing listens at {url}: start the server first, or check host and port"
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"cannot connect to {url} ({reason}): check host, port and network"
+
+
+def _cut_later(connection: ServerConnection) -> None:
+    """Cut the connection unless it closes by itself soon: closing waits for slow readers."""
+    asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, connection.transport.abort)
+
+
+def _peer(connection: ServerConnection) -> str:
+    address = connection.remote_address
+    return f"{address[0]}:{address[1]}" if address else "(gone)"
