@@ -21,8 +21,8 @@ T = TypeVar("T")
 class Worker:
     """One thread that makes blocking calls one after another, awaited from one event loop.
 
-    Unlike that of an executor the thread is a daemon: a write that hangs in a pipe nobody reads must
-    not keep the program from ending.
+    Unlike an executor's the thread is a daemon: a write that hangs in a pipe which nobody reads
+    must not keep the program from ending.
     """
 
     def __init__(self, name: str) -> None:
