@@ -1,0 +1,122 @@
+"""A sound card's input."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import time
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.constants import CHANNELS, SAMPLE_RATE
+from streaming.devices import AudioDevice, device_error, find_device, load_sounddevice
+from streaming.errors import SourceError
+from streaming.resample import Resampler
+from streaming.sources.base import Source
+from streaming.sources.channels import to_stereo
+
+__all__ = ["CaptureSource"]
+
+logger = logging.getLogger(__name__)
+
+_BLOCK_S: Final = 0.02
+_POLL_S: Final = 0.1
+_SILENT_DEVICE_S: Final = 10.0
+_WARN_EVERY_S: Final = 10.0
+
+
+class CaptureSource(Source):
+    """Plays what a sound input hears, live.
+
+    The device's callback only copies each block into a bounded queue and never waits. When
+    the reader falls behind by `queue_s`, the oldest blocks are dropped: the stream skips and
+    stays live. `dropped_samples` counts them, at the device's rate.
+
+    Args:
+        device: an index, a part of a name, or None for the default input.
+        title: shown while it plays; the device's name by default.
+        queue_s: seconds of sound that may wait to be read.
+    """
+
+    live = True
+
+    def __init__(
+        self, device: str | int | None = None, title: str | None = None, queue_s: float = 2.0
+    ) -> None:
+        super().__init__(title)
+        self._wanted = device
+        self._capacity = max(1, round(queue_s / _BLOCK_S))
+        # SimpleQueue.put() is implemented in C without waiting, so a callback may use it.
+        self._queue: queue.SimpleQueue[NDArray[np.float32]] = queue.SimpleQueue()
+        self._device: AudioDevice | None = None
+        self._stream: Any = None
+        self._resampler = Resampler(SAMPLE_RATE, SAMPLE_RATE)
+        self._warned_at = -_WARN_EVERY_S
+        self._warned_samples = 0
+        self.dropped_samples = 0
+
+    def _open(self) -> None:
+        sounddevice = load_sounddevice()
+        self._device = find_device(self._wanted, output=False)
+        channels = min(CHANNELS, self._device.inputs)
+        rate = SAMPLE_RATE
+        try:
+            try:
+                sounddevice.check_input_settings(
+                    self._device.index, channels, "float32", samplerate=rate
+                )
+            except sounddevice.PortAudioError:
+                rate = self._device.rate  # opening says what is wrong if this fails too
+            self._stream = sounddevice.InputStream(
+                samplerate=rate,
+                blocksize=round(rate * _BLOCK_S),
+                device=self._device.index,
+                channels=channels,
+                dtype="float32",
+                callback=self._callback,
+            )
+            self._stream.start()
+        except (sounddevice.PortAudioError, ValueError) as error:
+            raise device_error(self._device, error, output=False) from error
+        self._resampler = Resampler(rate, SAMPLE_RATE)
+        self._set_title(self._device.name)
+
+    def _callback(self, frames: NDArray[np.float32], count: int, when: Any, status: Any) -> None:
+        if self._queue.qsize() >= self._capacity:
+            with contextlib.suppress(queue.Empty):  # the reader was quicker
+                self.dropped_samples += len(self._queue.get_nowait())
+        self._queue.put(frames.copy())
+
+    def _produce(self) -> NDArray[np.float32] | None:
+        deadline = time.monotonic() + _SILENT_DEVICE_S
+        while not self._stopped.is_set():
+            try:
+                frames = self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                if self._stream.active and time.monotonic() < deadline:
+                    continue
+                assert self._device is not None
+                raise SourceError(
+                    f"The sound input '{self._device.name}' has stopped delivering sound."
+                ) from None
+            self._report_drops()
+            return self._resampler.push(to_stereo(frames))
+        return None
+
+    def _report_drops(self) -> None:
+        now = time.monotonic()
+        fresh = self.dropped_samples - self._warned_samples
+        if fresh and now - self._warned_at >= _WARN_EVERY_S:
+            self._warned_at = now
+            self._warned_samples = self.dropped_samples
+            logger.warning(
+                "The encoder cannot keep up with the sound input: dropped %d samples.", fresh
+            )
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
