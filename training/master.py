@@ -28,11 +28,11 @@ Audio = NDArray[np.float32]
 
 def master(rng: np.random.Generator, audio: Audio) -> Audio:
     """Stereo in (frames, 2), stereo out with peak at most 1."""
-    audio = _normalise(audio)
+    audio = normalise(audio)
     audio = apply(_tone(rng), audio)
     if rng.random() < 0.45:
         audio = _room(rng, audio)
-    audio = _density(rng, _normalise(audio))
+    audio = _density(rng, normalise(audio))
     if rng.random() < 0.4:
         depth = float(rng.uniform(0.5, 6))
         curve = smooth_noise(rng, len(audio), float(rng.uniform(0.3, 8))) * depth
@@ -45,7 +45,7 @@ def master(rng: np.random.Generator, audio: Audio) -> Audio:
     return _fades(rng, _level(rng, audio))
 
 
-def _normalise(audio: Audio, rms: float = 0.1) -> Audio:
+def normalise(audio: Audio, rms: float = 0.1) -> Audio:
     power = float(np.sqrt(np.mean(np.square(audio, dtype=np.float32))))
     return audio * np.float32(rms / max(power, 1e-6))
 
@@ -81,9 +81,9 @@ def _density(rng: np.random.Generator, audio: Audio) -> Audio:
         audio = _compress(rng, audio)
     if rng.random() < 0.55:
         drive = float(rng.uniform(0.8, 6))
-        audio = np.tanh(_normalise(audio) * np.float32(drive)) / np.float32(drive)
+        audio = np.tanh(normalise(audio) * np.float32(drive)) / np.float32(drive)
     elif rng.random() < 0.15:
-        audio = np.clip(_normalise(audio), -0.25, 0.25)
+        audio = np.clip(normalise(audio), -0.25, 0.25)
     return audio
 
 
@@ -161,22 +161,24 @@ def _image(rng: np.random.Generator, audio: Audio) -> Audio:
 
 def _level(rng: np.random.Generator, audio: Audio) -> Audio:
     target = float(np.clip(rng.normal(-18, 5), -36, -8))
-    audio = _normalise(audio, 10 ** (target / 20))
-    peak = float(np.abs(audio).max())
-    if peak > 0.9:  # a limiter, not a fader: loud masters keep their loudness
-        knee = np.float32(0.6)
-        over = np.abs(audio) - knee
-        room = np.float32(0.35)
-        squeezed = knee + room * np.tanh(over / room)
-        audio = np.where(over > 0, np.sign(audio) * squeezed, audio).astype(np.float32)
-    return audio
+    return limit(normalise(audio, 10 ** (target / 20)))
+
+
+def limit(audio: Audio) -> Audio:
+    """Round off peaks near full scale; a limiter, not a fader, so loud masters stay loud."""
+    if float(np.abs(audio).max()) <= 0.9:
+        return audio
+    knee, room = np.float32(0.6), np.float32(0.35)
+    over = np.abs(audio) - knee
+    squeezed = knee + room * np.tanh(over / room)
+    return np.where(over > 0, np.sign(audio) * squeezed, audio).astype(np.float32)
 
 
 def _fades(rng: np.random.Generator, audio: Audio) -> Audio:
     if rng.random() < 0.25:
-        first = int(rng.uniform(0.2, 6) * RATE)
+        first = min(int(rng.uniform(0.2, 6) * RATE), len(audio))
         audio[:first] *= np.linspace(0, 1, first, dtype=np.float32)[:, None]
     if rng.random() < 0.35:
-        last = int(rng.uniform(1, 12) * RATE)
+        last = min(int(rng.uniform(1, 12) * RATE), len(audio))
         audio[-last:] *= np.linspace(1, 0, last, dtype=np.float32)[:, None]
     return audio

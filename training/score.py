@@ -79,14 +79,20 @@ class Score:
             warped = middle + (rest - self.swing_unit) * (pair - middle) / self.swing_unit
         return whole * pair + warped
 
+    def _timed(self, rng: random.Random, note: Note) -> Note:
+        """The note with swing and human timing."""
+        shift = rng.gauss(0.0, self.jitter.get(note.channel, 0.0)) * self.bpm / 60
+        start = max(0.0, self._swung(note.start) + shift)
+        length = max(0.03, self._swung(note.start + note.length) + shift - start)
+        return Note(note.channel, start, length, note.pitch, note.velocity)
+
     def to_midi(self, rng: random.Random, tail_beats: float) -> mido.MidiFile:
         """Write all events to one track, sorted; note-offs sort before note-ons."""
         events: list[tuple[int, int, mido.Message | mido.MetaMessage]] = []
         last = 0
-        for note in _without_overlaps(self.notes):
-            shift = rng.gauss(0.0, self.jitter.get(note.channel, 0.0)) * self.bpm / 60
-            start = max(0, round((self._swung(note.start) + shift) * TICKS))
-            end = max(start + 10, round((self._swung(note.start + note.length) + shift) * TICKS))
+        for note in _without_overlaps([self._timed(rng, note) for note in self.notes]):
+            start = round(note.start * TICKS)
+            end = max(start + 1, round((note.start + note.length) * TICKS))
             where = {"channel": note.channel, "note": note.pitch}
             on = mido.Message("note_on", velocity=note.velocity, **where)
             events.append((start, 3, on))
