@@ -22,7 +22,7 @@ from training.score import DRUM_CHANNEL, Score  # noqa: E402
 from training.styles import POOLS, STYLES  # noqa: E402
 from training.synth import note_events, synth_layer  # noqa: E402
 
-MANY = 400
+MANY = 320
 
 
 @functools.cache

@@ -94,9 +94,10 @@ class Score:
             start = round(note.start * TICKS)
             end = max(start + 1, round((note.start + note.length) * TICKS))
             where = {"channel": note.channel, "note": note.pitch}
-            on = mido.Message("note_on", velocity=note.velocity, **where)
-            events.append((start, 3, on))
-            events.append((end, 1, mido.Message("note_off", velocity=64, **where)))
+            # Values were limited in `note`; mido's own checks would take most of the time.
+            on = mido.Message("note_on", skip_checks=True, velocity=note.velocity, **where)
+            off = mido.Message("note_off", skip_checks=True, velocity=64, **where)
+            events += [(start, 3, on), (end, 1, off)]
             last = max(last, end)
         for when, message in self.controls:
             order = 0 if message.type == "program_change" else 2
@@ -128,7 +129,8 @@ def _to_file(
     track = mido.MidiTrack()
     now = 0
     for tick, _, message in events:
-        track.append(message.copy(time=max(0, tick - now)))
+        message.time = max(0, tick - now)
+        track.append(message)
         now = max(now, tick)
     track.append(mido.MetaMessage("end_of_track", time=max(0, end - now)))
     midi = mido.MidiFile(ticks_per_beat=TICKS)
