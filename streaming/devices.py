@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from codec.constants import SAMPLE_RATE
 from streaming.errors import DeviceError
 from streaming.status import printable
 
-__all__ = ["AudioDevice", "device_error", "find_device", "list_devices", "load_sounddevice"]
+__all__ = [
+    "AudioDevice",
+    "choose_rate",
+    "device_error",
+    "find_device",
+    "list_devices",
+    "load_sounddevice",
+    "quiet_stderr",
+]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,27 @@ class AudioDevice:
         )
 
 
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep what PortAudio, ALSA and JACK print to the process's stderr from the user.
+
+    They report every device that they fail to find while looking around; what matters comes
+    back as an exception. With logging at DEBUG the remarks are let through.
+    """
+    if logger.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    saved = os.dup(2)
+    try:
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 2)
+        os.close(devnull)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 def load_sounddevice() -> ModuleType:
     """The `sounddevice` module.
 
@@ -49,7 +85,8 @@ def load_sounddevice() -> ModuleType:
         DeviceError: it or the PortAudio library is missing.
     """
     try:
-        return importlib.import_module("sounddevice")
+        with quiet_stderr():
+            return importlib.import_module("sounddevice")
     except ImportError as error:
         raise DeviceError(
             "Sound devices need the Python package sounddevice; install it with pip."
@@ -91,7 +128,9 @@ def find_device(wanted: str | int | None, output: bool) -> AudioDevice:
         for device in usable:
             if device.default_output if output else device.default_input:
                 return device
-        raise DeviceError(f"There is no default sound {kind} on this machine; name one by hand.")
+        if usable:
+            raise DeviceError(f"No sound {kind} is the default; name one of: {_names(usable)}.")
+        raise DeviceError(f"There is no sound {kind} on this machine.")
     text = str(wanted)
     if text.isdecimal():
         matches = [device for device in usable if device.index == int(text)]
@@ -100,11 +139,21 @@ def find_device(wanted: str | int | None, output: bool) -> AudioDevice:
             device for device in usable if text.lower() in device.name.lower()
         ]
     if not matches:
-        names = ", ".join(f"{device.index}: {device.name}" for device in usable) or "none"
         raise DeviceError(
-            f"There is no sound {kind} '{printable(text)}'; those there are: {printable(names)}."
+            f"There is no sound {kind} '{printable(text)}'; those there are: {_names(usable)}."
         )
     return matches[0]
+
+
+def choose_rate(device: AudioDevice, channels: int, output: bool) -> int:
+    """48000 if the device takes it, else the device's own rate."""
+    sounddevice = load_sounddevice()
+    check = sounddevice.check_output_settings if output else sounddevice.check_input_settings
+    try:
+        check(device.index, channels, "float32", samplerate=SAMPLE_RATE)
+    except sounddevice.PortAudioError:
+        return device.rate  # opening says what is wrong if this fails too
+    return SAMPLE_RATE
 
 
 def device_error(device: AudioDevice, error: Exception, output: bool) -> DeviceError:
@@ -113,6 +162,10 @@ def device_error(device: AudioDevice, error: Exception, output: bool) -> DeviceE
     return DeviceError(
         f"The sound {kind} '{printable(device.name)}' cannot be used: {_reason(error)}."
     )
+
+
+def _names(devices: list[AudioDevice]) -> str:
+    return printable(", ".join(f"{device.index}: {device.name}" for device in devices)) or "none"
 
 
 def _reason(error: Exception) -> str:

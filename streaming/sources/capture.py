@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import CHANNELS, SAMPLE_RATE
-from streaming.devices import AudioDevice, device_error, find_device, load_sounddevice
+from streaming.devices import (
+    AudioDevice,
+    choose_rate,
+    device_error,
+    find_device,
+    load_sounddevice,
+    quiet_stderr,
+)
 from streaming.errors import SourceError
 from streaming.resample import Resampler
 from streaming.sources.base import Source
@@ -62,23 +69,18 @@ class CaptureSource(Source):
         sounddevice = load_sounddevice()
         self._device = find_device(self._wanted, output=False)
         channels = min(CHANNELS, self._device.inputs)
-        rate = SAMPLE_RATE
         try:
-            try:
-                sounddevice.check_input_settings(
-                    self._device.index, channels, "float32", samplerate=rate
+            with quiet_stderr():
+                rate = choose_rate(self._device, channels, output=False)
+                self._stream = sounddevice.InputStream(
+                    samplerate=rate,
+                    blocksize=round(rate * _BLOCK_S),
+                    device=self._device.index,
+                    channels=channels,
+                    dtype="float32",
+                    callback=self._callback,
                 )
-            except sounddevice.PortAudioError:
-                rate = self._device.rate  # opening says what is wrong if this fails too
-            self._stream = sounddevice.InputStream(
-                samplerate=rate,
-                blocksize=round(rate * _BLOCK_S),
-                device=self._device.index,
-                channels=channels,
-                dtype="float32",
-                callback=self._callback,
-            )
-            self._stream.start()
+                self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
             raise device_error(self._device, error, output=False) from error
         self._resampler = Resampler(rate, SAMPLE_RATE)

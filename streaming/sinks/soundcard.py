@@ -1,0 +1,170 @@
+"""A sound card's output."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.constants import CHANNELS, SAMPLE_RATE
+from streaming.devices import (
+    AudioDevice,
+    choose_rate,
+    device_error,
+    find_device,
+    load_sounddevice,
+    quiet_stderr,
+)
+from streaming.errors import SettingsError, SinkError
+from streaming.resample import Resampler
+from streaming.sinks.base import Sink
+from streaming.sinks.player import FADE_S, Player
+
+__all__ = ["MAX_VOLUME", "SoundCardSink"]
+
+logger = logging.getLogger(__name__)
+
+MAX_VOLUME: Final = 4.0
+_POLL_S: Final = 0.01
+_STALL_S: Final = 5.0
+_MAX_MONO_BLOCK: Final = 1 << 16
+
+
+class SoundCardSink(Sink):
+    """Plays on a sound output; `write` waits while the buffer is full.
+
+    The device's callback only copies from a ring buffer (see `Player`, also for what happens
+    when the sound runs out). A device that does not run at 48 kHz gets resampled sound.
+
+    Args:
+        device: an index, a part of a name, or None for the default output.
+        volume: factor from 0 to `MAX_VOLUME`; samples beyond ±1 after it are clipped.
+        buffer_s: seconds of sound that `write` takes without waiting.
+        prefill_s: seconds that must be there before sound starts or, after an underrun, resumes.
+        device_latency_s: what to ask of the device's own buffer.
+
+    Raises:
+        DeviceError: no such device, or it cannot be opened.
+        SettingsError: the volume is out of range.
+    """
+
+    paces = True
+
+    def __init__(
+        self,
+        device: str | int | None = None,
+        volume: float = 1.0,
+        buffer_s: float = 4.0,
+        prefill_s: float = 0.1,
+        device_latency_s: float = 0.1,
+    ) -> None:
+        _check_volume(volume)
+        sounddevice = load_sounddevice()
+        self.device: AudioDevice = find_device(device, output=True)
+        self._channels = min(CHANNELS, self.device.outputs)
+        self._closed = False
+        # Only a device with a single channel needs this; its blocks are far shorter.
+        self._mono = np.zeros((CHANNELS, _MAX_MONO_BLOCK), np.float32)
+        try:
+            with quiet_stderr():
+                self.rate = choose_rate(self.device, self._channels, output=True)
+                self._player = Player(self.rate, buffer_s, prefill_s, volume)
+                self._stream: Any = sounddevice.OutputStream(
+                    samplerate=self.rate,
+                    device=self.device.index,
+                    channels=self._channels,
+                    dtype="float32",
+                    latency=device_latency_s,
+                    callback=self._callback,
+                )
+                self._stream.start()
+        except (sounddevice.PortAudioError, ValueError) as error:
+            raise device_error(self.device, error, output=True) from error
+        self._resampler = Resampler(SAMPLE_RATE, self.rate)
+
+    def _callback(self, frames: NDArray[np.float32], count: int, when: Any, status: Any) -> None:
+        if self._channels == CHANNELS:
+            self._player.fill(frames.T)
+        else:
+            both = self._mono[:, :count]
+            self._player.fill(both)
+            np.add(both[0], both[1], out=frames[:, 0])
+            frames *= np.float32(0.5)
+
+    @property
+    def volume(self) -> float:
+        """Factor on the samples, 0 to `MAX_VOLUME`; a change is smoothed."""
+        return self._player.volume
+
+    @volume.setter
+    def volume(self, volume: float) -> None:
+        _check_volume(volume)
+        self._player.volume = volume
+
+    @property
+    def underruns(self) -> int:
+        """How often the sound ran out before it was told to end."""
+        return self._player.underruns
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds until a sample written now is heard: our buffer and the device's."""
+        device_s = 0.0 if self._closed else float(self._stream.latency)
+        return self._player.buffered / self.rate + device_s
+
+    @property
+    def buffered_samples(self) -> int:
+        """48 kHz samples that were written and have not been heard yet."""
+        return round(self.latency_s * SAMPLE_RATE)
+
+    @property
+    def free_samples(self) -> int:
+        """48 kHz samples that `write` takes without waiting."""
+        return self._player.free * SAMPLE_RATE // self.rate
+
+    def write(self, block: NDArray[np.float32]) -> None:
+        if self._closed:
+            raise ValueError("write() after close()")
+        self._queue(self._resampler.push(block))
+
+    def _queue(self, block: NDArray[np.float32]) -> None:
+        patience = time.monotonic() + _STALL_S
+        while block.shape[1]:
+            count = self._player.write(block)
+            block = block[:, count:]
+            if count:
+                patience = time.monotonic() + _STALL_S
+            elif not self._stream.active or time.monotonic() > patience:
+                raise SinkError(f"The sound output '{self.device.name}' has stopped playing.")
+            else:
+                time.sleep(_POLL_S)
+
+    def drain(self) -> None:
+        self._queue(self._resampler.finish())
+        self._resampler = Resampler(SAMPLE_RATE, self.rate)
+        self._player.finish()
+        patience = time.monotonic() + self._player.buffered / self.rate + _STALL_S
+        while self._player.buffered or not self._player.silent:
+            if not self._stream.active or time.monotonic() > patience:
+                raise SinkError(f"The sound output '{self.device.name}' has stopped playing.")
+            time.sleep(_POLL_S)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._player.cut()
+        patience = time.monotonic() + 0.5
+        while not self._player.silent and self._stream.active and time.monotonic() < patience:
+            time.sleep(FADE_S)
+        self._closed = True
+        with quiet_stderr():
+            self._stream.stop()  # plays what the device still holds
+            self._stream.close()
+
+
+def _check_volume(volume: float) -> None:
+    if not 0.0 <= volume <= MAX_VOLUME:
+        raise SettingsError(f"The volume must be between 0 and {MAX_VOLUME:g}, not {volume:g}.")
