@@ -10,7 +10,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "call_on_thread"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,15 @@ class Worker:
     def _report(self, callback: Callable[..., Any], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback, *args)
+
+
+async def call_on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """One blocking call on a thread of its own, see `Worker.run`."""
+    worker = Worker(getattr(call, "__name__", "call"))
+    try:
+        return await worker.run(call, *args, **kwargs)
+    finally:
+        await worker.close()
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

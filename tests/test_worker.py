@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from streaming.worker import Worker
+from streaming.worker import Worker, call_on_thread
 
 
 async def test_calls_run_in_order_on_one_other_thread() -> None:
@@ -90,3 +90,9 @@ def test_a_call_that_hangs_is_left_behind() -> None:
     release.set()  # the loop is closed by now; the thread must still end quietly
     threads[0].join(5)
     assert not threads[0].is_alive()
+
+
+async def test_single_calls_have_a_thread_of_their_own() -> None:
+    assert await call_on_thread(int, "12", base=8) == 10
+    with pytest.raises(ValueError, match="invalid literal"):
+        await call_on_thread(int, "x")

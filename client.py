@@ -1,0 +1,272 @@
+#!/usr/bin/env python3
+"""Listens to music at 350 bits per second: from a WebSocket to the sound card, a file or a pipe."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import codec
+from codec.constants import SAMPLE_RATE
+from codec.errors import CodecError
+from streaming.decoding import DecodeOptions
+from streaming.devices import list_devices
+from streaming.errors import SettingsError, TransportError, UserError
+from streaming.listener import Listener, ListenerSettings
+from streaming.output import Output
+from streaming.protocol import MAX_SEED
+from streaming.report import ListenerReport, process_age_s
+from streaming.signals import set_on_signals, unless
+from streaming.sinks import FileSink, RawSink, Sink, SoundCardSink
+from streaming.sinks.soundcard import MAX_VOLUME
+from streaming.stats import StatsWriter
+from streaming.status import StatusLine
+from streaming.websocket import Connection, connect
+from streaming.worker import call_on_thread
+
+if TYPE_CHECKING:
+    from codec.base import Codec
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_URL: Final = "ws://127.0.0.1:8765"
+DEFAULT_CODEC: Final = "nano"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What ``--preset`` stands for; times in seconds, hop in tokens (None: the codec's own)."""
+
+    margin_s: float
+    hop: int | None
+    prefill_s: float
+    device_latency_s: float
+
+
+PRESETS: Final = {
+    "default": Preset(margin_s=0.5, hop=None, prefill_s=0.1, device_latency_s=0.1),
+    "low-latency": Preset(margin_s=0.2, hop=8, prefill_s=0.02, device_latency_s=0.04),
+}
+
+
+def main(argv: Sequence[str] | None = None, load_codec: Callable[[str], Codec] = codec.load) -> int:
+    """Run the listener; returns the exit code: 0, or 2 where it could not go on."""
+    arguments = parse_arguments(argv)
+    status = StatusLine()
+    handler = status.log_handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    level = logging.DEBUG if arguments.verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    try:
+        if arguments.list_devices:
+            print("\n".join(map(str, list_devices())) or "There is no sound device.")
+        else:
+            asyncio.run(run(arguments, load_codec, status))
+    except (UserError, CodecError) as error:
+        status.close()
+        print(f"client.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # the second one: the first ends in good order
+        return 130
+    return 0
+
+
+async def run(
+    arguments: argparse.Namespace, load_codec: Callable[[str], Codec], status: StatusLine
+) -> None:
+    """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
+    check_address(arguments.url)
+    stop = asyncio.Event()
+
+    def load(name: str) -> Codec:
+        import torch
+
+        torch.set_num_threads(arguments.threads)
+        return load_codec(name)
+
+    with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
+        output = open_output(arguments)
+        try:
+            expected = await unless(stop, call_on_thread(load, DEFAULT_CODEC))
+            if expected is None:
+                return
+            listener = Listener(output, expected, load=load, settings=make_settings(arguments))
+            connect_at_s = time.monotonic()
+            connection = await unless(stop, connect(arguments.url))
+            if connection is not None:
+                report = ListenerReport(listener, connect_at_s, process_age_s())
+                await listen(listener, connection, report, stats, status, stop)
+        finally:
+            await output.close()
+
+
+async def listen(
+    listener: Listener,
+    connection: Connection,
+    report: ListenerReport,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    """Listen until the end or until ``stop``, and report meanwhile and afterwards."""
+    reporting = asyncio.ensure_future(report.run(stats, status))
+    listening = asyncio.ensure_future(listener.run(connection))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        # Reporting ends by itself only with an error, such as a full disk.
+        await asyncio.wait({reporting, listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        listener.stop()
+        await listening
+    finally:
+        reporting.cancel()
+        stopping.cancel()
+        await asyncio.gather(reporting, stopping, return_exceptions=True)
+        figures, summary = report.figures(), report.summary()
+        await connection.close()
+        status.close()
+        logger.info("%s", summary)
+        stats.write(figures, final=True)
+    if not reporting.cancelled():
+        reporting.result()
+
+
+def open_output(arguments: argparse.Namespace) -> Output:
+    """The sinks that the arguments name. Raises SinkError or DeviceError."""
+    if not (arguments.play or arguments.out):
+        raise SettingsError(
+            "nothing to do with the sound: give --play for the sound card, --out FILE, or both"
+        )
+    files: list[Sink] = [RawSink() if name == "-" else FileSink(name) for name in arguments.out]
+    if not arguments.play:
+        return Output(files)
+    preset = PRESETS[arguments.preset]
+    wanted: str | None = arguments.device
+    card = SoundCardSink(
+        device=int(wanted) if wanted is not None and wanted.isdecimal() else wanted,
+        volume=arguments.volume,
+        prefill_s=preset.prefill_s,
+        device_latency_s=preset.device_latency_s,
+    )
+    return Output(files, card)
+
+
+def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
+    """What the arguments ask of the listener."""
+    preset = PRESETS[arguments.preset]
+    seconds: float | None = arguments.seconds
+    return ListenerSettings(
+        margin_s=preset.margin_s if arguments.buffer is None else arguments.buffer,
+        limit_samples=None if seconds is None else round(seconds * SAMPLE_RATE),
+        client="client.py",
+        decode=DecodeOptions(
+            seed=arguments.seed,
+            steps=arguments.steps,
+            guidance=arguments.guidance,
+            temperature=arguments.temperature,
+            hop=preset.hop,
+        ),
+    )
+
+
+def check_address(url: str) -> None:
+    """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise TransportError(f"{url!r} is not the address of a sender: write ws://HOST:PORT")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; exits with 2 and one sentence on what it cannot mean."""
+    parser = argparse.ArgumentParser(prog="client.py", description=__doc__)
+    parser.add_argument(
+        "url", nargs="?", default=DEFAULT_URL, metavar="URL", help="of the sender: %(default)s"
+    )
+    parser.add_argument("--play", action="store_true", help="play on the sound card")
+    parser.add_argument(
+        "--out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write a file (wav, flac, ogg, opus); - writes bare float32 samples, left and right "
+        "in turns, to standard output",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=_number(float, 0, 1e9),
+        metavar="N",
+        help="end after so much sound (default: play until the stream ends)",
+    )
+    parser.add_argument("--device", help="sound output: number or part of its name")
+    parser.add_argument("--list-devices", action="store_true", help="show sound devices and end")
+    parser.add_argument(
+        "--volume",
+        type=_number(float, 0, MAX_VOLUME),
+        default=1.0,
+        metavar="V",
+        help="of the sound card, a factor (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        default="default",
+        help="low-latency keeps less in reserve and decodes shorter windows",
+    )
+    parser.add_argument(
+        "--buffer",
+        type=_number(float, 0, 60),
+        metavar="S",
+        help="seconds of sound in reserve against late packets (default: by the preset, 0.5 or 0.2)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_number(int, 0, MAX_SEED),
+        metavar="N",
+        help="of the decoder's noise (default: the sender's)",
+    )
+    parser.add_argument(
+        "--steps", type=_number(int, 0, 1000), metavar="N", help="of the flow-matching decoder"
+    )
+    parser.add_argument(
+        "--guidance", type=_number(float, 0, 100), metavar="G", help="scale; 1 is none"
+    )
+    parser.add_argument(
+        "--temperature", type=_number(float, 0, 10), metavar="T", help="of the decoder's noise"
+    )
+    parser.add_argument(
+        "--threads",
+        type=_number(int, 1, 1024),
+        default=min(2, os.cpu_count() or 1),
+        metavar="N",
+        help="for decoding (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    return parser.parse_args(argv)
+
+
+def _number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    """A parser of numbers from ``low`` to ``high``; what compares false, as NaN does, is none."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (value := kind(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

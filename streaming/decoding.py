@@ -1,0 +1,136 @@
+"""The decoder on a thread of its own, fed from the event loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.constants import SAMPLE_RATE
+from streaming.playout import StartPlan, plan_start
+from streaming.stats import RealTimeFactor
+from streaming.worker import Worker
+
+if TYPE_CHECKING:
+    from codec.base import Codec, DecoderWindow
+    from codec.stream import StreamDecoder
+
+__all__ = ["DecodeOptions", "DecodeThread"]
+
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to decode; None leaves it to the stream (seed) or to the codec (all others).
+
+    hop: decoder hop in tokens; shorter is sooner but computes more.
+    """
+
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    temperature: float | None = None
+    hop: int | None = None
+
+
+class DecodeThread:
+    """One stream's decoder. Everything that touches torch happens on its thread.
+
+    Attributes: `rtf`, computing time per second of sound.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        options: DecodeOptions | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.codec = codec
+        self.options = options or DecodeOptions()
+        self.rtf = RealTimeFactor()
+        self._clock = clock
+        self._worker = Worker("decode")
+        self._decoder: StreamDecoder | None = None
+
+    @property
+    def window(self) -> DecoderWindow:
+        """The decoder window in tokens."""
+        window = self.codec.decoder_window
+        hop = self.options.hop
+        return window if hop is None else dataclasses.replace(window, hop=hop)
+
+    def plan(
+        self, next_token: int, first_token: int, packet_tokens: int, age_s: float, margin_s: float
+    ) -> StartPlan:
+        """Where to start; see `plan_start`. Latent frames may be several tokens long."""
+        unit = self.codec.latent_tokens
+        return plan_start(
+            next_token=next_token,
+            first_token=-(-first_token // unit) * unit,
+            packet_tokens=packet_tokens,
+            age_s=age_s,
+            margin_s=margin_s,
+            hop=self.window.hop,
+            lookahead=self.window.lookahead,
+        )
+
+    async def start(self, *, first_token: int, start_token: int, stream_seed: int) -> None:
+        """Make ready to be fed tokens from `first_token` on; sound starts at `start_token`."""
+        await self._worker.run(self._start, first_token, start_token, stream_seed)
+
+    async def feed(self, tokens: NDArray[np.int64]) -> bool:
+        """Take further tokens, int64 `[n]`; says whether a window is ready."""
+        return await self._worker.run(self._feed, tokens)
+
+    async def finish(self) -> bool:
+        """No more tokens will come; says whether a window is ready."""
+        return await self._worker.run(self._finish)
+
+    async def step(self) -> tuple[Audio, bool]:
+        """Decode one window that is ready: float32 `[2, n]`, and whether another one is ready."""
+        audio, busy_s, ready = await self._worker.run(self._step)
+        self.rtf.add(busy_s, audio.shape[1] / SAMPLE_RATE)
+        return audio, ready
+
+    async def close(self) -> None:
+        """End the thread, after the window that it may be at."""
+        await self._worker.close()
+
+    # What follows runs on the thread.
+
+    def _start(self, first_token: int, start_token: int, stream_seed: int) -> None:
+        from codec.base import DecodeSettings
+        from codec.stream import StreamDecoder
+
+        options = self.options
+        self._decoder = StreamDecoder(
+            self.codec,
+            seed=stream_seed if options.seed is None else options.seed,
+            first_token=first_token,
+            start_token=start_token,
+            window=self.window,
+            settings=DecodeSettings(options.steps, options.guidance, options.temperature),
+        )
+
+    def _feed(self, tokens: NDArray[np.int64]) -> bool:
+        assert self._decoder is not None
+        self._decoder.feed(tokens)
+        return self._decoder.ready()
+
+    def _finish(self) -> bool:
+        assert self._decoder is not None
+        self._decoder.finish()
+        return self._decoder.ready()
+
+    def _step(self) -> tuple[Audio, float, bool]:
+        assert self._decoder is not None
+        began_s = self._clock()
+        # A copy, so that the block does not keep a whole window alive while it waits.
+        audio = np.array(self._decoder.step().numpy(), dtype=np.float32, order="C")
+        return audio, self._clock() - began_s, self._decoder.ready()
