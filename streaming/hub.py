@@ -76,7 +76,7 @@ class Outbox:
         self._queue.append((message, live_tokens))
         self._behind_tokens += live_tokens
         if self.lag_s > self._max_lag_s or len(self._queue) > _MAX_QUEUED_MESSAGES:
-            reason = f"this listener fell more than {self._max_lag_s:.0f} s behind the stream"
+            reason = f"This listener fell more than {self._max_lag_s:.0f} s behind the stream."
             self.failure = Failure("lag", reason)
             self._queue.clear()
             self._behind_tokens = 0
@@ -102,7 +102,8 @@ class Hub:
     """The stream as it stands, and everyone who listens to it.
 
     Attributes: ``next_token``, the live edge, one past the last token published; ``traffic``, what
-    each listener is sent of the live stream; ``dropped_listeners``, how many fell too far behind.
+    each listener is sent of the live stream; ``dropped_listeners``, how many fell too far behind;
+    ``most_listeners``, how many there were at once.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Hub:
         self.next_token = 0
         self.delay_s = 0.0
         self.dropped_listeners = 0
+        self.most_listeners = 0
         self.traffic = Traffic()
         self._history_tokens = history_tokens
         self._max_lag_s = max_lag_s
@@ -224,6 +226,7 @@ class Hub:
             outbox.put(self._end.encode())
             outbox.close()
         self._outboxes.add(outbox)
+        self.most_listeners = max(self.most_listeners, self.listeners)
         return outbox
 
     def leave(self, outbox: Outbox) -> None:

@@ -47,10 +47,10 @@ def unpack_tokens(data: bytes) -> NDArray[np.int64]:
     """
     count = len(data) * 8 // TOKEN_BITS
     if packed_size(count) != len(data):
-        raise ProtocolError(f"no whole number of {TOKEN_BITS}-bit tokens takes {len(data)} bytes")
+        raise ProtocolError(f"No whole number of {TOKEN_BITS}-bit tokens takes {len(data)} bytes.")
     bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
     if bits[count * TOKEN_BITS :].any():
-        raise ProtocolError("the padding bits after the last token are not zero")
+        raise ProtocolError("The padding bits after the last token are not zero.")
     words = np.zeros((count, 16), dtype=np.uint8)
     words[:, 16 - TOKEN_BITS :] = bits[: count * TOKEN_BITS].reshape(count, TOKEN_BITS)
     return np.packbits(words, axis=1).view(">u2").reshape(count).astype(np.int64)

@@ -31,6 +31,7 @@ from streaming.packing import pack_tokens, unpack_tokens
 __all__ = [
     "MAX_CLIENT_MESSAGE",
     "MAX_INDEX",
+    "MAX_SEED",
     "MAX_SERVER_MESSAGE",
     "MAX_TITLE",
     "MAX_TOKENS_PER_MESSAGE",
@@ -253,34 +254,34 @@ def decode(data: str | bytes) -> Message:
 
 def _decode_binary(data: bytes) -> Tokens:
     if len(data) > MAX_SERVER_MESSAGE:
-        raise ProtocolError(f"a message of {len(data)} bytes is too long")
+        raise ProtocolError(f"A message of {len(data)} bytes is too long.")
     if not data:
-        raise ProtocolError("an empty binary message is no part of the protocol")
+        raise ProtocolError("An empty binary message is no part of the protocol.")
     if data[0] != _TOKENS_KIND:
-        raise ProtocolError(f"binary messages of kind {data[0]} are not known to this version")
+        raise ProtocolError(f"Binary messages of kind {data[0]} are not known to this version.")
     if len(data) <= _TOKENS_HEADER.size:
-        raise ProtocolError(f"a token message of {len(data)} bytes is too short")
+        raise ProtocolError(f"A token message of {len(data)} bytes is too short.")
     _, first_token = _TOKENS_HEADER.unpack_from(data)
     tokens = unpack_tokens(data[_TOKENS_HEADER.size :])
     if len(tokens) > MAX_TOKENS_PER_MESSAGE:
-        raise ProtocolError(f"a message of {len(tokens)} tokens is too long")
+        raise ProtocolError(f"A message of {len(tokens)} tokens is too long.")
     if first_token + len(tokens) > MAX_INDEX:
-        raise ProtocolError(f"the token index {first_token} is out of range")
+        raise ProtocolError(f"The token index {first_token} is out of range.")
     return Tokens(first_token, tokens)
 
 
 def _decode_text(data: str) -> Message:
     if len(data) > MAX_SERVER_MESSAGE:
-        raise ProtocolError(f"a message of {len(data)} characters is too long")
+        raise ProtocolError(f"A message of {len(data)} characters is too long.")
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
-        raise ProtocolError("a text message is not valid JSON") from None
+        raise ProtocolError("A text message is not valid JSON.") from None
     if not isinstance(fields, dict):
-        raise ProtocolError("a text message is not a JSON object")
+        raise ProtocolError("A text message is not a JSON object.")
     kind = fields.get("type")
     if not isinstance(kind, str):
-        raise ProtocolError("a text message has no type")
+        raise ProtocolError("A text message has no type.")
     read = _Fields(fields, kind)
     decoder = _DECODERS.get(kind)
     return Unknown(clean_text(kind, MAX_NAME)) if decoder is None else decoder(read)
@@ -294,9 +295,9 @@ class _Fields:
         self._kind = kind
 
     def _wrong(self, name: str, expected: str) -> ProtocolError:
-        where = f"{name!r} of the {self._kind} message"
+        where = f"The field {name!r} of the {self._kind} message"
         return ProtocolError(
-            f"{where} is not {expected}" if name in self._fields else f"{where} is missing"
+            f"{where} is not {expected}." if name in self._fields else f"{where} is missing."
         )
 
     def integer(self, name: str, low: int = 0, high: int = MAX_INDEX) -> int:
@@ -326,8 +327,8 @@ class _Fields:
         version = self.integer("protocol", low=1)
         if version != PROTOCOL_VERSION:
             raise ProtocolError(
-                f"the other end speaks protocol version {version} and this one version "
-                f"{PROTOCOL_VERSION}: update the older of the two"
+                f"The other end speaks protocol version {version} and this one version "
+                f"{PROTOCOL_VERSION}; update the older of the two."
             )
 
 
@@ -344,7 +345,7 @@ def _decode_hello(read: _Fields) -> Hello:
     read.check_version()
     digest = read.text("digest", MAX_NAME)
     if not _DIGEST.fullmatch(digest):
-        raise ProtocolError("'digest' of the hello message is not 64 hexadecimal digits")
+        raise ProtocolError("The field 'digest' of the hello message is not 64 hexadecimal digits.")
     hello = Hello(
         codec=read.text("codec", MAX_NAME),
         weights=read.text("weights", MAX_NAME),
@@ -361,7 +362,7 @@ def _decode_hello(read: _Fields) -> Hello:
         token_bits=read.integer("token_bits", low=1),
     )
     if hello.first_token > hello.next_token:
-        raise ProtocolError("the hello's first token lies after its live edge")
+        raise ProtocolError("The hello's first token lies after its live edge.")
     return hello
 
 
@@ -372,7 +373,7 @@ def _decode_title(read: _Fields) -> Title:
 def _decode_gap(read: _Fields) -> Gap:
     gap = Gap(read.integer("first_token"), read.integer("count", low=1))
     if gap.first_token + gap.count > MAX_INDEX:
-        raise ProtocolError("the gap ends beyond the highest token index")
+        raise ProtocolError("The gap ends beyond the highest token index.")
     return gap
 
 

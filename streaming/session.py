@@ -119,7 +119,7 @@ class ListenerSession:
         self.traffic.add(size, now_s, tokens=tokens, live=live)
 
         if isinstance(message, Failure):
-            raise ProtocolError(f"the sender closed the connection: {message.message}")
+            raise ProtocolError(f"The sender closed the connection: {message.message}")
         if isinstance(message, Unknown):
             logger.debug("passing over an event of unknown type %r", message.type)
             return []
@@ -132,7 +132,7 @@ class ListenerSession:
 
     def _welcome(self, message: Message) -> list[Happening]:
         if not isinstance(message, Hello):
-            raise ProtocolError("the sender did not begin with a hello, so it is none of ours")
+            raise ProtocolError("The sender did not begin with a hello; check the address.")
         self._check(message)
         self.hello = message
         self.title = message.title
@@ -144,23 +144,23 @@ class ListenerSession:
         rates = (hello.sample_rate, hello.token_rate, hello.token_bits)
         if rates != (SAMPLE_RATE, TOKEN_RATE, TOKEN_BITS):
             raise ProtocolError(
-                f"the stream has {hello.token_rate} tokens of {hello.token_bits} bits a second at "
+                f"The stream has {hello.token_rate} tokens of {hello.token_bits} bits a second at "
                 f"{hello.sample_rate} Hz, and this listener only knows {TOKEN_RATE} of "
-                f"{TOKEN_BITS} bits at {SAMPLE_RATE} Hz"
+                f"{TOKEN_BITS} bits at {SAMPLE_RATE} Hz."
             )
         ours = self._codec
         if ours is None:
             return
         if hello.codec != ours.name:
             raise ProtocolError(
-                f"the stream is made with the codec {hello.codec!r} and this listener decodes "
-                f"{ours.name!r}: choose the same codec on both sides"
+                f"The stream is made with the codec {hello.codec!r} and this listener decodes "
+                f"{ours.name!r}; choose the same codec on both sides."
             )
         if hello.digest != ours.digest:
             raise ProtocolError(
-                f"the stream is made with the weights {hello.weights!r} ({hello.digest[:12]}…) and "
-                f"this listener has {ours.weights!r} ({ours.digest[:12]}…): use the same version "
-                "on both sides"
+                f"The stream is made with the weights {hello.weights!r} ({hello.digest[:12]}…) and "
+                f"this listener has {ours.weights!r} ({ours.digest[:12]}…); use the same version "
+                "on both sides."
             )
 
     def _follow(self, message: Message) -> list[Happening]:
@@ -175,7 +175,9 @@ class ListenerSession:
             happenings = self._skip_to(message.token)
             self.state = State.ENDED
             return [*happenings, End(self.next_token, message.reason)]
-        raise ProtocolError(f"the sender sent a {message.type} message in the middle of the stream")
+        raise ProtocolError(
+            f"The sender sent a {message.type} message in the middle of the stream."
+        )
 
     def _take_tokens(self, message: Tokens) -> list[Happening]:
         end = message.end_token
@@ -193,7 +195,7 @@ class ListenerSession:
         if count <= 0:
             return []
         if count > MAX_GAP_TOKENS:
-            raise ProtocolError(f"the stream jumped forward by {count} tokens: connect again")
+            raise ProtocolError(f"The stream jumped forward by {count} tokens; connect again.")
         gap = Gap(self.next_token, count)
         self.lost_tokens += count
         self.next_token = token
@@ -240,7 +242,7 @@ class SenderSession:
             if isinstance(message, Unknown):
                 logger.debug("passing over an event of unknown type %r", message.type)
             elif not isinstance(message, Join) or self._outbox is not None:
-                raise ProtocolError("a listener sends one join message and nothing else")
+                raise ProtocolError("A listener sends one join message and nothing else.")
             else:
                 self.client = message.client
                 self._outbox = self._hub.join(message, now_s, self._wake)
@@ -257,7 +259,7 @@ class SenderSession:
     def tick(self, now_s: float) -> None:
         """Let time pass: a listener that does not join in time is refused."""
         if self.state is State.JOINING and now_s >= self.join_deadline_s:
-            self.refuse(Failure("timeout", f"no join message within {JOIN_TIMEOUT_S:.0f} s"))
+            self.refuse(Failure("timeout", f"No join message came within {JOIN_TIMEOUT_S:.0f} s."))
 
     def take(self) -> str | bytes | None:
         """The next message to send, which then counts as sent; None when there is none now."""

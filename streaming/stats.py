@@ -8,7 +8,9 @@ and nothing else; the wire rate is an estimate, one way, of what they cost with 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import math
 import os
 import time
@@ -31,6 +33,8 @@ __all__ = [
     "Traffic",
     "wire_bytes",
 ]
+
+logger = logging.getLogger(__name__)
 
 _TCP_IP_HEADERS: Final = 52
 """20 bytes of IPv4, 20 of TCP and 12 of TCP timestamps a segment."""
@@ -96,6 +100,7 @@ class Traffic:
         self.wire_bytes = 0
         self._payload = RateMeter()
         self._wire = RateMeter()
+        self._event_bytes = 0
 
     def add(self, message_bytes: int, now_s: float, *, tokens: int = 0, live: bool = True) -> None:
         """Count a message of ``message_bytes`` that carries ``tokens``.
@@ -107,10 +112,15 @@ class Traffic:
         self.tokens += tokens
         self.payload_bits += tokens * TOKEN_BITS
         self.wire_bytes += on_wire
-        if live:
-            self._wire.add(8 * on_wire, now_s)
-            if tokens:
-                self._payload.add(tokens * TOKEN_BITS, now_s)
+        if not live:
+            return
+        # Events count together with the tokens that follow, so that both rates are measured
+        # between the same moments and agree from the second packet on.
+        self._event_bytes += on_wire
+        if tokens:
+            self._payload.add(tokens * TOKEN_BITS, now_s)
+            self._wire.add(8 * self._event_bytes, now_s)
+            self._event_bytes = 0
 
     def payload_bits_per_s(self, now_s: float) -> float | None:
         """Bits of live tokens a second, or None while unknown."""
@@ -162,20 +172,23 @@ class LoopStall:
 class StatsWriter:
     """One JSON object a line, to ``path`` or nowhere when it is None; usable in ``with``.
 
-    Raises UserError where the file cannot be opened or written.
+    Raises UserError where the file cannot be opened. Should writing fail later (a full disk), a
+    warning says so once and the stream goes on without statistics.
     """
 
     def __init__(
         self, path: Path | str | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._path = None if path is None else Path(path)
+        self._path = path
         self._clock = clock
         self._file: TextIO | None = None
-        if self._path is not None:
+        if path is not None:
             try:
-                self._file = self._path.open("w", encoding="utf-8")
+                self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115 (see close)
             except OSError as error:
-                raise self._unwritable(error) from None
+                raise UserError(
+                    f"Cannot write statistics to {path} ({_reason(error)}); choose another file."
+                ) from None
 
     def write(self, values: Mapping[str, Any], *, final: bool = False) -> None:
         """Write ``values`` with ``time_s`` (monotonic) before them; numbers are kept short.
@@ -191,16 +204,15 @@ class StatsWriter:
             self._file.write(json.dumps({k: _short(v) for k, v in line.items()}) + "\n")
             self._file.flush()  # so that another program can follow the file
         except OSError as error:
-            raise self._unwritable(error) from None
+            logger.warning("no more statistics in %s: %s", self._path, _reason(error))
+            self.close()
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            try:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # what it still held was told of when it was written
                 file.close()
-            except OSError as error:
-                raise self._unwritable(error) from None
 
     def __enter__(self) -> StatsWriter:
         return self
@@ -213,9 +225,9 @@ class StatsWriter:
     ) -> None:
         self.close()
 
-    def _unwritable(self, error: OSError) -> UserError:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        return UserError(f"cannot write the statistics to {self._path}: {reason}")
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _short(value: Any) -> Any:

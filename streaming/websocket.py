@@ -174,16 +174,18 @@ class WebSocketServer:
 
     def _cannot_listen(self, error: OSError | OverflowError) -> TransportError:
         if isinstance(error, socket.gaierror):
-            return TransportError(f"cannot listen on unknown host {self._host!r}: check --host")
+            return TransportError(
+                f"Cannot listen on the unknown host {self._host!r}; check --host."
+            )
         number = error.errno if isinstance(error, OSError) else None
         if number == errno.EADDRINUSE:
             return TransportError(
-                f"port {self.port} is in use: stop what runs there or choose another with --port"
+                f"Port {self.port} is in use; stop what runs there or choose another with --port."
             )
         reason = os.strerror(number) if number else str(error)
         return TransportError(
-            f"cannot listen on {self._host} port {self.port} ({reason}): choose others with "
-            "--host and --port"
+            f"Cannot listen on {self._host} port {self.port} ({reason}); choose others with "
+            "--host and --port."
         )
 
 
@@ -232,9 +234,9 @@ class Connection:
     def _broken(self, closed: ConnectionClosed) -> TransportError | ProtocolError:
         if closed.sent is not None and closed.sent.code == _TOO_BIG:
             return ProtocolError(
-                f"what {self._url} sends is longer than any message of ours: is it a music sender?"
+                f"What {self._url} sends is longer than any message of ours; check the address."
             )
-        return TransportError(f"the connection to {self._url} broke: start the listener again")
+        return TransportError(f"The connection to {self._url} broke; start the listener again.")
 
 
 async def connect(url: str, timeout_s: float = 10.0) -> Connection:
@@ -252,18 +254,18 @@ async def connect(url: str, timeout_s: float = 10.0) -> Connection:
         )
     except (InvalidURI, ValueError):
         raise TransportError(
-            f"{url!r} is not the address of a sender: write ws://HOST:PORT"
+            f"{url!r} is not the address of a sender; write ws://HOST:PORT."
         ) from None
     except WebSocketException:
         raise TransportError(
-            f"what answers at {url} is no WebSocket server: check host and port"
+            f"What answers at {url} is no WebSocket server; check host and port."
         ) from None
     except (TimeoutError, asyncio.TimeoutError):
         raise TransportError(
-            f"{url} did not answer within {timeout_s:.0f} s: check host and port"
+            f"{url} did not answer within {timeout_s:.0f} s; check host and port."
         ) from None
     except socket.gaierror:
-        raise TransportError(f"the host in {url} is unknown: check its spelling") from None
+        raise TransportError(f"The host in {url} is unknown; check its spelling.") from None
     except OSError as error:
         raise TransportError(_unreachable(url, error)) from None
     return Connection(connection, url)
@@ -272,9 +274,9 @@ async def connect(url: str, timeout_s: float = 10.0) -> Connection:
 def _unreachable(url: str, error: OSError) -> str:
     # Several addresses of one host may have been tried: then there is no single number.
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
-        return f"nothing listens at {url}: start the server first, or check host and port"
+        return f"Nothing listens at {url}; start the server first, or check host and port."
     reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"cannot connect to {url} ({reason}): check host, port and network"
+    return f"Cannot connect to {url} ({reason}); check host, port and network."
 
 
 def _cut_later(connection: ServerConnection) -> None:

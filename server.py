@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Streams music at 350 bits per second: files, a pipe or a sound input over a WebSocket."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import codec
+from codec.errors import CodecError
+from streaming.errors import SettingsError, UserError
+from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
+from streaming.service import PRESETS, ServiceSettings, serve
+from streaming.sources import CaptureSource, Playlist, RawFormat, Source, StdinSource
+from streaming.stats import StatsWriter
+from streaming.status import StatusLine
+
+if TYPE_CHECKING:
+    from codec.base import Codec
+
+DEMO_TRACK = Path(__file__).parent / "streaming" / "data" / "demo.ogg"
+
+
+def main(argv: Sequence[str] | None = None, load_codec: Callable[[str], Codec] = codec.load) -> int:
+    """Run the sender; returns the exit code: 0, or 2 where it could not go on."""
+    arguments = parse_arguments(argv)
+    status = StatusLine()
+    handler = status.log_handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    level = logging.DEBUG if arguments.verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    try:
+        asyncio.run(run(arguments, load_codec, status))
+    except (UserError, CodecError) as error:
+        status.close()
+        print(f"server.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # the second one: the first ends the stream in good order
+        return 130
+    return 0
+
+
+async def run(
+    arguments: argparse.Namespace, load_codec: Callable[[str], Codec], status: StatusLine
+) -> None:
+    """Wire source, codec and server together, and end them on Ctrl-C or SIGTERM."""
+    settings = ServiceSettings(
+        host=arguments.host,
+        port=arguments.port,
+        preset=PRESETS[arguments.preset],
+        packet_tokens=arguments.packet_tokens,
+        seed=arguments.seed,
+    )
+    source = make_source(arguments)
+    stop = asyncio.Event()
+    with StatsWriter(arguments.stats) as stats, signals_set(stop):
+        await serve(source, lambda: load_codec(arguments.codec), settings, stats, status, stop)
+
+
+@contextlib.contextmanager
+def signals_set(stop: asyncio.Event) -> Iterator[None]:
+    """Set ``stop`` on the first Ctrl-C or SIGTERM; the second has its usual effect."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def restore() -> None:
+        for number in numbers:
+            # Neither on Windows nor outside the main thread are there handlers to set.
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                loop.remove_signal_handler(number)
+
+    def stopped() -> None:
+        stop.set()
+        restore()
+
+    for number in numbers:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stopped)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def make_source(arguments: argparse.Namespace) -> Source:
+    """The source that the arguments name; nothing is opened yet."""
+    songs: list[str] = arguments.songs
+    if arguments.capture is not None:
+        if songs:
+            raise SettingsError("Choose either songs or --capture, not both.")
+        wanted = arguments.capture
+        return CaptureSource(int(wanted) if wanted.isdecimal() else wanted or None, arguments.title)
+    if "-" in songs:
+        if len(songs) > 1:
+            raise SettingsError("Standard input (-) cannot be mixed with songs.")
+        raw = RawFormat.parse(arguments.raw) if arguments.raw else None
+        return StdinSource(raw, arguments.title)
+    if not songs:
+        return Playlist([DEMO_TRACK], loop=True, title=arguments.title)
+    return Playlist(songs, loop=arguments.loop, shuffle=arguments.shuffle, title=arguments.title)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; exits with 2 and one sentence on what it cannot mean."""
+    parser = argparse.ArgumentParser(prog="server.py", description=__doc__)
+    parser.add_argument(
+        "songs",
+        nargs="*",
+        metavar="SONG|FOLDER|-",
+        help="what to stream; - is standard input; nothing is the demo track, looped",
+    )
+    parser.add_argument(
+        "--capture",
+        nargs="?",
+        const="",
+        metavar="DEVICE",
+        help="stream a sound input: number or part of its name, the default one if not given",
+    )
+    parser.add_argument(
+        "--raw",
+        metavar="FORMAT",
+        help="standard input is bare samples: s16 or f32, then rate and channels (s16:44100:2)",
+    )
+    parser.add_argument("--loop", action="store_true", help="start over at the end")
+    parser.add_argument("--shuffle", action="store_true", help="play in random order")
+    parser.add_argument("--title", help="announce this title instead of the songs' own")
+    parser.add_argument("--host", default="127.0.0.1", help="listen here (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=_number(0, 65_535),
+        default=8765,
+        help="listen here, 0 for any free port (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--codec",
+        choices=codec.CODECS,
+        default="nano",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        default="default",
+        help="low-latency sends a packet every 0.32 s instead of every 1.92 s",
+    )
+    parser.add_argument(
+        "--packet-tokens",
+        type=_number(1, MAX_TOKENS_PER_MESSAGE),
+        metavar="N",
+        help="tokens in a packet, 25 a second (default: by the preset)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_number(0, MAX_SEED),
+        default=0,
+        metavar="N",
+        help="of the decoders' noise: same tokens and seed, same sound (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    return parser.parse_args(argv)
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
+        return value
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

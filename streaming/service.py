@@ -1,0 +1,202 @@
+"""A running sender: source, encoder, hub, WebSocket server and the reports on them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from codec.constants import SAMPLE_RATE
+from streaming.hub import Hub, StreamInfo
+from streaming.sender import PacedSource, Sender
+from streaming.stats import LoopStall, StatsWriter
+from streaming.status import StatusLine, format_bit_rate
+from streaming.websocket import WebSocketServer
+from streaming.worker import Worker
+
+if TYPE_CHECKING:
+    from codec.base import Codec
+    from streaming.sources import Source
+
+__all__ = ["PRESETS", "Preset", "ServiceSettings", "serve"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_OPEN_WAIT_S: Final = 1.0
+"""How long to wait for a bad source to show before the codec is loaded; a pipe may take longer."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """``encoder_hop`` in tokens; None leaves the encoder's window as the codec has it."""
+
+    packet_tokens: int
+    encoder_hop: int | None = None
+
+
+PRESETS: Final = {
+    "default": Preset(packet_tokens=48),
+    "low-latency": Preset(packet_tokens=8, encoder_hop=8),
+}
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """Where to listen and how to send; ``packet_tokens`` overrides the preset's."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    preset: Preset = PRESETS["default"]
+    packet_tokens: int | None = None
+    seed: int = 0
+
+
+async def serve(
+    source: Source,
+    load_codec: Callable[[], Codec],
+    settings: ServiceSettings,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    """Send ``source`` until it ends or ``stop`` is set, then log a summary.
+
+    load_codec: called once, off the event loop. Raises UserError or CodecError with one sentence.
+    """
+    paced = PacedSource(source)
+    worker = Worker("encoder")
+    opening = asyncio.ensure_future(paced.open())
+    try:
+        await asyncio.wait({opening}, timeout=_OPEN_WAIT_S)
+        if opening.done():
+            opening.result()
+        codec = await _unless(stop, worker.run(load_codec))
+        if codec is not None:
+            await _send(paced, opening, codec, worker, settings, stats, status, stop)
+    finally:
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        await paced.close()
+        await worker.close()
+
+
+async def _send(
+    source: PacedSource,
+    opening: asyncio.Future[None],
+    codec: Codec,
+    worker: Worker,
+    settings: ServiceSettings,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    preset = settings.preset
+    packet_tokens = settings.packet_tokens or preset.packet_tokens
+    window = codec.encoder_window
+    if preset.encoder_hop is not None:
+        window = replace(window, hop=preset.encoder_hop)
+    info = StreamInfo(codec.name, codec.weights, codec.digest, settings.seed, packet_tokens)
+    hub = Hub(info)
+    sender = Sender(source, codec, hub, worker, window=window)
+    stall = LoopStall()
+    async with WebSocketServer(hub, settings.host, settings.port) as server:
+        logger.info("listening on %s", server.url)
+        report = _Report(hub, sender, stall, stats, status)
+        helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
+        try:
+            await _unless(stop, opening)
+            await _unless(stop, sender.run())
+        finally:
+            hub.end("the sender was stopped", time.monotonic())
+            await server.drained()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            report.finish()
+
+
+class _Report:
+    """What the statistics, the status line and the summary say, from the parts' counters."""
+
+    def __init__(
+        self, hub: Hub, sender: Sender, stall: LoopStall, stats: StatsWriter, status: StatusLine
+    ) -> None:
+        self._hub = hub
+        self._sender = sender
+        self._stall = stall
+        self._stats = stats
+        self._status = status
+
+    async def run(self) -> None:
+        """Once a second until cancelled."""
+        while True:
+            await asyncio.sleep(1.0)
+            self._stats.write(self._values())
+            self._status.update(self._hub.title, self._parts())
+
+    def finish(self) -> None:
+        """The last line of the statistics, and the summary."""
+        values = self._values()
+        self._stats.write(values, final=True)
+        self._status.close()
+        seconds = self._sender.source_samples / SAMPLE_RATE
+        logger.info(
+            "sent %.1f s of sound in %d tokens; %s", seconds, values["tokens"], self._summary()
+        )
+
+    def _values(self) -> dict[str, Any]:
+        now_s = time.monotonic()
+        traffic = self._hub.traffic
+        return {
+            "tokens": self._hub.next_token,
+            "payload_bits_per_s": traffic.payload_bits_per_s(now_s),
+            "wire_bits_per_s": traffic.wire_bits_per_s(now_s),
+            "encode_rtf": self._sender.encode_rtf,
+            "listeners": self._hub.listeners,
+            "dropped_listeners": self._hub.dropped_listeners,
+            "source_samples": self._sender.source_samples,
+            "delay_s": self._hub.delay_s,
+            "max_loop_stall_ms": self._stall.longest_ms,
+            "title": self._hub.title,
+        }
+
+    def _parts(self) -> list[str]:
+        now_s = time.monotonic()
+        listeners = self._hub.listeners
+        traffic = self._hub.traffic
+        return [
+            "1 listener" if listeners == 1 else f"{listeners} listeners",
+            f"payload {format_bit_rate(traffic.payload_bits_per_s(now_s))}",
+            f"wire {format_bit_rate(traffic.wire_bits_per_s(now_s))}",
+            f"encode RTF {_number(self._sender.encode_rtf)}",
+        ]
+
+    def _summary(self) -> str:
+        return ", ".join(
+            [*self._parts()[1:], f"listeners at once: at most {self._hub.most_listeners}"]
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """The result of ``work``, or None when ``stop`` is set before; ``work`` is then cancelled."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
