@@ -119,7 +119,7 @@ async def listen(
     stop: asyncio.Event,
 ) -> None:
     """Listen until the end or until ``stop``, and report meanwhile and afterwards."""
-    reporting = asyncio.ensure_future(report.run(stats, status))
+    reporting = asyncio.ensure_future(report.run(status, stats))
     listening = asyncio.ensure_future(listener.run(connection))
     stopping = asyncio.ensure_future(stop.wait())
     try:
@@ -225,7 +225,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--buffer",
         type=_number(float, 0, 60),
         metavar="S",
-        help="seconds of sound in reserve against late packets (default: by the preset, 0.5 or 0.2)",
+        help="seconds of sound in reserve against late packets (default: by the preset)",
     )
     parser.add_argument(
         "--seed",

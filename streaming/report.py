@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from codec.constants import SAMPLE_RATE
 from streaming.listener import Listener
 from streaming.stats import LoopStall, StatsWriter
 from streaming.status import StatusLine, format_bit_rate, format_seconds, printable
@@ -56,14 +57,15 @@ class ListenerReport:
     def figures(self) -> dict[str, Any]:
         """The statistics at this moment; None where something is not known (yet).
 
-        ``tokens`` received; ``lost_tokens`` replaced; ``payload_bits_per_s`` and
-        ``wire_bits_per_s`` over the last minute, without the history sent on joining (see
-        :mod:`streaming.stats`); ``first_audio_s``: from the start of connecting to the first sample
-        handed to a sink; ``latency_s``: from the source to what is heard now (or was written to a
-        file last); ``underruns`` of the sound card; ``decode_rtf``: computing time per second of
-        sound; ``samples`` handed to the sinks; ``buffer_s``: received and not yet heard;
-        ``position_s``: where in the stream the next sample lies; ``title``; ``connected_s``: from the
-        start of the program; ``max_loop_stall_ms``: the longest time that the event loop was held up.
+        ``tokens``: received. ``lost_tokens``: replaced by others. ``payload_bits_per_s`` and
+        ``wire_bits_per_s``: over the last minute, without the history sent on joining (see
+        :mod:`streaming.stats`). ``first_audio_s``: from the start of connecting to the first sample
+        handed to a sink. ``latency_s``: from the source to what is heard now, or was written to a
+        file last. ``underruns``: of the sound card. ``decode_rtf``: computing time per second of
+        sound. ``samples``: handed to the sinks. ``buffer_s``: received and not yet heard.
+        ``position_s``: where in the stream the next sample lies. ``title``: of what is heard now.
+        ``connected_s``: from the start of the program to the connection. ``max_loop_stall_ms``:
+        the longest time that the event loop was held up.
         """
         listener, now_s = self._listener, self._clock()
         session, first_at_s = listener.session, listener.output.first_at_s
@@ -103,8 +105,8 @@ class ListenerReport:
     def summary(self) -> str:
         """One line about the whole session."""
         figures = self.figures()
-        title, parts = self.status()
-        played = format_seconds(figures["samples"] / 48_000)
+        _, parts = self.status()
+        played = format_seconds(figures["samples"] / SAMPLE_RATE)
         lost = figures["lost_tokens"]
         received = f"{figures['tokens']} tokens received" + (f", {lost} lost" if lost else "")
         ended = printable(self._listener.end_reason or "")
