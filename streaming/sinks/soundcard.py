@@ -151,6 +151,7 @@ class SoundCardSink(Sink):
             if not self._stream.active or time.monotonic() > patience:
                 raise SinkError(f"The sound output '{self.device.name}' has stopped playing.")
             time.sleep(_POLL_S)
+        time.sleep(min(float(self._stream.latency), 1.0))  # until the device has played it too
 
     def close(self) -> None:
         if self._closed:
