@@ -47,14 +47,21 @@ def read_stats(path: Path) -> list[Stats]:
 class Program:
     """One of this project's programs, running within ``with``; ended on the way out.
 
-    log: where its output goes; None: where ours goes.
+    log: where its output goes; None: where ours goes. discard_stdout: only stderr goes there.
     """
 
-    def __init__(self, arguments: Sequence[str | Path], *, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        log: Path | None = None,
+        discard_stdout: bool = False,
+    ) -> None:
         self.name = str(arguments[0])
         self.started_s = time.monotonic()
         self._arguments = [sys.executable, *map(str, arguments)]
         self._log = log
+        self._discard_stdout = discard_stdout
         self._output: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -65,8 +72,8 @@ class Program:
             self._arguments,
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=None if self._output is None else subprocess.STDOUT,
+            stdout=subprocess.DEVNULL if self._discard_stdout else self._output,
+            stderr=self._output,
         )
         return self
 

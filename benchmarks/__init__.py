@@ -1,0 +1,1 @@
+"""Measurements: ``python -m benchmarks.codec`` and ``python -m benchmarks.latency``."""
