@@ -18,6 +18,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from streaming.protocol import clean_text
+
 __all__ = ["StatusLine", "format_bit_rate", "format_seconds", "printable"]
 
 logger = logging.getLogger(__name__)
@@ -29,16 +31,12 @@ _MIN_TITLE_COLUMNS = 8
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """`text` on one line without control, format or surrogate characters, cut to `limit`.
+    """`text` on one line without control and other invisible characters, cut to `limit`.
 
-    Use it on every string from outside that reaches a terminal or a log.
+    Use it on every string from outside that reaches a terminal or a log. Unlike in a message on
+    the wire, an ellipsis shows where it was cut.
     """
-    kept = "".join(
-        " " if character.isspace() else character
-        for character in text[: 4 * limit]
-        if character.isspace() or unicodedata.category(character)[0] != "C"
-    )
-    kept = " ".join(kept.split())
+    kept = clean_text(text, limit + 1)
     return kept if len(kept) <= limit else kept[: limit - 1] + _ELLIPSIS
 
 
@@ -159,7 +157,7 @@ def _width(text: str) -> int:
     """Columns that `text` takes on a terminal: East Asian wide characters take two."""
     return sum(
         0
-        if unicodedata.combining(character)
+        if unicodedata.category(character) in ("Mn", "Me", "Cf")
         else 2
         if unicodedata.east_asian_width(character) in "WF"
         else 1
