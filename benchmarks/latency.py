@@ -6,8 +6,8 @@ interface, several times for each preset, and prints medians. What is measured:
 - *latency*: the time at which a sample is due in the source (the sender reads a file in real time,
   as a sound input would) to the time at which a player hears it that starts with the first sample
   handed to it and then never pauses. Both programs' clocks are the system's monotonic clock, so
-  their statistics can be compared. With ``--play`` the sound card is that player; otherwise the
-  sound is thrown away as it comes, and the player is reckoned with.
+  their statistics can be compared. The sound is thrown away as it comes and the player reckoned
+  with; with ``--play`` the sound card is the player, and its delay the listener's own figure.
 - *memory*: the listener's peak resident size, and how much it grew from a quarter of the run to its
   end (``--minutes 10`` makes that mean something).
 - *stall*: the longest time that either event loop was held up.
@@ -110,9 +110,7 @@ def analyse(
     during = [line for line in server if line["time_s"] >= started_s] or server
     source_zero_s = min(line["time_s"] - line["source_samples"] / SAMPLE_RATE for line in during)
     if played:
-        latency_s = statistics.median(
-            line["time_s"] - source_zero_s - line["position_s"] for line in lines
-        )
+        latency_s = statistics.median(line["latency_s"] for line in lines)
     else:
         begin_s = final["position_s"] - final["samples"] / SAMPLE_RATE
         first_s = started_s + final["connected_s"] + final["first_audio_s"]
