@@ -58,5 +58,6 @@ def limit(block: NDArray[np.float32]) -> NDArray[np.float32]:
         return block
     room = CEILING - KNEE
     excess = np.maximum(magnitude - KNEE, np.float32(0.0))
-    bent = np.minimum(KNEE + room * excess / (room + excess), CEILING)
+    # The same formula in the form that stays monotonic when every step is rounded.
+    bent = np.maximum(CEILING - room * room / (room + excess), KNEE)
     return np.where(magnitude <= KNEE, block, np.copysign(bent, block))

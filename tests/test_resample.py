@@ -1,0 +1,87 @@
+"""Sample-rate conversion: the same samples whatever the blocks, and exactly as many."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streaming.errors import SettingsError
+from streaming.resample import Resampler
+
+
+def noise(samples, seed=0):
+    return 0.3 * np.random.default_rng(seed).standard_normal((2, samples)).astype(np.float32)
+
+
+def convert(signal, rates, sizes, quality="HQ"):
+    """The whole output for a signal pushed in blocks of `sizes`, the last one repeated."""
+    resampler = Resampler(rates[0], rates[1], quality=quality)
+    out, start, sizes = [], 0, list(sizes)
+    while start < signal.shape[1]:
+        size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+        out.append(resampler.push(signal[:, start : start + size]))
+        start += size
+    out.append(resampler.finish())
+    return np.concatenate(out, axis=1)
+
+
+@pytest.mark.parametrize("quality", ["HQ", "VHQ"])
+@pytest.mark.parametrize(
+    "rates",
+    [(44_100, 48_000), (22_050, 48_000), (96_000, 48_000), (48_000, 44_100), (8_000, 48_000)],
+)
+def test_block_sizes_do_not_matter_bit_for_bit(rates, quality):
+    signal = noise(20_000)
+    whole = convert(signal, rates, [20_000], quality)
+    random = np.random.default_rng(1).integers(1, 6000, 200).tolist()
+    for sizes in ([480], [1920], [4801], [48_000], random):
+        assert convert(signal, rates, sizes, quality).tobytes() == whole.tobytes()
+    short = signal[:, :2000]
+    assert (
+        convert(short, rates, [1], quality).tobytes()
+        == convert(short, rates, [2000], quality).tobytes()
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 30_000),
+    st.sampled_from([8_000, 11_025, 22_050, 32_000, 44_099, 44_100, 88_200, 96_000, 192_000]),
+    st.booleans(),
+    st.lists(st.integers(1, 9000), min_size=1, max_size=5),
+)
+def test_the_length_is_exact(samples, rate, upwards, sizes):
+    rates = (rate, 48_000) if upwards else (48_000, rate)
+    out = convert(noise(samples), rates, sizes)
+    assert out.shape == (2, (2 * samples * rates[1] + rates[0]) // (2 * rates[0]))
+
+
+def test_a_tone_stays_the_same_tone():
+    t = np.arange(44_100) / 44_100
+    tone = np.stack([np.sin(2 * np.pi * 1000 * t), np.cos(2 * np.pi * 500 * t)]).astype(np.float32)
+    out = convert(tone, (44_100, 48_000), [1920])
+    t = np.arange(48_000) / 48_000
+    expected = np.stack([np.sin(2 * np.pi * 1000 * t), np.cos(2 * np.pi * 500 * t)])
+    assert np.abs(out - expected)[:, 1000:-1000].max() < 1e-4
+
+
+def test_equal_rates_pass_blocks_through():
+    signal = noise(100)
+    resampler = Resampler(48_000, 48_000)
+    assert resampler.push(signal) is signal
+    assert resampler.finish().shape == (2, 0)
+
+
+def test_finish_is_final():
+    resampler = Resampler(44_100, 48_000)
+    resampler.push(noise(100))
+    assert resampler.finish().shape[1] > 0
+    assert resampler.finish().shape == (2, 0)
+    with pytest.raises(ValueError, match="after finish"):
+        resampler.push(noise(1))
+
+
+@pytest.mark.parametrize("rates", [(0, 48_000), (48_000, 10**9), (-44_100, 48_000)])
+def test_impossible_rates_are_refused(rates):
+    with pytest.raises(SettingsError, match="outside the supported range"):
+        Resampler(*rates)
