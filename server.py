@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +16,7 @@ from codec.errors import CodecError
 from streaming.errors import SettingsError, UserError
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.service import PRESETS, ServiceSettings, serve
+from streaming.signals import set_on_signals
 from streaming.sources import CaptureSource, Playlist, RawFormat, Source, StdinSource
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
@@ -60,33 +59,15 @@ async def run(
     )
     source = make_source(arguments)
     stop = asyncio.Event()
-    with StatsWriter(arguments.stats) as stats, signals_set(stop):
-        await serve(source, lambda: load_codec(arguments.codec), settings, stats, status, stop)
 
+    def load() -> Codec:
+        import torch  # only here: it takes seconds, and nothing before needs it
 
-@contextlib.contextmanager
-def signals_set(stop: asyncio.Event) -> Iterator[None]:
-    """Set ``stop`` on the first Ctrl-C or SIGTERM; the second has its usual effect."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+        torch.set_num_threads(arguments.threads)
+        return load_codec(arguments.codec)
 
-    def restore() -> None:
-        for number in numbers:
-            # Neither on Windows nor outside the main thread are there handlers to set.
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-                loop.remove_signal_handler(number)
-
-    def stopped() -> None:
-        stop.set()
-        restore()
-
-    for number in numbers:
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, stopped)
-    try:
-        yield
-    finally:
-        restore()
+    with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
+        await serve(source, load, settings, stats, status, stop)
 
 
 def make_source(arguments: argparse.Namespace) -> Source:
@@ -162,6 +143,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=0,
         metavar="N",
         help="of the decoders' noise: same tokens and seed, same sound (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_number(1, 1024),
+        default=1,
+        metavar="N",
+        help="for encoding (default: %(default)s)",
     )
     parser.add_argument(
         "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -50,9 +50,15 @@ class PacedSource:
     themselves. Needs a running event loop.
     """
 
-    def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        source: Source,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._source = source
         self._clock = clock
+        self._sleep = sleep
         self._worker = Worker("source")
         self._pacer: RealTimePacer | None = None
         self._slip_told_s = 0.0
@@ -75,7 +81,7 @@ class PacedSource:
             return await self._worker.run(self._source.read, BLOCK_SAMPLES)
         if self._pacer is None:
             self._pacer = RealTimePacer(self._clock)
-        await asyncio.sleep(self._pacer.wait_s(BLOCK_SAMPLES))
+        await self._sleep(self._pacer.wait_s(BLOCK_SAMPLES))
         block = await self._worker.run(self._source.read, BLOCK_SAMPLES)
         # What is too late is forgiven in due(): the stream goes on at its own pace from there.
         self._pacer.due()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE
 from streaming.hub import Hub, StreamInfo
 from streaming.sender import PacedSource, Sender
+from streaming.signals import unless
 from streaming.stats import LoopStall, StatsWriter
 from streaming.status import StatusLine, format_bit_rate
 from streaming.websocket import WebSocketServer
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["PRESETS", "Preset", "ServiceSettings", "serve"]
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _OPEN_WAIT_S: Final = 1.0
 """How long to wait for a bad source to show before the codec is loaded; a pipe may take longer."""
@@ -76,7 +74,7 @@ async def serve(
         await asyncio.wait({opening}, timeout=_OPEN_WAIT_S)
         if opening.done():
             opening.result()
-        codec = await _unless(stop, worker.run(load_codec))
+        codec = await unless(stop, worker.run(load_codec))
         if codec is not None:
             await _send(paced, opening, codec, worker, settings, stats, status, stop)
     finally:
@@ -110,8 +108,8 @@ async def _send(
         report = _Report(hub, sender, stall, stats, status)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:
-            await _unless(stop, opening)
-            await _unless(stop, sender.run())
+            await unless(stop, opening)
+            await unless(stop, sender.run())
         finally:
             hub.end("the sender was stopped", time.monotonic())
             await server.drained()
@@ -185,18 +183,3 @@ class _Report:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
-    """The result of ``work``, or None when ``stop`` is set before; ``work`` is then cancelled."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        stopping.cancel()
-        if not working.done():
-            working.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await working
