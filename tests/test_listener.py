@@ -1,0 +1,392 @@
+"""The listening pipeline: from scripted messages to what the sinks got."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from codec.errors import UnknownCodecError
+from streaming import listener as listener_module
+from streaming.decoding import DecodeOptions
+from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
+from streaming.listener import Listener, ListenerSettings
+from streaming.output import Output
+from streaming.protocol import End, Failure, Gap, Title
+from tests.fake_codec import FakeCodec
+from tests.listening import (
+    BROKEN,
+    FakeCard,
+    MemorySink,
+    Script,
+    hello,
+    token_messages,
+    tokens,
+    whole_sound,
+)
+
+
+async def listen(
+    script: Script,
+    *sinks: MemorySink,
+    card: FakeCard | None = None,
+    load=None,
+    **settings: object,
+) -> Listener:
+    listener = Listener(
+        Output(sinks, card),
+        FakeCodec(),
+        load=load,
+        settings=ListenerSettings(**settings),  # type: ignore[arg-type]
+    )
+    await listener.run(script)
+    return listener
+
+
+@pytest.mark.parametrize("size", [1, 7, 48, 1000])
+async def test_a_whole_stream_arrives_sample_for_sample_however_it_is_packed(size: int) -> None:
+    all_tokens, file = tokens(150), MemorySink()
+    messages = token_messages(all_tokens, size=size)
+    script = Script(hello(packet_tokens=size), *messages, End(150, "done").encode())
+    listener = await listen(script, file)
+    assert np.array_equal(file.sound, whole_sound(all_tokens))
+    assert listener.samples == 150 * 1920
+    assert listener.end_reason == "done"
+    assert listener.position_s == 6.0
+    assert listener.buffered_s == 0
+    assert file.closed == 1
+
+
+async def test_sound_starts_near_the_live_edge_of_the_history() -> None:
+    all_tokens, file = tokens(700), MemorySink()
+    script = Script(
+        hello(444, 700, age_s=0.42),
+        *token_messages(all_tokens, 444, size=1000),
+        End(700).encode(),
+    )
+    listener = await listen(script, file, margin_s=0.5)
+    # Edge (700 - 4) // 8 * 8 = 696; packets of 48 move it every time by whole hops of 8.
+    start = 696 - (48 - 0.42 * 25 + 0.5 * 25)
+    began = 700 - file.samples // 1920
+    assert start - 1 <= began <= start + 1  # the clock goes on while the test runs
+    assert listener.samples == file.samples
+    assert listener.samples % 1920 == 0
+    # Context before the start is missing, so only what lies further on is the same.
+    same = 1920 * 32
+    assert np.allclose(file.sound[:, -same:], whole_sound(all_tokens)[:, -same:], atol=1e-3)
+
+
+async def test_history_may_come_in_several_messages_and_live_packets_follow() -> None:
+    all_tokens, file = tokens(800), MemorySink()
+    messages = token_messages(all_tokens, 400, size=100)
+    script = Script(hello(400, 700), *messages, End(800).encode())
+    listener = await listen(script, file)
+    began = listener.position_s * 25 - listener.samples / 1920
+    assert 600 < began < 700
+    assert listener.position_s == 32.0
+
+
+async def test_history_that_breaks_off_is_still_played() -> None:
+    file = MemorySink()
+    script = Script(hello(400, 700), *token_messages(tokens(500), 400), then=BROKEN)
+    with pytest.raises(TransportError):
+        await listen(script, file)
+    assert file.samples > 0
+    assert file.closed == 1
+
+
+async def test_a_broken_connection_is_reported_after_everything_was_played() -> None:
+    all_tokens, file = tokens(100), MemorySink()
+    script = Script(hello(), *token_messages(all_tokens), then=BROKEN)
+    with pytest.raises(TransportError, match="broke"):
+        await listen(script, file)
+    assert np.array_equal(file.sound, whole_sound(all_tokens))
+    assert file.closed == 1
+
+
+async def test_a_sender_that_hangs_up_without_an_end_is_reported() -> None:
+    file = MemorySink()
+    with pytest.raises(TransportError, match="hung up in the middle"):
+        await listen(Script(hello(), *token_messages(tokens(100))), file)
+    assert file.samples == 100 * 1920
+
+
+async def test_garbage_in_the_middle_ends_it_after_what_was_good() -> None:
+    file = MemorySink()
+    with pytest.raises(ProtocolError):
+        await listen(Script(hello(), *token_messages(tokens(96)), b"\xff garbage"), file)
+    assert file.samples == 96 * 1920
+    assert file.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "error", "words"),
+    [
+        (b"\x00\x01\x02", ProtocolError, "kind 0"),
+        ("{", ProtocolError, "JSON"),
+        (hello(codec="other"), ProtocolError, "codec"),
+        (hello(digest="f" * 64), ProtocolError, "weights"),
+        (hello(sample_rate=44100), ProtocolError, "44100"),
+        (Failure("lag", "too slow").encode(), ProtocolError, "too slow"),
+        (token_messages(tokens(10))[0], ProtocolError, "hello"),
+    ],
+)
+async def test_a_stream_that_cannot_be_decoded_is_refused_in_one_sentence(
+    first: str | bytes, error: type[Exception], words: str
+) -> None:
+    file = MemorySink()
+    with pytest.raises(error, match=words):
+        await listen(Script(first, then="wait"), file)
+    assert file.closed == 1
+
+
+async def test_a_sender_that_says_nothing_is_given_up() -> None:
+    with pytest.raises(TransportError, match="said nothing"):
+        await listen(Script(then="wait"), MemorySink(), hello_timeout_s=0.01)
+
+
+async def test_a_sender_that_hangs_up_at_once_is_reported() -> None:
+    with pytest.raises(TransportError, match="without a word"):
+        await listen(Script(), MemorySink())
+
+
+async def test_events_of_unknown_types_are_passed_over() -> None:
+    unknown, file = '{"type":"weather"}', MemorySink()
+    script = Script(
+        unknown, hello(), unknown, *token_messages(tokens(48)), unknown, End(48).encode()
+    )
+    await listen(script, file)
+    assert file.samples == 48 * 1920
+
+
+class OtherCodec(FakeCodec):
+    name = "other"
+    digest = "e" * 64
+
+
+async def test_another_codec_is_loaded_when_the_stream_names_it() -> None:
+    def load(name: str) -> FakeCodec:
+        assert name == "other"
+        assert threading.current_thread() is not threading.main_thread()
+        return OtherCodec()
+
+    file = MemorySink()
+    script = Script(
+        hello(codec="other", digest="e" * 64), *token_messages(tokens(48)), End(48).encode()
+    )
+    await listen(script, file, load=load)
+    assert file.samples == 48 * 1920
+
+
+async def test_a_codec_that_is_not_known_is_refused_by_its_name() -> None:
+    def load(name: str) -> FakeCodec:
+        raise UnknownCodecError(f"there is no codec {name!r} here")
+
+    with pytest.raises(UnknownCodecError, match="'other'"):
+        await listen(Script(hello(codec="other")), MemorySink(), load=load)
+
+
+async def test_loaded_weights_must_match_as_well() -> None:
+    with pytest.raises(ProtocolError, match="weights"):
+        await listen(Script(hello(codec="other")), MemorySink(), load=lambda _: OtherCodec())
+
+
+@pytest.mark.parametrize("limit", [0, 1, 1919, 100_000])
+async def test_a_limit_gives_exactly_as_many_samples(limit: int) -> None:
+    all_tokens, file = tokens(200), MemorySink()
+    script = Script(hello(), *token_messages(all_tokens), then="wait")
+    await listen(script, file, limit_samples=limit)
+    assert np.array_equal(file.sound, whole_sound(all_tokens)[:, :limit])
+    assert file.closed == 1
+
+
+@pytest.mark.parametrize("count", [1, 30, 200])
+async def test_lost_tokens_are_replaced_so_that_the_timeline_stays_exact(count: int) -> None:
+    all_tokens, file = tokens(400), MemorySink()
+    script = Script(
+        hello(),
+        *token_messages(all_tokens[:100]),
+        Gap(100, count).encode(),
+        *token_messages(all_tokens, 100 + count),
+        End(400).encode(),
+    )
+    listener = await listen(script, file)
+    assert listener.session.lost_tokens == count
+    assert file.samples == 400 * 1920
+    same = 1920 * (100 - 12)
+    assert np.array_equal(file.sound[:, :same], whole_sound(all_tokens)[:, :same])
+    # The filling is no silence.
+    gap = file.sound[:, 100 * 1920 : (100 + count) * 1920]
+    assert np.sqrt(np.mean(gap**2)) > 0.05
+
+
+async def test_a_stream_that_ends_before_its_first_token_gives_no_sound() -> None:
+    file = MemorySink()
+    listener = await listen(Script(hello(), End(0).encode()), file)
+    assert file.samples == 0
+    assert listener.latency_s is None
+    assert file.closed == 1
+
+
+async def test_titles_change_when_their_token_is_heard_not_when_they_arrive() -> None:
+    card = FakeCard()
+    script = Script(
+        hello(),
+        Title("Second", 60).encode(),
+        *token_messages(tokens(100)),
+        End(100).encode(),
+        then="wait",
+    )
+    listener = Listener(Output([], card), FakeCodec())
+    assert listener.title == ""
+    assert listener.buffered_s == 0
+    running = asyncio.create_task(listener.run(script))
+    while card.drained == 0:
+        # Of a stream that has just begun the first samples are held back a little.
+        listener.output.hold_until_s = 0.0
+        await asyncio.sleep(0.005)
+        card.buffered_samples = 50 * 1920
+        if card.samples == 100 * 1920:
+            assert listener.title == "Song"
+            assert listener.heard_sample == 50 * 1920
+            assert listener.buffered_s == pytest.approx(2.0)
+        card.buffered_samples = 0
+    assert listener.title == "Second"
+    await running
+
+
+async def test_latency_is_the_way_from_the_source_to_the_ear() -> None:
+    now = [1000.0]
+    card = FakeCard()
+    listener = Listener(Output([], card, clock=lambda: now[0]), FakeCodec(), clock=lambda: now[0])
+    all_tokens = tokens(600)
+    script = Script(hello(400, 600, age_s=1.0, delay_s=0.5), then="wait")
+    script.add(*token_messages(all_tokens, 400, size=200))
+    running = asyncio.create_task(listener.run(script))
+    while card.samples < (592 - 560) * 1920:
+        await asyncio.sleep(0.001)
+    card.buffered_samples = 4800
+    # The source stands at 600 / 25 + 0.5 + 1.0 s.
+    assert listener.latency_s == pytest.approx(25.5 - (listener.position_s - 0.1))
+    now[0] += 2.0
+    assert listener.latency_s == pytest.approx(27.5 - (listener.position_s - 0.1))
+    listener.stop()
+    await running
+
+
+async def test_stop_ends_at_once_with_the_files_closed() -> None:
+    file = MemorySink()
+    listener = Listener(Output([file]), FakeCodec())
+    running = asyncio.create_task(listener.run(Script(hello(), then="wait")))
+    await asyncio.sleep(0.02)
+    assert not running.done()
+    listener.stop()
+    await running
+    assert file.closed == 1
+    assert listener.end_reason is None
+
+
+async def test_stop_after_a_break_is_no_error() -> None:
+    file = MemorySink()
+    file.gate.clear()
+    listener = Listener(Output([file]), FakeCodec())
+    script = Script(hello(), *token_messages(tokens(48)), then=BROKEN)
+    running = asyncio.create_task(listener.run(script))
+    while not file.threads:
+        await asyncio.sleep(0.001)
+    listener.stop()
+    file.gate.set()
+    await running
+    assert file.closed == 1
+
+
+async def test_a_reader_that_goes_ends_it_quietly() -> None:
+    pipe = MemorySink(fail_at=20_000, error=SinkClosed("gone"))
+    listener = await listen(Script(hello(), *token_messages(tokens(200)), then="wait"), pipe)
+    assert 20_000 <= pipe.samples < 30_000
+    assert listener.end_reason is None
+
+
+async def test_a_full_disk_ends_it_with_an_error() -> None:
+    bad = MemorySink(fail_at=20_000, error=SinkError("disk full"))
+    with pytest.raises(SinkError, match="disk full"):
+        await listen(Script(hello(), *token_messages(tokens(200)), then="wait"), bad)
+    assert bad.closed == 1
+
+
+async def test_a_fault_of_the_decoder_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(FakeCodec, "render", fail)
+    file = MemorySink()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await listen(Script(hello(), *token_messages(tokens(48)), then="wait"), file)
+    assert file.closed == 1
+
+
+async def test_everything_is_bounded_while_a_sink_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener_module, "_QUEUED_MESSAGES", 10)
+    all_tokens, file = tokens(1500), MemorySink()
+    file.gate.clear()
+    script = Script(hello(), *token_messages(all_tokens, size=10), End(1500).encode())
+    listener = Listener(Output([file]), FakeCodec())
+    running = asyncio.create_task(listener.run(script))
+    taken = -1
+    while taken < script.taken or taken < 20:
+        taken = script.taken
+        await asyncio.sleep(0.1)
+    # Four seconds of sound wait, ten messages, and what is just being handled.
+    assert taken < 1 + (4 + 0.64) * 2.5 + 10 + 5
+    assert listener.samples <= 4800
+    file.gate.set()
+    await running
+    assert np.array_equal(file.sound, whole_sound(all_tokens))
+
+
+async def test_seed_and_hop_can_be_chosen() -> None:
+    all_tokens = tokens(100)
+    ours, shorter, theirs = MemorySink(), MemorySink(), MemorySink()
+    messages: list[str | bytes] = [hello(), *token_messages(all_tokens), End(100).encode()]
+    await listen(Script(*messages), ours, decode=DecodeOptions(seed=9))
+    assert np.array_equal(ours.sound, whole_sound(all_tokens, seed=9))
+    await listen(Script(*messages), shorter, decode=DecodeOptions(hop=4))
+    await listen(Script(*messages), theirs)
+    assert not np.array_equal(ours.sound, theirs.sound)
+    assert shorter.samples == theirs.samples
+
+
+async def test_the_decoder_reports_its_speed() -> None:
+    script = Script(hello(), *token_messages(tokens(100)), End(100).encode())
+    listener = await listen(script, MemorySink())
+    assert listener.decoder is not None
+    assert listener.decoder.rtf.value is not None
+    assert 0 < listener.decoder.rtf.value < 100
+
+
+async def test_joining_asks_for_history_and_tells_a_name() -> None:
+    script = Script(hello(), End(0).encode())
+    await listen(script, MemorySink(), client="test", history_tokens=99)
+    assert script.sent == ['{"type":"join","protocol":1,"history":99,"client":"test"}']
+
+
+async def test_with_too_little_history_the_sound_card_waits_for_the_first_packet() -> None:
+    now = [0.0]
+    card, file = FakeCard(), MemorySink()
+    listener = Listener(
+        Output([file], card, clock=lambda: now[0]), FakeCodec(), clock=lambda: now[0]
+    )
+    running = asyncio.create_task(
+        listener.run(Script(hello(), *token_messages(tokens(48)), then="wait"))
+    )
+    while not file.samples:
+        await asyncio.sleep(0.001)
+    # Edge 40, needed 48 + 12.5: 21 tokens too few.
+    assert listener.output.hold_until_s == pytest.approx(21 / 25)
+    assert card.samples == 0
+    listener.stop()
+    await running
