@@ -31,7 +31,9 @@ class EncoderWindow:
 
     def __post_init__(self) -> None:
         if self.hop < 1 or self.left < 0 or self.lookahead < 0:
-            raise ValueError(f"an encoder window needs hop >= 1, left and lookahead >= 0: got {self}")
+            raise ValueError(
+                f"an encoder window needs hop >= 1, left and lookahead >= 0: got {self}"
+            )
 
     @property
     def tokens(self) -> int:
@@ -169,7 +171,7 @@ class Codec(ABC):
         if tokens.ndim != 1:
             raise ValueError(f"tokens must have shape [n], got {list(tokens.shape)}")
         tokens = tokens.to(torch.int64)
-        if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < CODEBOOK_SIZE):
+        if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < CODEBOOK_SIZE):
             raise ValueError(f"tokens must lie in 0 ... {CODEBOOK_SIZE - 1}")
         return tokens
 

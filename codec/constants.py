@@ -6,7 +6,14 @@ Source: MuCodec, "Ultra Low-Bitrate Music Codec": 25 tokens a second from one co
 
 from typing import Final
 
-__all__ = ["CHANNELS", "CODEBOOK_SIZE", "SAMPLES_PER_TOKEN", "SAMPLE_RATE", "TOKEN_BITS", "TOKEN_RATE"]
+__all__ = [
+    "CHANNELS",
+    "CODEBOOK_SIZE",
+    "SAMPLES_PER_TOKEN",
+    "SAMPLE_RATE",
+    "TOKEN_BITS",
+    "TOKEN_RATE",
+]
 
 SAMPLE_RATE: Final = 48_000
 """Samples a second and channel, in and out."""

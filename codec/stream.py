@@ -56,7 +56,9 @@ class StreamEncoder:
         total = -(-self._samples // SAMPLES_PER_TOKEN)
         missing = total - self._tokens
         hops = -(-missing // self.window.hop)
-        need = (hops * self.window.hop + self.window.left + self.window.lookahead) * SAMPLES_PER_TOKEN
+        need = (
+            hops * self.window.hop + self.window.left + self.window.lookahead
+        ) * SAMPLES_PER_TOKEN
         padding = max(0, need - self._buffer.shape[1])
         self._buffer = torch.nn.functional.pad(self._buffer, (0, padding))
         tokens = self._encode_ready(hops)

@@ -1,0 +1,68 @@
+"""The one building block of every nano model: a one-dimensional ConvNeXt block.
+
+Liu et al., "A ConvNet for the 2020s", 2022; in one dimension as Vocos uses it (Siuzdak, 2023).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Block", "Stack"]
+
+
+class Block(nn.Module):
+    """Depthwise convolution over time, then a two-layer perceptron per frame, as a residual.
+
+    x: ``[batch, frames, width]``, zeros outside. ``reach`` = (left, right) taps, so the look-ahead is
+    exact and finite. ``film``: optional ``[batch, frames, 2 * width]`` scale and shift.
+    """
+
+    def __init__(self, width: int, reach: tuple[int, int], expansion: int) -> None:
+        super().__init__()
+        self.reach = reach
+        self.depthwise = nn.Conv1d(width, width, sum(reach) + 1, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, expansion * width)
+        self.down = nn.Linear(expansion * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:
+        y = self.depthwise(F.pad(x.transpose(1, 2), self.reach)).transpose(1, 2)
+        y = self.norm(y)
+        if film is not None:
+            gain, shift = film.chunk(2, dim=-1)
+            y = y * (1 + gain) + shift
+        return x + self.scale * self.down(F.gelu(self.up(y)))
+
+
+class Stack(nn.Module):
+    """Linear in, blocks, norm, linear out: ``[batch, frames, inputs]`` to ``[batch, frames, outputs]``."""
+
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        outputs: int,
+        blocks: int,
+        reach: tuple[int, int],
+        expansion: int,
+    ) -> None:
+        super().__init__()
+        self.inward = nn.Linear(inputs, width)
+        self.blocks = nn.ModuleList(Block(width, reach, expansion) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.outward = nn.Linear(width, outputs)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The normalised hidden state before the last linear, ``[batch, frames, width]``."""
+        x = self.inward(x)
+        for block in self.blocks:
+            x = block(x)
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.outward(self.hidden(x))
+        return out

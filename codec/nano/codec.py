@@ -1,0 +1,152 @@
+"""The nano codec as the engine sees it, and its weights file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.constants import SAMPLES_PER_TOKEN
+from codec.errors import WeightsError
+from codec.nano.config import NanoConfig
+from codec.nano.features import Features
+from codec.nano.flow import FlowDecoder, sample
+from codec.nano.model import Autoencoder
+from codec.nano.vocoder import Vocoder
+from codec.noise import keyed_normal
+
+__all__ = ["WEIGHTS_FILE", "WEIGHTS_SHA256", "Nano", "NanoModels", "load_nano", "save_nano"]
+
+WEIGHTS_NAME = "nano-1"
+WEIGHTS_FILE = Path(__file__).with_name("nano-1.safetensors")
+WEIGHTS_SHA256 = "bf264e192d4384003d1c5085c50ac4ecb94e547f5c3d04b2eccaf8eec563d054"
+"""Digest of the file above; a file that differs is damaged and is not loaded."""
+_FORMAT = "music350-nano"
+_FLOW_PURPOSE = 1
+DEFAULT_STEPS = 4
+DEFAULT_TEMPERATURE = 0.7
+
+
+class NanoModels(nn.Module):
+    """Everything that is trained, under one roof for one weights file."""
+
+    def __init__(self, config: NanoConfig) -> None:
+        super().__init__()
+        self.codec = Autoencoder(config)
+        self.flow = FlowDecoder(config)
+        self.vocoder = Vocoder(config)
+
+
+class Nano(Codec):
+    """Latents are the codec's features themselves: mels, semitones and stereo image of a token."""
+
+    name = "nano"
+    encoder_window = EncoderWindow(left=18, hop=16, lookahead=8)
+    decoder_window = DecoderWindow(context=16, hop=16, lookahead=8)
+    latent_tokens = 1
+    render_margin_tokens = Vocoder.reach_tokens
+    crossfade_samples = SAMPLES_PER_TOKEN // 2
+
+    def __init__(self, models: NanoModels, weights: str, digest: str) -> None:
+        self.models = models.eval().requires_grad_(False)
+        self.config = models.codec.config
+        self.features = Features(self.config)
+        self.weights = weights
+        self.digest = digest
+
+    @torch.inference_mode()
+    def encode_window(self, audio: Tensor, window: EncoderWindow) -> Tensor:
+        codec = self.models.codec
+        values = codec.encoder(codec.normalizer(self.features(audio)).unsqueeze(0))
+        tokens: Tensor = codec.quantizer.encode(values)[0]
+        return tokens[window.left : window.left + window.hop].clone()
+
+    @torch.inference_mode()
+    def decode_window(
+        self,
+        tokens: Tensor,
+        *,
+        first_token: int,
+        context: Tensor | None,
+        seed: int,
+        settings: DecodeSettings,
+    ) -> Tensor:
+        codec, flow = self.models.codec, self.models.flow
+        steps = DEFAULT_STEPS if settings.steps is None else settings.steps
+        guidance = 1.0 if settings.guidance is None else settings.guidance
+        temperature = DEFAULT_TEMPERATURE if settings.temperature is None else settings.temperature
+        values = codec.quantizer.decode(tokens.unsqueeze(0))
+        expected, hidden = (row[0] for row in codec.decoder(values))
+        if steps:
+            known = None
+            if context is not None:
+                known = (codec.normalizer(context) - expected[: len(context)]) / flow.deviation
+            noise = keyed_normal(
+                seed, first_token, len(tokens), self.config.feature_dims, _FLOW_PURPOSE
+            )
+            residual = sample(
+                flow, hidden, temperature * noise, known, steps=steps, guidance=guidance
+            )
+            expected = expected + residual * flow.deviation
+        latents = codec.normalizer.inverse(expected)
+        if context is not None:
+            latents[: len(context)] = context
+        return latents
+
+    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
+        return self.models.vocoder.render(latents, first_token, seed)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save_nano(models: NanoModels, path: Path, card: dict[str, str]) -> str:
+    """Write weights in half precision with a card of plain strings; returns the file's SHA-256."""
+    tensors = {
+        name: value.half().contiguous() if value.is_floating_point() else value.contiguous()
+        for name, value in models.state_dict().items()
+    }
+    save_file(tensors, path, metadata={"format": _FORMAT, "card": json.dumps(card)})
+    return _digest(path)
+
+
+def load_nano(weights: Path | str | None = None, device: str = "cpu") -> Nano:
+    """Load the weights that come with the program, or another file of the same layout.
+
+    The bundled file must have the digest that this program was made with. Any other file is named
+    in the hello by its own digest, so that a listener without it refuses.
+    Raises WeightsError with one sentence for a missing, damaged or foreign file.
+    """
+    path = WEIGHTS_FILE if weights is None else Path(weights)
+    if not path.is_file():
+        raise WeightsError(f"the nano weights are missing: there is no file {path}; restore it")
+    digest = _digest(path)
+    if weights is None and digest != WEIGHTS_SHA256:
+        raise WeightsError(
+            f"the nano weights in {path} are damaged (SHA-256 {digest[:12]}…, expected "
+            f"{WEIGHTS_SHA256[:12]}…); restore the file from the repository"
+        )
+    models = NanoModels(NanoConfig())
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("format") != _FORMAT:
+                raise WeightsError(f"{path} does not hold nano weights; give a file that does")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        models.load_state_dict(state)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is no readable safetensors file: {error}") from error
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path} holds nano weights of another shape; use the program version it was made with"
+        ) from error
+    name = WEIGHTS_NAME if digest == WEIGHTS_SHA256 else f"{path.stem}"
+    return Nano(models.to(device), name, digest)

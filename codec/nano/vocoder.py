@@ -1,0 +1,197 @@
+"""Features to sound: an oscillator bank and noise, shaped by a small network.
+
+The sound is X = G_tone · O + G_noise · N in the short-time spectrum. O is a bank of one sine per semitone
+whose phase is a pure function of the absolute sample index, so it is coherent from frame to frame and
+from window to window; N is noise keyed to absolute tokens. The network predicts both gains per bin
+and frame, real and positive, from the features; so it never has to invent a phase. Harmonic plus
+noise synthesis after Serra and Smith (1990) and Engel et al., "DDSP" (2020).
+
+The stereo image needs two uncorrelated renderings: noise has a second draw, the bank a second one in
+quadrature. They are mixed by the square root of each band's covariance matrix.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.nano.blocks import Stack
+from codec.nano.config import NanoConfig
+from codec.nano.dsp import (
+    band_edges,
+    frame,
+    interpolation_matrix,
+    mel_centres,
+    mel_filterbank,
+    overlap_add,
+)
+from codec.noise import keyed_normal
+
+__all__ = ["Vocoder", "noise_excitation"]
+
+_NOISE_PURPOSE = 2
+
+
+def noise_excitation(seed: int, first_token: int, tokens: int) -> Tensor:
+    """Two rows of unit noise keyed by absolute tokens, float32 ``[2, tokens * 1920]``."""
+    rows = keyed_normal(seed, first_token, tokens, 2 * SAMPLES_PER_TOKEN, _NOISE_PURPOSE)
+    return rows.unflatten(1, (2, SAMPLES_PER_TOKEN)).transpose(0, 1).flatten(1)
+
+
+class Vocoder(nn.Module):
+    """Features of n tokens to sound; reaches :attr:`reach_tokens` tokens to both sides."""
+
+    reach_tokens = 6
+
+    def __init__(self, config: NanoConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        inputs = 2 * c.mels + c.semitones
+        # Gains are predicted per band below and expanded to bins: fine where partials are apart.
+        self.net = Stack(
+            inputs, c.vocoder_width, 2 * c.bins, c.vocoder_blocks, c.vocoder_reach, c.expansion
+        )
+        nn.init.zeros_(self.net.outward.weight)
+        nn.init.zeros_(self.net.outward.bias)
+
+        def constant(name: str, value: Tensor) -> None:
+            self.register_buffer(name, value, persistent=False)
+
+        hz = torch.arange(c.bins, dtype=torch.float64) * SAMPLE_RATE / c.n_fft
+        constant("window", torch.hann_window(c.n_fft))
+        constant("low_window", torch.hann_window(c.n_fft // c.decimation))
+        constant("mel_to_bin", interpolation_matrix(mel_centres(c.mels), hz))
+        constant("mel_filters", mel_filterbank(c.n_fft, c.mels))
+        # What a mel filter reads for a flat unit magnitude: the way back from mels to bins.
+        constant("mel_area", torch.log(self.mel_filters.sum(dim=1)))
+        edges = band_edges(c.stereo_bands)
+        constant("band_to_bin", interpolation_matrix((edges[1:] + edges[:-1]) / 2, hz))
+        notes = torch.arange(c.semitones, dtype=torch.float64) + c.semitone_low
+        constant("tone_hz", 440 * 2 ** ((notes - 69) / 12))
+        # Fixed start phases, spread by the golden ratio so that octaves do not line up.
+        constant("tone_phase", torch.frac(notes * 0.6180339887498949))
+        # Within a segment each tone turns by the same angles and its amplitude is a ramp: one matrix
+        # makes all samples of both phases from the tones' complex amplitudes and their rises.
+        self.ramp_hop = hop = SAMPLES_PER_TOKEN // c.decimation // c.semitone_frames
+        time = torch.arange(hop, dtype=torch.float64)
+        angle = 2 * math.pi * self.tone_hz.unsqueeze(1) * time / c.semitone_rate
+        cos, sin = angle.cos(), angle.sin()
+        turn = torch.cat([torch.cat([sin, cos], 1), torch.cat([cos, -sin], 1)])
+        constant("rotation", torch.cat([turn, turn * (time / hop).repeat(2)]).float())
+        # Overlapped squared Hann windows at a quarter hop sum to 1.5.
+        self.window_sum = float(self.window.square().sum()) / c.hop
+
+    window: Tensor
+    low_window: Tensor
+    mel_to_bin: Tensor
+    mel_filters: Tensor
+    mel_area: Tensor
+    band_to_bin: Tensor
+    tone_hz: Tensor
+    tone_phase: Tensor
+    rotation: Tensor
+
+    def oscillators(self, semitones: Tensor, first_sample: int | Tensor) -> Tensor:
+        """The bank and its quadrature at 12 kHz, ``[batch, 2, samples]``.
+
+        semitones: ln amplitudes ``[batch, 2 * tokens, semitones]``. first_sample: absolute index at 12 kHz.
+        """
+        c = self.config
+        hop = self.ramp_hop
+        amplitude = (torch.exp(semitones) - c.semitone_floor).clamp_min(0)
+        knots = torch.cat([amplitude[:, :1], amplitude, amplitude[:, -1:]], dim=1)
+        # Segment j leads from knot j to knot j + 1; the first begins half a hop before the window.
+        begin, rise = knots[:, :-1], knots.diff(dim=1)
+        segments = begin.shape[1]
+        # Start phases in double precision: after minutes, single precision has lost the fraction.
+        first = torch.as_tensor(first_sample, dtype=torch.float64).reshape(-1, 1, 1)
+        start = first - hop // 2 + hop * torch.arange(segments, dtype=torch.float64).view(1, -1, 1)
+        turns = torch.frac(start * self.tone_hz / c.semitone_rate + self.tone_phase)
+        angle = 2 * math.pi * turns.float()
+        cos, sin = angle.cos(), angle.sin()
+        rows = torch.cat([begin * cos, begin * sin, rise * cos, rise * sin], dim=-1)
+        sound = (rows @ self.rotation).unflatten(-1, (2, hop)).transpose(1, 2).flatten(2)
+        return sound[..., hop // 2 : -(hop // 2)]
+
+    def spectrum(self, signal: Tensor, decimation: int) -> Tensor:
+        """Short-time spectrum ``[..., frames, bins]`` on the render grid, at either sample rate."""
+        c = self.config
+        size, hop = c.n_fft // decimation, c.hop // decimation
+        window = self.window if decimation == 1 else self.low_window
+        frames = frame(signal, size, hop, hop // 2, signal.shape[-1] // hop)
+        spectrum = torch.fft.rfft(frames * window)
+        if decimation > 1:
+            # Leave out the decimated Nyquist region; the bank ends below it.
+            spectrum = nn.functional.pad(spectrum * decimation, (0, c.bins - spectrum.shape[-1]))
+        return spectrum
+
+    def forward(self, mel: Tensor, semitones: Tensor, bank: Tensor, noise: Tensor) -> Tensor:
+        """The two renderings' spectra, complex ``[batch, 2, frames, bins]``.
+
+        mel: ``[batch, frames, mels]``. semitones: ``[batch, frames / 2, semitones]``, both ln.
+        bank, noise: spectra of the excitations, ``[batch, 2, frames, bins]``.
+        """
+        c = self.config
+        # Power of the quadrature pair: free of the beating of one draw.
+        tone_power = 0.5 * (bank.real.square() + bank.imag.square()).sum(dim=1)
+        tone_mel = torch.log(tone_power.sqrt() @ self.mel_filters.T + c.mel_floor)
+        notes = nn.functional.interpolate(
+            semitones.transpose(1, 2), scale_factor=2.0, mode="linear"
+        ).transpose(1, 2)
+        inputs = torch.cat([mel / 3 + 1, tone_mel / 3 + 1, notes / 3 + 2], dim=-1)
+        tone_delta, noise_delta = self.net(inputs).float().chunk(2, dim=-1)
+        # Without the network: tones as they are where the mels allow, noise filling up the rest.
+        excess = (tone_mel - mel) @ self.mel_to_bin.T
+        share = torch.sigmoid(-4 * excess)
+        tone_gain = torch.exp(-nn.functional.relu(excess) + 2 * torch.tanh(tone_delta / 2))
+        envelope = (mel - self.mel_area) @ self.mel_to_bin.T
+        noise_level = envelope + torch.log(0.05 + 0.95 * share) + 4 * torch.tanh(noise_delta / 4)
+        noise_unit = 1 / math.sqrt(float(self.window.square().sum()))
+        noise_gain = torch.exp(noise_level) * noise_unit
+        return tone_gain.unsqueeze(1) * bank + noise_gain.unsqueeze(1) * noise
+
+    def to_signal(self, spectrum: Tensor) -> Tensor:
+        """Inverse short-time spectrum, ``[..., frames, bins]`` to ``[..., frames * hop]``."""
+        c = self.config
+        frames = torch.fft.irfft(spectrum, n=c.n_fft) * self.window
+        signal = overlap_add(frames, c.hop) / self.window_sum
+        start = c.n_fft // 2 - c.hop // 2
+        return signal[..., start : start + spectrum.shape[-2] * c.hop]
+
+    def stereo(self, spectra: Tensor, image: Tensor) -> Tensor:
+        """Mix two uncorrelated renderings to left and right.
+
+        spectra: ``[2, frames, bins]`` of equal power. image: balance b and correlation c per band,
+        ``[tokens, 2, bands]``. The matrix is the root of [[1 + b, c], [c, 1 - b]].
+        """
+        tokens = len(image)
+        rows = nn.functional.interpolate(
+            image.flatten(1).T.unsqueeze(0),
+            size=tokens * self.config.mel_frames,
+            mode="linear",
+            align_corners=False,
+        )[0].T.unflatten(1, (2, self.config.stereo_bands))
+        norm = rows.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1.0)
+        balance, correlation = ((rows / norm) @ self.band_to_bin.T).unbind(dim=1)
+        root = (1 - balance.square() - correlation.square()).clamp_min(0).sqrt()
+        scale = torch.rsqrt(2 + 2 * root)
+        left = (1 + balance + root) * scale * spectra[0] + correlation * scale * spectra[1]
+        right = correlation * scale * spectra[0] + (1 - balance + root) * scale * spectra[1]
+        return torch.stack([left, right])
+
+    @torch.inference_mode()
+    def render(self, features: Tensor, first_token: int, seed: int) -> Tensor:
+        """Features ``[tokens, feature_dims]`` to sound, float32 ``[2, tokens * 1920]``."""
+        c = self.config
+        tokens = len(features)
+        mel = features[:, : c.mel_dims].reshape(1, -1, c.mels)
+        notes = features[:, c.mel_dims : c.mel_dims + c.semitone_dims].reshape(1, -1, c.semitones)
+        image = features[:, c.mel_dims + c.semitone_dims :].reshape(tokens, 2, -1)
+        first_low = first_token * SAMPLES_PER_TOKEN // c.decimation
+        bank = self.spectrum(self.oscillators(notes, first_low), c.decimation)
+        noise = self.spectrum(noise_excitation(seed, first_token, tokens), 1).unsqueeze(0)
+        spectra = self(mel, notes, bank, noise)[0]
+        return self.to_signal(self.stereo(spectra, image))

@@ -1,0 +1,126 @@
+"""Augmentation of feature batches: mixing, transposition, equaliser, bandwidth, level, stereo.
+
+All of it acts on features, where it costs next to nothing, and widens the training music far beyond
+what was rendered: two pieces at a time, in other keys, through other rooms and loudspeakers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from codec.nano.config import NanoConfig
+from codec.nano.dsp import interpolation_matrix, mel_centres
+
+__all__ = ["Augment"]
+
+_MAX_SHIFT = 6
+
+
+def _uniform(generator: torch.Generator, size: int, low: float, high: float) -> Tensor:
+    return torch.rand(size, generator=generator) * (high - low) + low
+
+
+class Augment:
+    """Random changes of features ``[batch, tokens, feature_dims]``; one generator, hence seeded."""
+
+    def __init__(self, config: NanoConfig, seed: int) -> None:
+        self.config = c = config
+        self.generator = torch.Generator().manual_seed(seed)
+        self.mel_hz = mel_centres(c.mels)
+        notes = torch.arange(c.semitones, dtype=torch.float64) + c.semitone_low
+        self.note_hz = 440 * 2 ** ((notes - 69) / 12)
+        self.warps = {
+            shift: interpolation_matrix(self.mel_hz, self.mel_hz / 2 ** (shift / 12)).T
+            for shift in range(-_MAX_SHIFT, _MAX_SHIFT + 1)
+        }
+        bands = torch.arange(c.mels) * c.stereo_bands // c.mels
+        self.mel_bands = torch.nn.functional.one_hot(bands, c.stereo_bands).float()
+
+    def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mel magnitudes ``[B, T, 4, mels]``, amplitudes ``[B, T, 2, notes]``, stereo ``[B, T, 2, bands]``."""
+        c = self.config
+        sizes = [c.mel_dims, c.semitone_dims, 2 * c.stereo_bands]
+        mel, notes, stereo = features.split(sizes, dim=-1)
+        mel = (mel.unflatten(-1, (c.mel_frames, c.mels)).exp() - c.mel_floor).clamp_min(0)
+        notes = notes.unflatten(-1, (c.semitone_frames, c.semitones)).exp() - c.semitone_floor
+        return mel, notes.clamp_min(0), stereo.unflatten(-1, (2, c.stereo_bands))
+
+    def join(self, mel: Tensor, notes: Tensor, stereo: Tensor) -> Tensor:
+        """The inverse of :meth:`split`."""
+        c = self.config
+        mel = torch.log(mel + c.mel_floor).flatten(-2)
+        notes = torch.log(notes + c.semitone_floor).flatten(-2)
+        return torch.cat([mel, notes, stereo.flatten(-2)], dim=-1)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        mel, notes, stereo = self.split(features)
+        mel, notes = self._transpose(mel, notes)
+        mel, notes, stereo = self._mix(mel, notes, stereo)
+        mel, notes = self._filter(mel, notes)
+        return self.join(mel, notes, self._image(stereo))
+
+    def _transpose(self, mel: Tensor, notes: Tensor) -> tuple[Tensor, Tensor]:
+        out_mel, out_notes = [], []
+        shifts = torch.randint(
+            -_MAX_SHIFT, _MAX_SHIFT + 1, (len(mel),), generator=self.generator
+        ).tolist()
+        for row, shift in enumerate(shifts):
+            out_mel.append(mel[row] @ self.warps[shift])
+            moved = torch.roll(notes[row], shift, dims=-1)
+            if shift > 0:
+                moved[..., :shift] = 0
+            elif shift < 0:
+                moved[..., shift:] = 0
+            out_notes.append(moved)
+        return torch.stack(out_mel), torch.stack(out_notes)
+
+    def _mix(self, mel: Tensor, notes: Tensor, stereo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the next row of the batch, in power, to half of the rows."""
+        size = len(mel)
+        level = 10 ** (_uniform(self.generator, size, -15, 0) / 20)
+        level = level * (torch.rand(size, generator=self.generator) < 0.5)
+        gain = level.view(-1, 1, 1, 1)
+        other_mel = mel.roll(1, 0) * gain
+        other_notes = notes.roll(1, 0) * gain
+        power = mel.square().sum(dim=2) @ self.mel_bands
+        other = other_mel.square().sum(dim=2) @ self.mel_bands
+        share = (other / (power + other + 1e-9)).unsqueeze(2)
+        stereo = stereo * (1 - share) + stereo.roll(1, 0) * share
+        mel = (mel.square() + other_mel.square()).sqrt()
+        return mel, (notes.square() + other_notes.square()).sqrt(), stereo
+
+    def _filter(self, mel: Tensor, notes: Tensor) -> tuple[Tensor, Tensor]:
+        """Tilt, two bells, now and then a low-pass, and a level: one random curve per row."""
+        size = len(mel)
+        draw = lambda low, high: _uniform(self.generator, size, low, high).view(-1, 1)  # noqa: E731
+        hz = torch.cat([self.mel_hz, self.note_hz]).float().clamp_min(20)
+        octave = torch.log2(hz / 1000).unsqueeze(0)
+        curve = draw(-2.0, 1.0) * octave
+        for _ in range(2):
+            centre, width = draw(-4.5, 4.0), draw(0.3, 2.0)
+            curve = curve + draw(-8, 8) * torch.exp(-((octave - centre) ** 2) / (2 * width**2))
+        cutoff = math.log2(3.0) + draw(0, 3.0)
+        steep = draw(20, 90) * (torch.rand(size, 1, generator=self.generator) < 0.2)
+        curve = curve - steep * (octave - cutoff).clamp_min(0)
+        level = 6 * torch.randn(size, 1, generator=self.generator)
+        quiet = torch.rand(size, 1, generator=self.generator) < 0.07
+        curve = curve + level.clamp(-18, 10) - quiet * draw(5, 35)
+        gain = 10 ** (curve / 20)
+        mels = gain[:, : self.config.mels].view(size, 1, 1, -1)
+        rest = gain[:, self.config.mels :].view(size, 1, 1, -1)
+        return mel * mels, notes * rest
+
+    def _image(self, stereo: Tensor) -> Tensor:
+        """Channel swap, mono, one channel alone, antiphase."""
+        stereo = stereo.clone()
+        dice = torch.rand(len(stereo), generator=self.generator)
+        swap = torch.rand(len(stereo), generator=self.generator) < 0.5
+        stereo[swap, :, 0] *= -1
+        stereo[dice < 0.06, :, 0] = 0.0
+        stereo[dice < 0.06, :, 1] = 1.0
+        inverted = (dice > 0.06) & (dice < 0.10)
+        stereo[inverted, :, 1] *= -1
+        return stereo

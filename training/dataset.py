@@ -1,0 +1,99 @@
+"""Training music as features: one ``.npy`` of float16 ``[tokens, feature_dims]`` per recording.
+
+The codec and the flow are trained on features alone, so the sound is analysed once.
+``python -m training.dataset --music FOLDER --out FOLDER`` skips what is there already.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.nano.config import NanoConfig
+from codec.nano.features import Features
+
+__all__ = ["FeatureSet", "extract", "load_audio"]
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+
+
+def load_audio(path: Path) -> Tensor:
+    """A 48 kHz recording as float32 ``[2, samples]``, mono doubled; ValueError at another rate."""
+    data, rate = sf.read(path, dtype="float32", always_2d=True)
+    if rate != SAMPLE_RATE:
+        raise ValueError(f"{path} has {rate} samples a second; convert it to {SAMPLE_RATE} first")
+    audio = torch.from_numpy(data.T.copy())
+    return audio[:2] if audio.shape[0] >= 2 else audio.expand(2, -1)
+
+
+def recordings(folder: Path) -> list[Path]:
+    """All sound files below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+@torch.inference_mode()
+def extract(features: Features, path: Path) -> Tensor:
+    """Features of one recording, float32 ``[tokens, feature_dims]``."""
+    audio = load_audio(path)
+    whole = audio.shape[1] // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
+    out: Tensor = features(audio[:, :whole])
+    return out
+
+
+class FeatureSet:
+    """Random excerpts of a folder of feature files, drawn with a seeded generator."""
+
+    def __init__(self, folder: Path, seed: int, limit: int | None = None) -> None:
+        files = sorted(folder.glob("*.npy"))[:limit]
+        if not files:
+            raise FileNotFoundError(f"no feature files in {folder}; run training.dataset first")
+        self.pieces = [torch.from_numpy(np.load(file)) for file in files]
+        self.random = np.random.default_rng(seed)
+        lengths = np.array([len(piece) for piece in self.pieces], dtype=np.float64)
+        self.shares = lengths / lengths.sum()
+
+    def batch(self, size: int, tokens: int) -> Tensor:
+        """Excerpts ``[size, tokens, feature_dims]``, float32."""
+        chosen = self.random.choice(len(self.pieces), size=size, p=self.shares)
+        rows = []
+        for index in chosen:
+            piece = self.pieces[index]
+            start = int(self.random.integers(0, max(1, len(piece) - tokens)))
+            rows.append(piece[start : start + tokens])
+        return torch.stack(rows).float()
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation per feature dimension, over all pieces."""
+        stack = torch.cat([piece[::8].float() for piece in self.pieces])
+        return stack.mean(dim=0), stack.std(dim=0)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--music", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    features = Features(NanoConfig())
+    for path in tqdm(recordings(args.music)):
+        target = args.out / f"{path.relative_to(args.music).as_posix().replace('/', '_')}.npy"
+        if not target.exists():
+            rows = extract(features, path).half().numpy()
+            part = target.with_suffix(".part")
+            with part.open("wb") as stream:
+                np.save(stream, rows)
+            part.rename(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""What the token decoder is paid for: mels, semitones, chroma, level and stereo image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codec.nano.config import NanoConfig
+
+__all__ = ["feature_losses"]
+
+
+def _fold(amplitude: Tensor, config: NanoConfig) -> Tensor:
+    """Power per pitch class between 80 Hz and 2500 Hz (MIDI 40 to 99), ``[..., 12]``."""
+    power = amplitude[..., 40 - config.semitone_low : 100 - config.semitone_low].square()
+    return power.unflatten(-1, (5, 12)).sum(dim=-2)
+
+
+def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str, Tensor]:
+    """Loss terms between features ``[batch, tokens, feature_dims]``, each a scalar.
+
+    mel: mean |ln ratio|, the log-mel distance itself. loud: the same weighted by magnitude.
+    note: semitone |ln ratio| weighted by amplitude. shape, chroma: one minus cosine similarity.
+    stereo: weighted by the band's magnitude.
+    """
+    c = config
+    sizes = [c.mel_dims, c.semitone_dims, 2 * c.stereo_bands]
+    mel_a, note_a, image_a = guess.split(sizes, dim=-1)
+    mel_b, note_b, image_b = truth.split(sizes, dim=-1)
+    weight = (mel_b * 0.5).exp()
+    error = (mel_a - mel_b).abs()
+    note_a = note_a.unflatten(-1, (c.semitone_frames, c.semitones))
+    note_b = note_b.unflatten(-1, (c.semitone_frames, c.semitones))
+    amp_a = (note_a.exp() - c.semitone_floor).clamp_min(1e-6)
+    amp_b = (note_b.exp() - c.semitone_floor).clamp_min(1e-6)
+    note_weight = amp_b / (amp_b.amax(dim=-1, keepdim=True) + 1e-3)
+    frame_weight = amp_b.square().sum(dim=-1).sqrt()
+    frame_weight = frame_weight / (frame_weight.mean(dim=(1, 2), keepdim=True) + 1e-3)
+    shape = 1 - F.cosine_similarity(amp_a, amp_b, dim=-1)
+    chroma_a, chroma_b = _fold(amp_a, c), _fold(amp_b, c)
+    centred_a = chroma_a - chroma_a.mean(dim=-1, keepdim=True)
+    centred_b = chroma_b - chroma_b.mean(dim=-1, keepdim=True)
+    chroma = 1 - F.cosine_similarity(centred_a, centred_b, dim=-1, eps=1e-8)
+    bands = torch.arange(c.mels, device=guess.device) * c.stereo_bands // c.mels
+    power = mel_b.unflatten(-1, (c.mel_frames, c.mels)).exp().mean(dim=-2)
+    band_weight = power.new_zeros(*power.shape[:-1], c.stereo_bands).index_add(-1, bands, power)
+    band_weight = band_weight.sqrt()
+    band_weight = (band_weight / (band_weight.mean(dim=-1, keepdim=True) + 1e-3)).unsqueeze(-2)
+    image = (image_a - image_b).abs().unflatten(-1, (2, c.stereo_bands))
+    return {
+        "mel": error.mean(),
+        "loud": (error * weight).mean() / weight.mean(),
+        "note": ((note_a - note_b).abs() * (0.05 + note_weight)).sum(dim=-1).mean()
+        / (0.05 + note_weight).sum(dim=-1).mean(),
+        "shape": (shape * frame_weight).mean(),
+        "chroma": (chroma * frame_weight).mean(),
+        "stereo": (image * band_weight).mean(),
+    }
