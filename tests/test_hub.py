@@ -24,7 +24,7 @@ def heard(messages):
     """Position and values of the tokens in ``messages``, which must follow one another."""
     hello = messages[0]
     assert isinstance(hello, Hello)
-    values = []
+    values: list[int] = []
     for message in messages:
         if isinstance(message, Tokens):
             assert message.first_token == hello.first_token + len(values)

@@ -83,6 +83,7 @@ def test_round_trip(message):
 def test_token_messages_of_any_size(first_token, tokens):
     message = Tokens(first_token, np.array(tokens))
     back = decode(message.encode())
+    assert isinstance(back, Tokens)
     assert back == message
     assert hash(back) == hash(message)
     assert back.end_token == first_token + len(tokens)

@@ -267,6 +267,7 @@ def test_who_does_not_join_in_time_is_refused():
     assert session.state is State.JOINING
     session.tick(5.0 + JOIN_TIMEOUT_S)
     session.tick(5.0 + JOIN_TIMEOUT_S)
+    assert session.failure is not None
     assert session.failure.code == "timeout"
     assert len(sent(session)) == 1
 
@@ -293,6 +294,7 @@ def test_lag_ends_the_session_with_a_failure():
     session = SenderSession(hub, 0.0)
     session.receive(Join().encode(), 0.0)
     hub.publish(np.zeros(1000, dtype=np.int64), 1.0)
+    assert session.failure is not None
     assert session.failure.code == "lag"
     session.refuse(Failure("other", "too late"))
     assert sent(session) == [session.failure]

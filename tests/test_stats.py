@@ -46,7 +46,7 @@ def test_default_packets_keep_the_promised_rates():
     assert traffic.wire_bits_per_s(now_s) == pytest.approx(
         (89 + 2 + 52) * 8 / 1.92 + KEEPALIVE_BITS_PER_S
     )
-    assert traffic.wire_bits_per_s(now_s) < 650
+    assert (traffic.wire_bits_per_s(now_s) or 1e9) < 650
     assert (traffic.messages, traffic.tokens) == (40, 40 * 48)
     assert traffic.payload_bits == 40 * 672
     assert traffic.wire_bytes == 40 * 143
