@@ -1,7 +1,7 @@
 """Objective measures of decoded music, with exact definitions.
 
-All take float32 tensors ``[2, samples]`` at 48 kHz, original first, of equal length, and treat channels
-through their powers (antiphase does not cancel).
+All take float32 tensors ``[2, samples]`` at 48 kHz, original first, of equal length, and treat
+channels through their powers (antiphase does not cancel).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def chroma(audio: Tensor) -> Tensor:
 
 
 def chroma_correlation(original: Tensor, decoded: Tensor) -> float:
-    """Pearson correlation of the pitch-class powers per frame, averaged with the original's energy."""
+    """Pearson correlation of the pitch-class powers per frame, weighted by energy."""
     a, b = chroma(original), chroma(decoded)
     weight = a.sum(dim=0)
     a, b = a - a.mean(dim=0), b - b.mean(dim=0)

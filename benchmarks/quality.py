@@ -1,8 +1,8 @@
 """How much of the music survives: ``python -m benchmarks.quality FOLDER_OR_FILE…``.
 
 Decodes each recording from its tokens and compares it with the original, beside two yardsticks:
-copy synthesis (the vocoder fed with the original's features: the ceiling) and the same tokens in random
-order (the floor: right timbre, wrong music).
+copy synthesis (the vocoder fed with the original's features: the ceiling) and the same tokens in
+random order (the floor: right timbre, wrong music).
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def measure(
     return {
         "decoded": compare(audio, nano.code2sound(tokens, **settings)),  # type: ignore[arg-type]
         "copy": compare(audio, copy),
-        "shuffled": compare(audio, nano.code2sound(tokens[order], **settings)),  # type: ignore[arg-type]
+        "shuffled": compare(audio, nano.code2sound(tokens[order], **settings)),  # type:
+        ignore[arg-type]
     }
 
 

@@ -23,7 +23,7 @@ __all__ = ["Codec", "DecodeSettings", "DecoderWindow", "EncoderWindow"]
 
 @dataclass(frozen=True)
 class EncoderWindow:
-    """Encoder window in tokens: tokens of hop k come from samples of ``[kH - left, (k+1)H + lookahead)``."""
+    """Encoder window in tokens: hop k comes from ``[kH - left, (k+1)H + lookahead)``."""
 
     left: int
     hop: int
@@ -43,7 +43,7 @@ class EncoderWindow:
 
 @dataclass(frozen=True)
 class DecoderWindow:
-    """Decoder window in tokens: ``context`` known latents, ``hop`` new ones, ``lookahead`` provisional ones."""
+    """Decoder window in tokens: known context, new hop, provisional lookahead."""
 
     context: int
     hop: int
@@ -64,8 +64,8 @@ class DecoderWindow:
 class DecodeSettings:
     """How the flow-matching sampler runs. ``None`` takes the codec's own default.
 
-    steps: evaluations of the velocity field (0: the deterministic decoder alone, where there is one).
-    guidance: classifier-free guidance scale; 1 is none and costs one evaluation a step.
+    steps: evaluations of the velocity field (0: the deterministic decoder alone, where there is
+    one). guidance: classifier-free guidance scale; 1 is none and costs one evaluation a step.
     temperature: standard deviation of the starting noise.
     """
 
@@ -111,22 +111,23 @@ class Codec(ABC):
     ) -> Tensor:
         """Latents of a window.
 
-        tokens: int64 ``[n]``, absolute positions ``first_token ...``. context: latents of the window's
-        first frames, already decided, or None. The noise depends on ``seed`` and the absolute latent
-        frame alone. Returns ``[n / latent_tokens, ...]``, the context's frames unchanged.
+        tokens: int64 ``[n]``, absolute positions ``first_token ...``. context: latents of the
+        window's first frames, already decided, or None. The noise depends on ``seed`` and the
+        absolute latent frame alone. Returns ``[n / latent_tokens, ...]``, the context's frames
+        unchanged.
         """
 
     @abstractmethod
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
-        """Sound of latents: float32 ``[2, frames * latent_tokens * 1920]``, exact away from the edges."""
+        """Sound of latents, float32 ``[2, frames * latent_tokens * 1920]``, exact inside."""
 
     # Offline calls: the same windows as a live stream, hence the same result.
 
     def sound2code(self, audio: Tensor) -> Tensor:
         """Encode a whole recording.
 
-        audio: float32 ``[2, samples]`` at 48 kHz. Returns int64 ``[ceil(samples / 1920)]``; the last
-        token is completed with silence. Raises ValueError on another shape.
+        audio: float32 ``[2, samples]`` at 48 kHz. Returns int64 ``[ceil(samples / 1920)]``; the
+        last token is completed with silence. Raises ValueError on another shape.
         """
         from codec.stream import StreamEncoder
 
@@ -165,7 +166,7 @@ class Codec(ABC):
         return sound[:, : audio.shape[1]]
 
     def check_tokens(self, tokens: Tensor) -> Tensor:
-        """``tokens`` as int64 ``[n]``; raises ValueError where they are not one row of 14-bit codes."""
+        """``tokens`` as int64 ``[n]``; raises ValueError for anything but 14-bit codes."""
         from codec.constants import CODEBOOK_SIZE
 
         if tokens.ndim != 1:

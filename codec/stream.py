@@ -40,7 +40,7 @@ class StreamEncoder:
         return self._tokens
 
     def push(self, audio: Tensor | NDArray[np.float32]) -> Tensor:
-        """Take float32 ``[2, n]`` and return the tokens that became ready, int64 ``[k]``, k >= 0."""
+        """Take float32 ``[2, n]``; returns the tokens that became ready, int64 ``[k]``."""
         if self._finished:
             raise RuntimeError("push() after finish(): start a new StreamEncoder")
         block = self.codec.check_audio(torch.as_tensor(audio))
@@ -85,10 +85,10 @@ class StreamDecoder:
     """Tokens in packets of any size to sound, one window at a time.
 
     Windows sit at multiples of the hop, counted from the start of the stream. Window k generates
-    the latents of ``[kH, (k+1)H)`` and provisional ones of the lookahead, given those of the context;
-    it renders its hop with the margin that the renderer needs, and a tail over which the next window
-    is crossfaded on the same span of time. Exactly 1920 samples come out for each token from
-    ``start_token`` on.
+    the latents of ``[kH, (k+1)H)`` and provisional ones of the lookahead, given those of the
+    context; it renders its hop with the margin that the renderer needs, and a tail over which the
+    next window is crossfaded on the same span of time. Exactly 1920 samples come out for each
+    token from ``start_token`` on.
 
     Use: :meth:`feed` tokens, then :meth:`step` while :meth:`ready`; or iterate; or :meth:`push`.
     """

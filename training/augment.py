@@ -40,7 +40,7 @@ class Augment:
         self.mel_bands = torch.nn.functional.one_hot(bands, c.stereo_bands).float()
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mel magnitudes ``[B, T, 4, mels]``, amplitudes ``[B, T, 2, notes]``, stereo ``[B, T, 2, bands]``."""
+        """Mel magnitudes ``[B, T, 4, mels]``, amplitudes and stereo ``[B, T, 2, ...]``."""
         c = self.config
         sizes = [c.mel_dims, c.semitone_dims, 2 * c.stereo_bands]
         mel, notes, stereo = features.split(sizes, dim=-1)

@@ -48,8 +48,8 @@ def train(
 ) -> nn.Module:
     """Minimise ``losses(step)["total"]`` over the model's parameters; returns the averaged model.
 
-    ``losses`` draws its own batch. ``validate`` gets the averaged model. Interrupted runs go on from
-    the last saved step when called again with the same folder.
+    ``losses`` draws its own batch. ``validate`` gets the averaged model. Interrupted runs go on
+    from the last saved step when called again with the same folder.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     averaged = torch.optim.swa_utils.AveragedModel(

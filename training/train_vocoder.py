@@ -57,7 +57,7 @@ class AudioSet:
 
 
 class SpectralLoss(nn.Module):
-    """Multi-resolution short-time spectral distance (Yamamoto et al., 2020) and log-mel distance."""
+    """Multi-resolution spectral distance (Yamamoto et al., 2020) and log-mel distance."""
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()

@@ -15,8 +15,8 @@ __all__ = ["Block", "Stack"]
 class Block(nn.Module):
     """Depthwise convolution over time, then a two-layer perceptron per frame, as a residual.
 
-    x: ``[batch, frames, width]``, zeros outside. ``reach`` = (left, right) taps, so the look-ahead is
-    exact and finite. ``film``: optional ``[batch, frames, 2 * width]`` scale and shift.
+    x: ``[batch, frames, width]``, zeros outside. ``reach`` = (left, right) taps, so the look-ahead
+    is exact and finite. ``film``: optional ``[batch, frames, 2 * width]`` scale and shift.
     """
 
     def __init__(self, width: int, reach: tuple[int, int], expansion: int) -> None:
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Linear in, blocks, norm, linear out: ``[batch, frames, inputs]`` to ``[batch, frames, outputs]``."""
+    """Linear in, blocks, norm, linear out; ``[batch, frames, inputs]`` to ``[..., outputs]``."""
 
     def __init__(
         self,

@@ -104,8 +104,7 @@ class Nano(Codec):
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save_nano(models: NanoModels, path: Path, card: dict[str, str]) -> str:

@@ -13,7 +13,8 @@ __all__ = ["NanoConfig"]
 class NanoConfig:
     """Analysis grid and model widths.
 
-    A token's feature vector is ``[mel_frames x mels, semitone_frames x semitones, 2 x stereo_bands]``.
+    A token's feature vector is ``[mel_frames x mels, semitone_frames x semitones, 2 x
+    stereo_bands]``.
     """
 
     # Analysis: log-mel and stereo at 100 frames a second, semitones at 50.

@@ -92,7 +92,8 @@ def frame(signal: Tensor, size: int, hop: int, first_centre: int, frames: int) -
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """Sum of frames ``[..., count, size]`` placed every ``hop`` samples; ``size`` a multiple of hop.
+    """Sum of frames ``[..., count, size]`` placed every ``hop`` samples; ``size`` a multiple of
+    hop.
 
     Returns ``[..., (count - 1) * hop + size]``.
     """

@@ -1,9 +1,10 @@
 """The flow-matching decoder: what the deterministic decoder averages away, given back as texture.
 
-It models the normalised residual between a token's features and their expected value, in a path from
-noise at t = 0 to data at t = 1 (Lipman et al., "Flow Matching for Generative Modeling", 2023;
-rectified flow). The network predicts the end point, from which the velocity follows. Each token has a time of
-its own: known (in-context) tokens stand at t = 1, so continuation is what it is trained on.
+It models the normalised residual between a token's features and their expected value, in a path
+from noise at t = 0 to data at t = 1 (Lipman et al., "Flow Matching for Generative Modeling", 2023;
+rectified flow). The network predicts the end point, from which the velocity follows. Each token
+has a time of its own: known (in-context) tokens stand at t = 1, so continuation is what it is
+trained on.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ def sample(
     steps: int,
     guidance: float,
 ) -> Tensor:
-    """Euler steps from ``noise`` to a residual, both ``[tokens, feature_dims]`` (over its deviation).
+    """Euler steps from ``noise`` to a residual, both ``[tokens, feature_dims]`` (over its
+    deviation).
 
-    context: residuals of the first tokens, kept as they are. guidance 1 takes one evaluation a step,
-    any other scale two.
+    context: residuals of the first tokens, kept as they are. guidance 1 takes one evaluation a
+    step, any other scale two.
     """
     x = noise.unsqueeze(0).clone()
     given = hidden.unsqueeze(0)

@@ -1,4 +1,4 @@
-"""Finite scalar quantisation (Mentzer et al., 2023): five values, 8 * 8 * 8 * 8 * 4 = 2 ** 14 codes.
+"""Finite scalar quantisation (Mentzer et al., 2023): 8 * 8 * 8 * 8 * 4 = 2 ** 14 codes.
 
 A batch norm without affine part keeps every value spread over its range, and the sigmoid makes that
 spread nearly uniform: the codebook cannot collapse.

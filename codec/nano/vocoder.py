@@ -1,13 +1,13 @@
 """Features to sound: an oscillator bank and noise, shaped by a small network.
 
-The sound is X = G_tone · O + G_noise · N in the short-time spectrum. O is a bank of one sine per semitone
-whose phase is a pure function of the absolute sample index, so it is coherent from frame to frame and
-from window to window; N is noise keyed to absolute tokens. The network predicts both gains per bin
-and frame, real and positive, from the features; so it never has to invent a phase. Harmonic plus
-noise synthesis after Serra and Smith (1990) and Engel et al., "DDSP" (2020).
+The sound is X = G_tone · O + G_noise · N in the short-time spectrum. O is a bank of one sine per
+semitone whose phase is a pure function of the absolute sample index, so it is coherent from frame
+to frame and from window to window; N is noise keyed to absolute tokens. The network predicts both
+gains per bin and frame, real and positive, from the features; so it never has to invent a phase.
+Harmonic plus noise synthesis after Serra and Smith (1990) and Engel et al., "DDSP" (2020).
 
-The stereo image needs two uncorrelated renderings: noise has a second draw, the bank a second one in
-quadrature. They are mixed by the square root of each band's covariance matrix.
+The stereo image needs two uncorrelated renderings: noise has a second draw, the bank a second one
+in quadrature. They are mixed by the square root of each band's covariance matrix.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ class Vocoder(nn.Module):
         constant("tone_hz", 440 * 2 ** ((notes - 69) / 12))
         # Fixed start phases, spread by the golden ratio so that octaves do not line up.
         constant("tone_phase", torch.frac(notes * 0.6180339887498949))
-        # Within a segment each tone turns by the same angles and its amplitude is a ramp: one matrix
-        # makes all samples of both phases from the tones' complex amplitudes and their rises.
+        # Within a segment each tone turns by the same angles and its amplitude is a ramp: one
+        # matrix makes all samples of both phases from the tones' complex amplitudes and their
+        # rises.
         self.ramp_hop = hop = SAMPLES_PER_TOKEN // c.decimation // c.semitone_frames
         time = torch.arange(hop, dtype=torch.float64)
         angle = 2 * math.pi * self.tone_hz.unsqueeze(1) * time / c.semitone_rate
@@ -97,7 +98,8 @@ class Vocoder(nn.Module):
     def oscillators(self, semitones: Tensor, first_sample: int | Tensor) -> Tensor:
         """The bank and its quadrature at 12 kHz, ``[batch, 2, samples]``.
 
-        semitones: ln amplitudes ``[batch, 2 * tokens, semitones]``. first_sample: absolute index at 12 kHz.
+        semitones: ln amplitudes ``[batch, 2 * tokens, semitones]``. first_sample: absolute index
+        at 12 kHz.
         """
         c = self.config
         hop = self.ramp_hop
