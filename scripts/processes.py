@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 Stats: TypeAlias = dict[str, Any]
 
 _POLL_S = 0.02
+_PATIENCE_S = 10.0
 
 
 class ProgramError(Exception):
@@ -115,7 +116,7 @@ class Program:
             if self.process.poll() is None:
                 end()
                 try:
-                    self.process.wait(10.0)
+                    self.process.wait(_PATIENCE_S)
                 except subprocess.TimeoutExpired:
                     continue
         self.process.kill()  # nothing happens where it has ended

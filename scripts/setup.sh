@@ -63,6 +63,7 @@ missing_packages() {
 apt_updated=no
 apt_install() {
     command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || return 1
+    say "setup: installing system packages: $*"
     if [ "$apt_updated" = no ]; then
         apt_updated=yes
         DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2 || true # stale lists may do
@@ -75,7 +76,6 @@ install_system_packages() {
     wanted=$(missing_packages | tr '\n' ' ')
     wanted=${wanted% }
     [ -n "$wanted" ] || return 0
-    say "setup: installing system packages: $wanted"
     # shellcheck disable=SC2086 # one word per package is meant
     apt_install $wanted || true
     wanted=$(missing_packages | tr '\n' ' ')
