@@ -20,6 +20,7 @@ from torch import Tensor
 
 import codec
 from benchmarks import metrics
+from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano import Nano
 
@@ -51,19 +52,23 @@ def compare(original: Tensor, decoded: Tensor) -> dict[str, float]:
     return {name: function(original, decoded) for name, function in MEASURES.items()}
 
 
-def measure(
-    nano: Nano, audio: Tensor, **settings: float | int | None
-) -> dict[str, dict[str, float]]:
+def decode(nano: Nano, tokens: Tensor, settings: DecodeSettings) -> Tensor:
+    """Sound of tokens with the sampler set as asked."""
+    return nano.code2sound(
+        tokens, settings.steps, settings.guidance, temperature=settings.temperature
+    )
+
+
+@torch.inference_mode()
+def measure(nano: Nano, audio: Tensor, settings: DecodeSettings) -> dict[str, dict[str, float]]:
     """Measures of decoded, copied and shuffled sound against the original."""
     tokens = nano.sound2code(audio)
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        copy = nano.render(nano.features(audio), first_token=0, seed=0)
+    copy = nano.render(nano.features(audio), first_token=0, seed=0)
     return {
-        "decoded": compare(audio, nano.code2sound(tokens, **settings)),  # type: ignore[arg-type]
+        "decoded": compare(audio, decode(nano, tokens, settings)),
         "copy": compare(audio, copy),
-        "shuffled": compare(audio, nano.code2sound(tokens[order], **settings)),  # type:
-        ignore[arg-type]
+        "shuffled": compare(audio, decode(nano, tokens[order], settings)),
     }
 
 
@@ -89,10 +94,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: dict[str, list[dict[str, float]]] = {}
     for file in files[: args.limit]:
         audio = load(file, args.seconds)
-        settings = {
-            "steps": args.steps, "temperature": args.temperature, "guidance": args.guidance
-        }  # fmt: skip
-        for kind, row in measure(nano, audio, **settings).items():
+        settings = DecodeSettings(args.steps, args.guidance, args.temperature)
+        for kind, row in measure(nano, audio, settings).items():
             rows.setdefault(kind, []).append(row)
     medians = {
         kind: {name: float(np.mean([row[name] for row in many])) for name in MEASURES}
