@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ FIRST_S = 1022.1  # connected after 2 s, first sample 0.1 s later
 BEGIN_S = 19.1  # position of the first sample heard
 
 
-def server_lines() -> list[dict]:
+def server_lines() -> list[dict[str, Any]]:
     return [
         {
             "time_s": ZERO_S + second + 0.03,
@@ -30,7 +31,7 @@ def server_lines() -> list[dict]:
     ]
 
 
-def client_lines(late_s: float = 0.0) -> list[dict]:
+def client_lines(late_s: float = 0.0) -> list[dict[str, Any]]:
     """Sound comes as it is due, `late_s` too late from the third second on."""
     lines = []
     for second in range(10):
@@ -109,6 +110,8 @@ def test_table_has_a_row_for_every_figure_and_marks_what_is_missed():
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it in /proc")
 def test_memory_of_a_process_is_read():
-    peak, now = memory_mb(os.getpid())
+    sizes = memory_mb(os.getpid())
+    assert sizes is not None
+    peak, now = sizes
     assert peak >= now > 1.0
     assert memory_mb(2**30) is None
