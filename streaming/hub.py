@@ -246,7 +246,7 @@ class Hub:
 
     def _broadcast(self, message: str | bytes, now_s: float, tokens: int = 0) -> None:
         size = len(message) if isinstance(message, bytes) else len(message.encode())
-        self.traffic.add(size, now_s, tokens=tokens)
+        self.traffic.add(size, now_s, tokens=tokens, end_token=self.next_token)
         for outbox in list(self._outboxes):
             outbox.put(message, tokens)
             if outbox.failure is not None:

@@ -112,11 +112,12 @@ class ListenerSession:
         """
         message = decode(data)
         size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "replace"))
-        tokens = len(message.tokens) if isinstance(message, Tokens) else 0
-        live = self.hello is not None and (
-            not isinstance(message, Tokens) or message.end_token > self.hello.next_token
-        )
-        self.traffic.add(size, now_s, tokens=tokens, live=live)
+        if isinstance(message, Tokens):
+            end = message.end_token
+            live = self.hello is not None and end > self.hello.next_token
+            self.traffic.add(size, now_s, tokens=len(message.tokens), end_token=end, live=live)
+        else:
+            self.traffic.add(size, now_s, live=self.hello is not None)
 
         if isinstance(message, Failure):
             raise ProtocolError(f"The sender closed the connection: {message.message}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
 
-from codec.constants import TOKEN_BITS
+from codec.constants import TOKEN_BITS, TOKEN_RATE
 from streaming.errors import UserError
 
 __all__ = [
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _TCP_IP_HEADERS: Final = 52
 """20 bytes of IPv4, 20 of TCP and 12 of TCP timestamps a segment."""
 _SEGMENT_BYTES: Final = 1448
+_MAX_AMOUNTS: Final = 4096  # a minute of the shortest packets is 1500
 PING_INTERVAL_S: Final = 60.0
 """The sender's keepalive pings; listeners send none."""
 
@@ -60,15 +61,18 @@ class RateMeter:
     The amount that opens the window does not count, only the time since: 672 bits every 1.92 s are
     350 bit/s from the second message on. ``None`` until then. A silence counts as soon as it is
     longer than the mean distance of messages.
+
+    Amounts may say where in a stream they end. Then the time between two is at least the stream's
+    own: packets that were held up on the way and come in a bunch are no faster stream.
     """
 
     def __init__(self, window_s: float = 60.0) -> None:
         self.window_s = window_s
-        self._amounts: deque[tuple[float, float]] = deque()
+        self._amounts: deque[tuple[float, float, float]] = deque(maxlen=_MAX_AMOUNTS)
 
-    def add(self, amount: float, now_s: float) -> None:
-        """Count ``amount`` at ``now_s`` (monotonic seconds)."""
-        self._amounts.append((now_s, amount))
+    def add(self, amount: float, now_s: float, stream_s: float = 0.0) -> None:
+        """Count ``amount`` at ``now_s`` (monotonic seconds), ``stream_s`` into the stream."""
+        self._amounts.append((now_s, stream_s, amount))
         self._forget(now_s)
 
     def per_second(self, now_s: float) -> float | None:
@@ -76,14 +80,16 @@ class RateMeter:
         self._forget(now_s)
         if len(self._amounts) < 2:
             return None
-        start_s, last_s = self._amounts[0][0], self._amounts[-1][0]
-        mean_s = (last_s - start_s) / (len(self._amounts) - 1)
-        end_s = max(last_s, now_s - mean_s)
-        if end_s <= start_s:
-            return None
-        return (sum(amount for _, amount in self._amounts) - self._amounts[0][1]) / (
-            end_s - start_s
+        (start_s, stream_start_s, opening), (last_s, stream_last_s, _) = (
+            self._amounts[0],
+            self._amounts[-1],
         )
+        elapsed_s = max(last_s - start_s, stream_last_s - stream_start_s)
+        mean_s = elapsed_s / (len(self._amounts) - 1)
+        elapsed_s = max(elapsed_s, now_s - mean_s - start_s)
+        if elapsed_s <= 0:
+            return None
+        return (sum(amount for _, _, amount in self._amounts) - opening) / elapsed_s
 
     def _forget(self, now_s: float) -> None:
         while self._amounts and self._amounts[0][0] < now_s - self.window_s:
@@ -102,8 +108,16 @@ class Traffic:
         self._wire = RateMeter()
         self._event_bytes = 0
 
-    def add(self, message_bytes: int, now_s: float, *, tokens: int = 0, live: bool = True) -> None:
-        """Count a message of ``message_bytes`` that carries ``tokens``.
+    def add(
+        self,
+        message_bytes: int,
+        now_s: float,
+        *,
+        tokens: int = 0,
+        end_token: int = 0,
+        live: bool = True,
+    ) -> None:
+        """Count a message of ``message_bytes`` with ``tokens``, the last one before ``end_token``.
 
         live: whether it counts for the rates; the burst of history after joining does not.
         """
@@ -118,8 +132,9 @@ class Traffic:
         # between the same moments and agree from the second packet on.
         self._event_bytes += on_wire
         if tokens:
-            self._payload.add(tokens * TOKEN_BITS, now_s)
-            self._wire.add(8 * self._event_bytes, now_s)
+            stream_s = end_token / TOKEN_RATE
+            self._payload.add(tokens * TOKEN_BITS, now_s, stream_s)
+            self._wire.add(8 * self._event_bytes, now_s, stream_s)
             self._event_bytes = 0
 
     def payload_bits_per_s(self, now_s: float) -> float | None:

@@ -80,6 +80,7 @@ class WebSocketServer:
                 self._host,
                 self.port,
                 compression=None,
+                origins=[None],  # no web page may listen in on somebody's sound input
                 max_size=MAX_CLIENT_MESSAGE,
                 max_queue=4,
                 write_limit=_WRITE_BUFFER_BYTES,

@@ -87,6 +87,22 @@ def test_history_counts_for_totals_and_not_for_rates():
     assert traffic.payload_bits_per_s(2.02) == pytest.approx(350)
 
 
+def test_packets_that_come_in_a_bunch_are_no_faster_stream():
+    traffic = Traffic()
+    for packet, late_s in enumerate([1.0, 0.0, 0.0, 0.5]):
+        traffic.add(89, 1.92 * packet + late_s, tokens=48, end_token=48 * packet)
+        traffic.payload_bits_per_s(1.92 * packet + late_s)
+    assert traffic.payload_bits_per_s(1.92 * 3 + 0.5) == pytest.approx(350)
+
+
+def test_tokens_sent_twice_cost_twice():
+    traffic = Traffic()
+    for packet in range(10):
+        traffic.add(89, 1.92 * packet, tokens=48, end_token=48 * packet)
+        traffic.add(89, 1.92 * packet, tokens=48, end_token=48 * packet)
+    assert traffic.payload_bits_per_s(1.92 * 9) == pytest.approx(700, rel=0.06)
+
+
 def test_events_count_on_the_wire_with_the_tokens_after_them():
     traffic = Traffic()
     assert traffic.wire_bits_per_s(0) is None

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect as plain_connect
 from websockets.asyncio.server import serve as plain_serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from streaming import websocket
 from streaming.errors import ProtocolError, TransportError
@@ -182,6 +183,12 @@ async def test_oversize_message_ends_that_listener_alone(hub, server):
         with pytest.raises(ConnectionClosed):
             await connection.recv()
         assert connection.close_code == 1009
+    await assert_still_serving(hub, server.url)
+
+
+async def test_web_pages_cannot_listen_in(hub, server):
+    with pytest.raises(InvalidStatus, match="403"):
+        await plain_connect(server.url, origin=Origin("http://page.example"))
     await assert_still_serving(hub, server.url)
 
 
