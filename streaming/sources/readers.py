@@ -88,7 +88,8 @@ class SoundFileReader(Reader):
                 str(file) if isinstance(file, Path) else file, closefd=False
             )
         except (soundfile.SoundFileError, OSError, ValueError) as error:
-            raise SourceError(f"{quoted(name)} is not audio that can be decoded.") from error
+            shown = quoted(file if isinstance(file, Path) else name)
+            raise SourceError(f"{shown} is not audio that can be decoded.") from error
         super().__init__(
             self._file.samplerate, tagged_title(self._file.title, self._file.artist, name)
         )

@@ -126,21 +126,36 @@ class StdinSource(DecodedSource):
 
     def _next_reader(self) -> Reader | None:
         if self._last_reader is None:
-            self._last_reader = self._open_reader()
+            descriptor = self._wait_for_input()
+            if descriptor is None:
+                return None
+            try:
+                self._last_reader = self._open_reader(descriptor)
+            except SourceError:
+                if self._stopped.is_set():
+                    return None
+                raise
             return self._last_reader
         if self._last_reader.frames_read == 0 and not self._stopped.is_set():
             reason = self._last_reader.damage or "it is empty"
             raise SourceError(f"Standard input cannot be played: {reason}.")
         return None
 
-    def _open_reader(self) -> Reader:
+    def _wait_for_input(self) -> int | None:
+        """The descriptor once there is something to read from it; None when stopped before."""
         descriptor = sys.stdin.fileno() if self._descriptor is None else self._descriptor
         if os.isatty(descriptor):
             raise SourceError("Standard input is a terminal; send audio into it through a pipe.")
+        while not self._stopped.is_set():
+            if select.select([descriptor], [], [], _POLL_S)[0]:
+                return descriptor
+        return None
+
+    def _open_reader(self, descriptor: int) -> Reader:
         if self._raw is not None:
             return RawReader(descriptor, self._raw, _NAME)
         if ffmpeg_program() is not None:
-            return FfmpegReader(descriptor, _NAME)
+            return FfmpegReader(descriptor, _NAME, self._stopped)
         try:
             return SoundFileReader(descriptor, _NAME)
         except SourceError as error:
