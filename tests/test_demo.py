@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from codec.constants import SAMPLE_RATE
-from scripts import demo
+from scripts import branches, demo
 from scripts.picture import draw, log_spectrogram
 from scripts.processes import Program, ProgramError, free_port, read_stats
 
@@ -143,6 +143,14 @@ def test_program_cannot_be_used_before_it_is_started():
 
 def test_free_port_can_be_listened_on():
     assert 0 < free_port() < 65_536
+
+
+@pytest.mark.parametrize(("covered", "code"), [(95, 0), (94, 1), (0, 1)])
+def test_too_few_covered_branches_fail(tmp_path, capsys, covered, code):
+    report = tmp_path / "coverage.json"
+    report.write_text(json.dumps({"totals": {"covered_branches": covered, "num_branches": 100}}))
+    assert branches.main([str(report), "95"]) == code
+    assert f"{covered} of 100" in capsys.readouterr().out
 
 
 @pytest.mark.slow
