@@ -123,29 +123,24 @@ async def listen(
     listening = asyncio.ensure_future(listener.run(connection))
     stopping = asyncio.ensure_future(stop.wait())
     try:
-        # Reporting ends by itself only with an error, such as a full disk.
-        await asyncio.wait({reporting, listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
         listener.stop()
         await listening
     finally:
+        figures, summary = report.figures(), report.summary()
         reporting.cancel()
         stopping.cancel()
         await asyncio.gather(reporting, stopping, return_exceptions=True)
-        figures, summary = report.figures(), report.summary()
         await connection.close()
         status.close()
         logger.info("%s", summary)
         stats.write(figures, final=True)
-    if not reporting.cancelled():
-        reporting.result()
 
 
 def open_output(arguments: argparse.Namespace) -> Output:
     """The sinks that the arguments name. Raises SinkError or DeviceError."""
     if not (arguments.play or arguments.out):
-        raise SettingsError(
-            "nothing to do with the sound: give --play for the sound card, --out FILE, or both"
-        )
+        raise SettingsError("Give --play for the sound card, --out FILE for a file, or both.")
     files: list[Sink] = [RawSink() if name == "-" else FileSink(name) for name in arguments.out]
     if not arguments.play:
         return Output(files)
@@ -182,7 +177,7 @@ def check_address(url: str) -> None:
     """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise TransportError(f"{url!r} is not the address of a sender: write ws://HOST:PORT")
+        raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,18 +1,20 @@
-"""The decoder on a thread of its own, fed from the event loop."""
+"""From tokens to sound, off the event loop: the decoder's thread, and who keeps it busy."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.constants import SAMPLE_RATE
-from streaming.playout import StartPlan, plan_start
+from codec.constants import SAMPLE_RATE, TOKEN_RATE
+from streaming.playout import PlayoutBuffer, StartPlan, fill_gap, plan_start
+from streaming.protocol import Gap, Tokens
 from streaming.stats import RealTimeFactor
 from streaming.worker import Worker
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow
     from codec.stream import StreamDecoder
 
-__all__ = ["DecodeOptions", "DecodeThread"]
+__all__ = ["DecodeOptions", "DecodeThread", "Regenerator"]
+
+_GAP_PIECE_TOKENS: Final = 64
+_KEPT_TOKENS: Final = TOKEN_RATE  # what a gap is filled with
 
 Audio = NDArray[np.float32]
 
@@ -134,3 +139,48 @@ class DecodeThread:
         # A copy, so that the block does not keep a whole window alive while it waits.
         audio = np.array(self._decoder.step().numpy(), dtype=np.float32, order="C")
         return audio, self._clock() - began_s, self._decoder.ready()
+
+
+class Regenerator:
+    """Turns what was received into sound in the play-out buffer, as that has room.
+
+    Args:
+        decoder: started already.
+        buffer: takes the sound; decoding waits while it has no room.
+        pushed: set whenever sound was put into the buffer.
+    """
+
+    def __init__(self, decoder: DecodeThread, buffer: PlayoutBuffer, pushed: asyncio.Event) -> None:
+        self._decoder = decoder
+        self._buffer = buffer
+        self._pushed = pushed
+        self._room = asyncio.Event()
+        self._last_tokens = np.zeros(0, dtype=np.int64)
+        buffer.on_pull = self._room.set
+
+    async def feed(self, item: Tokens | Gap) -> None:
+        """Decode tokens, or what stands in for lost ones."""
+        for tokens in self._pieces(item):
+            await self._decode(await self._decoder.feed(tokens))
+
+    async def finish(self) -> None:
+        """Nothing follows: decode the rest without lookahead."""
+        await self._decode(await self._decoder.finish())
+
+    def _pieces(self, item: Tokens | Gap) -> Iterator[NDArray[np.int64]]:
+        if isinstance(item, Tokens):
+            self._last_tokens = np.concatenate([self._last_tokens, item.tokens])[-_KEPT_TOKENS:]
+            yield item.tokens
+        else:
+            for done in range(0, item.count, _GAP_PIECE_TOKENS):
+                yield fill_gap(self._last_tokens, min(_GAP_PIECE_TOKENS, item.count - done))
+
+    async def _decode(self, ready: bool) -> None:
+        """Decode every window that is ready."""
+        while ready and not self._buffer.finished:
+            while not self._buffer.has_room:
+                self._room.clear()
+                await self._room.wait()
+            block, ready = await self._decoder.step()
+            self._buffer.push(block)
+            self._pushed.set()

@@ -17,18 +17,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
-from streaming.decoding import DecodeOptions, DecodeThread
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from streaming.decoding import DecodeOptions, DecodeThread, Regenerator
 from streaming.errors import SinkClosed, TransportError, UserError
 from streaming.output import Output
-from streaming.playout import LiveEdge, PlayoutBuffer, fill_gap
+from streaming.playout import LiveEdge, PlayoutBuffer
 from streaming.protocol import Gap, Hello, Title, Tokens, decode
 from streaming.session import CodecIdentity, ListenerSession
 from streaming.worker import call_on_thread
@@ -43,8 +40,6 @@ logger = logging.getLogger(__name__)
 _QUEUED_MESSAGES: Final = 256
 _BUFFER_S: Final = 4.0
 _BLOCK_SAMPLES: Final = SAMPLE_RATE // 10
-_GAP_PIECE_TOKENS: Final = 64
-_KEPT_TOKENS: Final = TOKEN_RATE  # what a gap is filled with
 _KEPT_TITLES: Final = 64
 
 
@@ -113,12 +108,10 @@ class Listener:
         self._edge = LiveEdge()
         self._titles: deque[Title] = deque(maxlen=_KEPT_TITLES)
         self._queue: asyncio.Queue[Tokens | Gap | None] = asyncio.Queue(_QUEUED_MESSAGES)
-        self._last_tokens = np.zeros(0, dtype=np.int64)
         self._buffer = PlayoutBuffer(0, int(_BUFFER_S * SAMPLE_RATE), self.settings.limit_samples)
         self._broke: UserError | None = None
         self._stop = asyncio.Event()
         self._pushed = asyncio.Event()
-        self._pulled = asyncio.Event()
 
     @property
     def samples(self) -> int:
@@ -213,10 +206,10 @@ class Listener:
                 data = await asyncio.wait_for(anext(messages), timeout_s)
             except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
                 raise TransportError(
-                    f"the sender said nothing for {timeout_s:.0f} s: is it a music sender?"
+                    f"The sender said nothing for {timeout_s:.0f} s; check the address."
                 ) from None
             except StopAsyncIteration:
-                raise TransportError("the sender hung up without a word: try again") from None
+                raise TransportError("The sender hung up without a word; try again.") from None
             now_s = self._clock()
             message = decode(data)
             if isinstance(message, Hello) and message.codec != self._codec.name and self._load:
@@ -245,7 +238,9 @@ class Listener:
                         self.end_reason = getattr(happening, "reason", "")
                         await self._queue.put(None)
                         return
-            raise TransportError("the sender hung up in the middle of the stream: start again")
+            raise TransportError(
+                "The sender hung up in the middle of the stream; start the listener again."
+            )
         except UserError as error:
             self._broke = error
             await self._queue.put(None)
@@ -254,26 +249,26 @@ class Listener:
         self._edge.arrived(end_token, self._clock(), delay_s=hello.delay_s, age_s=age_s)
 
     async def _decode(self, hello: Hello, decoder: DecodeThread) -> None:
-        """From the queue through the decoder into the play-out buffer."""
+        """From the queue into the play-out buffer."""
+        regenerator = Regenerator(decoder, self._buffer, self._pushed)
         history: list[Tokens | Gap] = []
         started = False
-        while (item := await self._queue.get()) is not None:
-            if not started:
+        while True:
+            item = await self._queue.get()
+            if item is not None:
                 history.append(item)
-                if _end(item) < hello.next_token:
-                    continue
-                await self._start(hello, decoder, _end(item))
+            if not started and history and (item is None or _end(item) >= hello.next_token):
+                # The history is complete, or as complete as it will ever be.
+                await self._start(hello, decoder, _end(history[-1]))
                 started = True
-            for waiting in history or [item]:
-                await self._feed(decoder, waiting)
-            history.clear()
-        if history:  # the stream broke off in the middle of the history
-            await self._start(hello, decoder, _end(history[-1]))
-            started = True
-            for waiting in history:
-                await self._feed(decoder, waiting)
+            if started:
+                for received in history:
+                    await regenerator.feed(received)
+                history.clear()
+            if item is None:
+                break
         if started:
-            await self._run_decoder(decoder, await decoder.finish())
+            await regenerator.finish()
         self._buffer.finish()
         self._pushed.set()
 
@@ -291,29 +286,6 @@ class Listener:
             first_token=hello.first_token, start_token=plan.start_token, stream_seed=hello.seed
         )
 
-    async def _feed(self, decoder: DecodeThread, item: Tokens | Gap) -> None:
-        for tokens in self._pieces(item):
-            await self._run_decoder(decoder, await decoder.feed(tokens))
-
-    def _pieces(self, item: Tokens | Gap) -> Iterator[NDArray[np.int64]]:
-        """The tokens of a message, or what stands in for lost ones, piece by piece."""
-        if isinstance(item, Tokens):
-            self._last_tokens = np.concatenate([self._last_tokens, item.tokens])[-_KEPT_TOKENS:]
-            yield item.tokens
-        else:
-            for done in range(0, item.count, _GAP_PIECE_TOKENS):
-                yield fill_gap(self._last_tokens, min(_GAP_PIECE_TOKENS, item.count - done))
-
-    async def _run_decoder(self, decoder: DecodeThread, ready: bool) -> None:
-        """Decode every window that is ready, as the play-out buffer has room."""
-        while ready and not self._buffer.finished:
-            while not self._buffer.has_room:
-                self._pulled.clear()
-                await self._pulled.wait()
-            block, ready = await decoder.step()
-            self._buffer.push(block)
-            self._pushed.set()
-
     async def _play(self) -> None:
         """From the play-out buffer to the output, until nothing more comes."""
         while not self._buffer.exhausted:
@@ -322,7 +294,6 @@ class Listener:
             if block is None:
                 await self._pushed.wait()
             else:
-                self._pulled.set()
                 await self.output.write(block)
 
     def _new_session(self, codec: Codec) -> ListenerSession:

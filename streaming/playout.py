@@ -7,6 +7,7 @@ All times are seconds of one monotonic clock; positions count from the start of 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
 
@@ -133,6 +134,7 @@ class PlayoutBuffer:
         self._pushed = 0
         self.samples = 0  # handed out so far
         self.start_sample = start_sample
+        self.on_pull: Callable[[], None] = lambda: None  # called whenever room was made
         self.finished = limit_samples == 0
 
     @property
@@ -179,6 +181,7 @@ class PlayoutBuffer:
             self._blocks.appendleft(block[:, max_samples:])
             block = block[:, :max_samples]
         self.samples += block.shape[1]
+        self.on_pull()
         return block
 
 

@@ -115,7 +115,7 @@ class ListenerReport:
         )
 
     async def run(self, status: StatusLine, stats: StatsWriter) -> None:
-        """Show and write until cancelled. Raises UserError where the file cannot be written."""
+        """Show and write until cancelled."""
         watch = asyncio.create_task(self._stall.watch())
         written_s = self._clock()
         try:

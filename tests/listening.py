@@ -14,6 +14,9 @@ from streaming.protocol import Hello, Tokens
 from streaming.sinks import Sink
 from tests.fake_codec import FakeCodec
 
+# Several threads to an operation cost more than they bring on sounds as short as these.
+torch.set_num_threads(1)
+
 __all__ = ["FakeCard", "MemorySink", "Script", "hello", "token_messages", "tokens", "whole_sound"]
 
 
@@ -131,3 +134,9 @@ class FakeCard(MemorySink):
         super().__init__()
         self.buffered_samples = 0
         self.underruns = 0
+        self.drain_gate = threading.Event()
+        self.drain_gate.set()
+
+    def drain(self) -> None:
+        super().drain()
+        self.drain_gate.wait()
