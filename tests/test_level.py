@@ -1,7 +1,7 @@
 """Level control: sane samples of anything, whatever the blocks."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -14,6 +14,7 @@ any_float = arrays(
 )
 
 
+@settings(deadline=None)
 @given(any_float)
 def test_whatever_comes_in_finite_samples_within_the_ceiling_come_out(block):
     out = limit(sanitise(block))
@@ -23,6 +24,7 @@ def test_whatever_comes_in_finite_samples_within_the_ceiling_come_out(block):
     assert (np.abs(out) <= CEILING).all()
 
 
+@settings(deadline=None)
 @given(any_float, st.integers(0, 60))
 def test_blocks_do_not_matter(block, cut):
     whole = limit(sanitise(block))

@@ -1,7 +1,7 @@
 """The pacer against a clock of our own."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.pacing import RealTimePacer
@@ -83,6 +83,7 @@ def test_restarting_forgets_what_was_owed():
     assert pacer.due() == 4_800
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 50), st.integers(0, 30_000)), max_size=50))
 def test_no_clock_however_wild_makes_a_burst(steps):
     clock = Clock()

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.ring import RingBuffer
@@ -15,6 +15,7 @@ def count_up(start, samples):
     return np.stack([line, -line])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.lists(st.tuples(st.sampled_from("wrs"), st.integers(0, 70))))
 def test_any_sequence_of_writes_and_reads_is_a_queue(capacity, steps):
     ring = RingBuffer(2, capacity)
