@@ -24,7 +24,7 @@ def keyed_normal(seed: int, first_frame: int, frames: int, width: int, purpose: 
     pairs = (width + 1) // 2
     raw = np.empty((frames, 2 * pairs), dtype=np.uint64)
     for row in range(frames):
-        counter = [0, 0, (first_frame + row) & _MASK, purpose]
+        counter = np.array([0, 0, (first_frame + row) & _MASK, purpose], dtype=np.uint64)
         raw[row] = np.random.Philox(key=seed & _MASK, counter=counter).random_raw(2 * pairs)
     # 53 random bits each; the half-step keeps the logarithm's argument above zero.
     uniform = ((raw >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53

@@ -30,6 +30,8 @@ class StreamEncoder:
         self.codec = codec
         self.window = window or codec.encoder_window
         self._buffer = torch.zeros(2, self.window.left * SAMPLES_PER_TOKEN)
+        self._blocks: list[Tensor] = []  # pushed, and not yet appended to the buffer
+        self._held = self._buffer.shape[1]
         self._samples = 0
         self._tokens = 0
         self._finished = False
@@ -45,7 +47,10 @@ class StreamEncoder:
             raise RuntimeError("push() after finish(): start a new StreamEncoder")
         block = self.codec.check_audio(torch.as_tensor(audio))
         self._samples += block.shape[1]
-        self._buffer = torch.cat([self._buffer, block], dim=1)
+        self._blocks.append(block.clone())
+        self._held += block.shape[1]
+        if self._held < self.window.tokens * SAMPLES_PER_TOKEN:
+            return torch.zeros(0, dtype=torch.int64)
         return self._encode_ready()
 
     def finish(self) -> Tensor:
@@ -59,13 +64,14 @@ class StreamEncoder:
         need = (
             hops * self.window.hop + self.window.left + self.window.lookahead
         ) * SAMPLES_PER_TOKEN
-        padding = max(0, need - self._buffer.shape[1])
-        self._buffer = torch.nn.functional.pad(self._buffer, (0, padding))
+        self._blocks.append(torch.zeros(2, max(0, need - self._held)))
         tokens = self._encode_ready(hops)
         self._tokens = total
         return tokens[:missing]
 
     def _encode_ready(self, hops: int | None = None) -> Tensor:
+        self._buffer = torch.cat([self._buffer, *self._blocks], dim=1)
+        self._blocks.clear()
         window, step = self.window, self.window.hop * SAMPLES_PER_TOKEN
         length = window.tokens * SAMPLES_PER_TOKEN
         ready = max(0, (self._buffer.shape[1] - length) // step + 1)
@@ -76,8 +82,8 @@ class StreamEncoder:
             out.append(self.codec.encode_window(audio, window))
             start += step
             self._tokens += window.hop
-        if start:
-            self._buffer = self._buffer[:, start:].clone()
+        self._buffer = self._buffer[:, start:].clone()
+        self._held = self._buffer.shape[1]
         return torch.cat(out) if out else torch.zeros(0, dtype=torch.int64)
 
 
@@ -168,9 +174,10 @@ class StreamDecoder:
         if not self.ready():
             raise RuntimeError("step() with no window ready: feed more tokens")
         hop, unit = self.window.hop, self.codec.latent_tokens
-        begin = self._hop_index * hop
-        end = min(begin + hop, self.fed_tokens)
-        stop = min(begin + hop + self.window.lookahead, self.fed_tokens)
+        grid_end = (self._hop_index + 1) * hop
+        begin = max(grid_end - hop, self._base)  # a stream may begin in the middle of a hop
+        end = min(grid_end, self.fed_tokens)
+        stop = min(grid_end + self.window.lookahead, self.fed_tokens)
         start = max(begin - self.window.context, self._base)
         tokens = self._tokens[start - self._base : stop - self._base]
         if short := -len(tokens) % unit:  # the stream ends inside a latent frame

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codec.nano.config import NanoConfig
+from codec.nano.dsp import mel_centres
 
 __all__ = ["feature_losses"]
 
@@ -17,12 +18,21 @@ def _fold(amplitude: Tensor, config: NanoConfig) -> Tensor:
     return power.unflatten(-1, (5, 12)).sum(dim=-2)
 
 
+def _envelope(mel: Tensor, config: NanoConfig) -> Tensor:
+    """Root of a frame's power from its log-mels, ``[batch, tokens, 4]``."""
+    hz = mel_centres(config.mels).float().to(mel.device)
+    width = torch.gradient(hz)[0] / hz.diff()[0]
+    power = (2 * mel).unflatten(-1, (config.mel_frames, config.mels)).exp() * width
+    return power.sum(dim=-1).sqrt()
+
+
 def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str, Tensor]:
     """Loss terms between features ``[batch, tokens, feature_dims]``, each a scalar.
 
     mel: mean |ln ratio|, the log-mel distance itself. loud: the same weighted by magnitude.
     note: semitone |ln ratio| weighted by amplitude. shape, chroma: one minus cosine similarity.
-    stereo: weighted by the band's magnitude.
+    stereo: weighted by the band's magnitude. level: error of the frames' and tokens' total
+    magnitude over its mean; logarithms alone would settle some decibels too low.
     """
     c = config
     sizes = [c.mel_dims, c.semitone_dims, 2 * c.stereo_bands]
@@ -47,6 +57,11 @@ def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str
     band_weight = power.new_zeros(*power.shape[:-1], c.stereo_bands).index_add(-1, bands, power)
     band_weight = band_weight.sqrt()
     band_weight = (band_weight / (band_weight.mean(dim=-1, keepdim=True) + 1e-3)).unsqueeze(-2)
+    envelope_a, envelope_b = _envelope(mel_a, config), _envelope(mel_b, config)
+    level = (envelope_a - envelope_b).abs().mean(dim=(1, 2))
+    token_a, token_b = (x.square().mean(dim=-1).sqrt() for x in (envelope_a, envelope_b))
+    level = level + (token_a - token_b).abs().mean(dim=1)
+    level = level / (envelope_b.mean(dim=(1, 2)) + 0.02)
     image = (image_a - image_b).abs().unflatten(-1, (2, c.stereo_bands))
     return {
         "mel": error.mean(),
@@ -56,4 +71,5 @@ def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str
         "shape": (shape * frame_weight).mean(),
         "chroma": (chroma * frame_weight).mean(),
         "stereo": (image * band_weight).mean(),
+        "level": level.mean(),
     }

@@ -18,7 +18,15 @@ from training.losses import feature_losses
 
 __all__ = ["main"]
 
-WEIGHTS = {"mel": 1.0, "loud": 0.5, "note": 0.5, "shape": 1.0, "chroma": 1.0, "stereo": 0.7}
+WEIGHTS = {
+    "mel": 1.0,
+    "loud": 0.5,
+    "note": 0.5,
+    "shape": 1.5,
+    "chroma": 1.5,
+    "stereo": 0.7,
+    "level": 0.7,
+}
 EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
 

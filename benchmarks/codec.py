@@ -1,0 +1,161 @@
+"""How fast a codec is with live windows: ``python -m benchmarks.codec --codec nano``.
+
+Real-time factors: seconds of work per second of sound, so 0.1 is ten times faster than real time.
+Windows are those of a live stream, so their overlap is counted. Each figure is the median of
+several passes over the same sound; encoder and decoder take turns, so that a noisy machine
+disturbs both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile as sf
+import torch
+from torch import Tensor
+
+import codec
+from benchmarks.metrics import seam_jump
+from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.nano import Nano
+from codec.stream import StreamDecoder, StreamEncoder
+
+__all__ = ["Row", "main", "run"]
+
+DEMO = Path(__file__).parents[1] / "streaming" / "data" / "demo.ogg"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was measured, and its value in seconds per second of sound."""
+
+    name: str
+    value: float
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds that one call takes."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def medians(tasks: dict[str, Callable[[], object]], passes: int, seconds: float) -> list[Row]:
+    """Median real-time factor of each task; the tasks take turns, after one pass to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for number in range(passes + 1):
+        for name, task in tasks.items():
+            taken = timed(task)
+            if number:
+                times[name].append(taken / seconds)
+    return [Row(name, statistics.median(values)) for name, values in times.items()]
+
+
+def encode(model: Codec, audio: Tensor, window: EncoderWindow) -> Tensor:
+    """Tokens of a recording through live windows."""
+    encoder = StreamEncoder(model, window)
+    return torch.cat([encoder.push(audio), encoder.finish()])
+
+
+def decode(model: Codec, tokens: Tensor, window: DecoderWindow, settings: DecodeSettings) -> Tensor:
+    """Sound of tokens through live windows."""
+    decoder = StreamDecoder(model, window=window, settings=settings)
+    decoder.feed(tokens)
+    decoder.finish()
+    return torch.cat(list(decoder), dim=1)
+
+
+def stages(nano: Nano, audio: Tensor, tokens: Tensor) -> dict[str, Callable[[], object]]:
+    """nano's parts over the whole recording at once: what each costs without any overlap."""
+    models = nano.models
+    with torch.inference_mode():
+        features = nano.features(audio)
+        normal = models.codec.normalizer(features).unsqueeze(0)
+        values = models.codec.quantizer.decode(tokens.unsqueeze(0))
+        hidden = models.codec.decoder(values)[1]
+        noisy = torch.randn_like(normal)
+        t = torch.zeros(noisy.shape[:2])
+    guarded = torch.inference_mode()
+    return {
+        "features": guarded(lambda: nano.features(audio)),
+        "token encoder": guarded(lambda: models.codec.encoder(normal)),
+        "token decoder": guarded(lambda: models.codec.decoder(values)),
+        "flow, one evaluation": guarded(lambda: models.flow(noisy, t, hidden)),
+        "vocoder": lambda: nano.render(features, first_token=0, seed=0),
+    }
+
+
+def run(model: Codec, audio: Tensor, passes: int, settings: DecodeSettings) -> list[Row]:
+    """All rows for one recording ``[2, samples]``."""
+    seconds = audio.shape[1] / SAMPLE_RATE
+    wide, narrow = model.encoder_window, EncoderWindow(model.encoder_window.left, 8, 8)
+    long, short = model.decoder_window, DecoderWindow(model.decoder_window.context, 8, 8)
+    tokens = encode(model, audio, wide)
+    tasks: dict[str, Callable[[], object]] = {
+        "encode, default windows": lambda: encode(model, audio, wide),
+        "decode, default windows": lambda: decode(model, tokens, long, settings),
+        "encode, low latency": lambda: encode(model, audio, narrow),
+        "decode, low latency": lambda: decode(model, tokens, short, settings),
+    }
+    if isinstance(model, Nano):
+        tasks |= stages(model, audio, tokens)
+    return medians(tasks, passes, seconds)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--codec", default="nano")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--music", type=Path, default=DEMO, help="a 48 kHz stereo recording")
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="evaluations of the flow")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    began = time.perf_counter()
+    model = codec.load(args.codec, args.weights)
+    load_s = time.perf_counter() - began
+    data, _ = sf.read(args.music, dtype="float32", always_2d=True)
+    samples = int(args.seconds * SAMPLE_RATE) // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
+    audio = torch.from_numpy(data.T[:, :samples].copy())
+    settings = DecodeSettings(steps=args.steps)
+    rows = run(model, audio, args.passes, settings)
+    both = rows[0].value + rows[1].value
+    tokens = encode(model, audio, model.encoder_window)
+    sound = decode(model, tokens, model.decoder_window, settings)
+    jump = seam_jump(sound, model.decoder_window.hop * SAMPLES_PER_TOKEN)
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    "codec": model.name,
+                    "weights": model.weights,
+                    "threads": args.threads,
+                    "load_s": load_s,
+                    "rtf": {row.name: row.value for row in rows},
+                    "rtf_encode_and_decode": both,
+                    "seam_jump": jump,
+                }
+            )
+        )
+        return
+    print(
+        f"{model.weights}, {args.threads} threads, {args.seconds:g} s of sound, loaded in {load_s:.2f} s"
+    )
+    for row in rows:
+        print(f"  {row.name:28} {row.value:8.4f}")
+    print(f"  {'encode + decode, default':28} {both:8.4f}")
+    print(f"  {'change at seams / elsewhere':28} {jump:8.3f}")
+
+
+if __name__ == "__main__":
+    main()
