@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from codec.constants import SAMPLE_RATE, TOKEN_RATE
-from scripts.processes import Program, ProgramError, Server, Stats, read_stats
+from scripts.processes import Program, ProgramError, Server, Stats, exit_on_sigterm, read_stats
 
 __all__ = ["REACH", "Figures", "analyse", "main", "median", "table"]
 
@@ -243,4 +243,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     sys.exit(main())

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from scripts.picture import draw
-from scripts.processes import ROOT, Program, ProgramError, Server, Stats, read_stats
+from scripts.processes import (
+    ROOT,
+    Program,
+    ProgramError,
+    Server,
+    Stats,
+    exit_on_sigterm,
+    read_stats,
+)
 from streaming.devices import find_device, load_sounddevice
 from streaming.errors import UserError
 from streaming.sources import Playlist
@@ -167,4 +175,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     sys.exit(main())
