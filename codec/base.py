@@ -93,10 +93,11 @@ class Codec(ABC):
     """Length of the crossfade between neighbouring windows; less than the lookahead's samples."""
 
     @abstractmethod
-    def encode_window(self, audio: Tensor, window: EncoderWindow) -> Tensor:
+    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
         """Tokens of one window's hop.
 
-        audio: float32 ``[2, window.tokens * 1920]``, finite. Returns int64 ``[window.hop]``.
+        audio: float32 ``[2, window.tokens * 1920]``, finite. first_token: absolute index of the
+        hop's first token. Returns int64 ``[window.hop]``.
         """
 
     @abstractmethod

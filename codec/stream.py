@@ -79,7 +79,7 @@ class StreamEncoder:
         start = 0
         for _ in range(ready if hops is None else min(ready, hops)):
             audio = self._buffer[:, start : start + length].contiguous()
-            out.append(self.codec.encode_window(audio, window))
+            out.append(self.codec.encode_window(audio, window, first_token=self._tokens))
             start += step
             self._tokens += window.hop
         self._buffer = self._buffer[:, start:].clone()

@@ -30,7 +30,7 @@ class FakeCodec(Codec):
     render_margin_tokens = 2
     crossfade_samples = 480
 
-    def encode_window(self, audio: Tensor, window: EncoderWindow) -> Tensor:
+    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
         assert audio.shape == (2, window.tokens * SAMPLES_PER_TOKEN)
         power = audio.reshape(2, window.tokens, SAMPLES_PER_TOKEN).square().mean(dim=2)
         keep = slice(window.left, window.left + window.hop)

@@ -16,7 +16,7 @@ from codec.nano.dsp import interpolation_matrix, mel_centres
 
 __all__ = ["Augment"]
 
-_MAX_SHIFT = 6
+_MAX_SHIFT = 4
 
 
 def _uniform(generator: torch.Generator, size: int, low: float, high: float) -> Tensor:
@@ -78,10 +78,10 @@ class Augment:
         return torch.stack(out_mel), torch.stack(out_notes)
 
     def _mix(self, mel: Tensor, notes: Tensor, stereo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the next row of the batch, in power, to half of the rows."""
+        """Add the next row of the batch, in power, to a third of the rows."""
         size = len(mel)
         level = 10 ** (_uniform(self.generator, size, -15, 0) / 20)
-        level = level * (torch.rand(size, generator=self.generator) < 0.5)
+        level = level * (torch.rand(size, generator=self.generator) < 0.33)
         gain = level.view(-1, 1, 1, 1)
         other_mel = mel.roll(1, 0) * gain
         other_notes = notes.roll(1, 0) * gain
@@ -93,21 +93,22 @@ class Augment:
         return mel, (notes.square() + other_notes.square()).sqrt(), stereo
 
     def _filter(self, mel: Tensor, notes: Tensor) -> tuple[Tensor, Tensor]:
-        """Tilt, two bells, now and then a low-pass, and a level: one random curve per row."""
+        """Tilt, bells, bass, now and then a low-pass, and a level: one random curve per row."""
         size = len(mel)
         draw = lambda low, high: _uniform(self.generator, size, low, high).view(-1, 1)  # noqa: E731
+        sometimes = lambda share: (draw(0, 1) < share).float()  # noqa: E731
         hz = torch.cat([self.mel_hz, self.note_hz]).float().clamp_min(20)
         octave = torch.log2(hz / 1000).unsqueeze(0)
-        curve = draw(-2.0, 1.0) * octave
+        curve = draw(-1.5, 1.0) * octave
         for _ in range(2):
             centre, width = draw(-4.5, 4.0), draw(0.3, 2.0)
-            curve = curve + draw(-8, 8) * torch.exp(-((octave - centre) ** 2) / (2 * width**2))
-        cutoff = math.log2(3.0) + draw(0, 3.0)
-        steep = draw(20, 90) * (torch.rand(size, 1, generator=self.generator) < 0.2)
-        curve = curve - steep * (octave - cutoff).clamp_min(0)
-        level = 6 * torch.randn(size, 1, generator=self.generator)
-        quiet = torch.rand(size, 1, generator=self.generator) < 0.07
-        curve = curve + level.clamp(-18, 10) - quiet * draw(5, 35)
+            curve = curve + draw(-6, 6) * torch.exp(-((octave - centre) ** 2) / (2 * width**2))
+        bass = torch.sigmoid(4 * (draw(-4.3, -2.5) - octave))
+        curve = curve + draw(-6, 12) * bass * sometimes(0.5)
+        cutoff = math.log2(3.0) + 3.0 * torch.sqrt(draw(0, 1))  # 3 to 24 kHz, mostly high
+        curve = curve - draw(30, 200) * sometimes(0.35) * (octave - cutoff).clamp_min(0)
+        level = 4 * torch.randn(size, 1, generator=self.generator)
+        curve = curve + level.clamp(-12, 8) - sometimes(0.04) * draw(5, 35)
         gain = 10 ** (curve / 20)
         mels = gain[:, : self.config.mels].view(size, 1, 1, -1)
         rest = gain[:, self.config.mels :].view(size, 1, 1, -1)

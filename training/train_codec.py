@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.nano.config import NanoConfig
+from codec.nano.envelope import ROUND
 from codec.nano.model import Autoencoder
 from training.augment import Augment
 from training.dataset import FeatureSet
@@ -22,8 +23,8 @@ WEIGHTS = {
     "mel": 1.0,
     "loud": 0.5,
     "note": 0.5,
-    "shape": 1.5,
-    "chroma": 1.5,
+    "shape": 2.0,
+    "chroma": 2.0,
     "stereo": 0.7,
     "level": 0.7,
 }
@@ -38,14 +39,24 @@ def total(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str, Tensor]
     return terms
 
 
+def warm_start(model: nn.Module, path: Path) -> str:
+    """Take over every tensor of another run that still fits; the rest keeps its fresh values."""
+    known = torch.load(path, weights_only=True)
+    own = model.state_dict()
+    fitting = {name: v for name, v in known.items() if name in own and own[name].shape == v.shape}
+    model.load_state_dict(fitting, strict=False)
+    return f"{len(fitting)} of {len(own)} tensors of {path}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--valid", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=80)
+    parser.add_argument("--init", type=Path, help="start from these weights; new layers are fresh")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -56,28 +67,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     music = FeatureSet(args.features, args.seed)
     held = FeatureSet(args.valid, 0).batch(12, 400)
     augment = Augment(config, args.seed)
+    places = torch.Generator().manual_seed(args.seed)
     model = Autoencoder(config)
     # Statistics of the augmented music, which is what the models see.
     sample = torch.cat([augment(music.batch(64, 32)).flatten(0, 1) for _ in range(8)])
     model.normalizer.mean.copy_(sample.mean(dim=0))
     model.normalizer.deviation.copy_(sample.std(dim=0).clamp_min(0.05))
 
+    if args.init is not None:
+        print("starting from", warm_start(model, args.init))
+
     def losses(step: int) -> dict[str, Tensor]:
         batch = augment(music.batch(args.batch, args.tokens))
         with torch.autocast("cpu", torch.bfloat16):
-            guess, _ = model(batch)
+            guess, _ = model(batch, torch.randint(0, ROUND, (len(batch),), generator=places))
         return total(guess.float(), batch, config)
 
     @torch.inference_mode()
     def validate(averaged: nn.Module) -> dict[str, float]:
         averaged.eval()
-        guess, codes = averaged(held)
-        shares = torch.bincount(codes.flatten(), minlength=2**14) / codes.numel()
+        guess, codes = averaged(held, 0)
+        shares = torch.bincount(codes.flatten(), minlength=2**12) / codes.numel()
         entropy = -(shares * torch.log2(shares.clamp_min(1e-12))).sum()
         return {k: float(v) for k, v in total(guess, held, config).items()} | {
             "entropy": float(entropy)
         }
 
+    model.start_from_envelope()
     run = Run(args.out, args.steps, args.rate)
     train(run, model, losses, validate)
 

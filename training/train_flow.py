@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.nano.config import NanoConfig
+from codec.nano.envelope import ROUND
 from codec.nano.flow import FlowDecoder
 from codec.nano.model import Autoencoder
 from training.augment import Augment
@@ -31,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--codec", type=Path, required=True, help="averaged.pt of stage 1")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=80)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -54,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         """Residual features ``[batch, tokens, dims]`` and the decoder's hidden state."""
         with torch.autocast("cpu", torch.bfloat16):
             normal = codec.normalizer(batch)
-            level, _ = codec.quantizer.indices(codec.encoder(normal).float())
-            values = (level + 0.5) / codec.quantizer.sizes * 2 - 1
-            expected, hidden = codec.decoder(values)
+            places = torch.randint(0, ROUND, (len(batch),), generator=generator)
+            expected, hidden = codec.decode(codec.encode(batch, places), places)
         return normal - expected.float(), hidden.float()
 
     sample = torch.cat([residual(augment(music.batch(32, 48)))[0].flatten(0, 1) for _ in range(6)])

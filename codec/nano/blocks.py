@@ -19,17 +19,20 @@ class Block(nn.Module):
     is exact and finite. ``film``: optional ``[batch, frames, 2 * width]`` scale and shift.
     """
 
-    def __init__(self, width: int, reach: tuple[int, int], expansion: int) -> None:
+    def __init__(
+        self, width: int, reach: tuple[int, int], expansion: int, dilation: int = 1
+    ) -> None:
         super().__init__()
-        self.reach = reach
-        self.depthwise = nn.Conv1d(width, width, sum(reach) + 1, groups=width)
+        self.padding = [side * dilation for side in reach]
+        taps = sum(reach) + 1
+        self.depthwise = nn.Conv1d(width, width, taps, groups=width, dilation=dilation)
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, expansion * width)
         self.down = nn.Linear(expansion * width, width)
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:
-        y = self.depthwise(F.pad(x.transpose(1, 2), self.reach)).transpose(1, 2)
+        y = self.depthwise(F.pad(x.transpose(1, 2), self.padding)).transpose(1, 2)
         y = self.norm(y)
         if film is not None:
             gain, shift = film.chunk(2, dim=-1)
@@ -48,10 +51,13 @@ class Stack(nn.Module):
         blocks: int,
         reach: tuple[int, int],
         expansion: int,
+        memory: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.inward = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(Block(width, reach, expansion) for _ in range(blocks))
+        # Dilated blocks that look back only: what stays the same for seconds is remembered.
+        self.blocks.extend(Block(width, (3, 0), expansion, dilation) for dilation in memory)
         self.norm = nn.LayerNorm(width)
         self.outward = nn.Linear(width, outputs)
 

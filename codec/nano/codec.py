@@ -25,10 +25,12 @@ __all__ = ["WEIGHTS_FILE", "WEIGHTS_SHA256", "Nano", "NanoModels", "load_nano", 
 
 WEIGHTS_NAME = "nano-1"
 WEIGHTS_FILE = Path(__file__).with_name("nano-1.safetensors")
-WEIGHTS_SHA256 = "bf264e192d4384003d1c5085c50ac4ecb94e547f5c3d04b2eccaf8eec563d054"
+WEIGHTS_SHA256 = "be3abb025a3c42bd6537c21ac9a2b12c266f1ecbfeb45cf222bba32cae4666c1"
 """Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
 _FLOW_PURPOSE = 1
+_FLOW_CONTEXT = 16
+"""Tokens of known latents that the flow sees: its reach to the left."""
 DEFAULT_STEPS = 4
 DEFAULT_TEMPERATURE = 0.7
 
@@ -48,7 +50,7 @@ class Nano(Codec):
 
     name = "nano"
     encoder_window = EncoderWindow(left=18, hop=24, lookahead=8)
-    decoder_window = DecoderWindow(context=16, hop=24, lookahead=8)
+    decoder_window = DecoderWindow(context=112, hop=24, lookahead=8)
     latent_tokens = 1
     render_margin_tokens = Vocoder.reach_tokens
     crossfade_samples = SAMPLES_PER_TOKEN // 2
@@ -61,10 +63,9 @@ class Nano(Codec):
         self.digest = digest
 
     @torch.inference_mode()
-    def encode_window(self, audio: Tensor, window: EncoderWindow) -> Tensor:
-        codec = self.models.codec
-        values = codec.encoder(codec.normalizer(self.features(audio)).unsqueeze(0))
-        tokens: Tensor = codec.quantizer.encode(values)[0]
+    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
+        features = self.features(audio).unsqueeze(0)
+        tokens: Tensor = self.models.codec.encode(features, first_token - window.left)[0]
         return tokens[window.left : window.left + window.hop].clone()
 
     @torch.inference_mode()
@@ -81,22 +82,30 @@ class Nano(Codec):
         steps = DEFAULT_STEPS if settings.steps is None else settings.steps
         guidance = 1.0 if settings.guidance is None else settings.guidance
         temperature = DEFAULT_TEMPERATURE if settings.temperature is None else settings.temperature
-        values = codec.quantizer.decode(tokens.unsqueeze(0))
-        expected, hidden = (row[0] for row in codec.decoder(values))
+        expected, hidden = (row[0] for row in codec.decode(tokens.unsqueeze(0), first_token))
+        latents = codec.normalizer.inverse(expected)
+        if context is None:
+            known, start = None, 0
+        else:
+            # The token decoder remembers seconds; for texture the last few tokens are enough.
+            known, start = len(context), max(0, len(context) - _FLOW_CONTEXT)
+            latents[:known] = context
         if steps:
-            known = None
-            if context is not None:
-                known = (codec.normalizer(context) - expected[: len(context)]) / flow.deviation
+            normal = codec.normalizer(latents[start:]) - expected[start:]
+            given = None if known is None else normal[: known - start] / flow.deviation
             noise = keyed_normal(
-                seed, first_token, len(tokens), self.config.feature_dims, _FLOW_PURPOSE
+                seed,
+                first_token + start,
+                len(tokens) - start,
+                self.config.feature_dims,
+                _FLOW_PURPOSE,
             )
             residual = sample(
-                flow, hidden, temperature * noise, known, steps=steps, guidance=guidance
+                flow, hidden[start:], temperature * noise, given, steps=steps, guidance=guidance
             )
-            expected = expected + residual * flow.deviation
-        latents = codec.normalizer.inverse(expected)
-        if context is not None:
-            latents[: len(context)] = context
+            new = start if known is None else known
+            texture = (residual * flow.deviation)[new - start :]
+            latents[new:] = codec.normalizer.inverse(expected[new:] + texture)
         return latents
 
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:

@@ -29,8 +29,8 @@ class NanoConfig:
     semitone_n_fft: int = 2048
     stereo_bands: int = 20
 
-    # Quantiser: 8 * 8 * 8 * 8 * 4 = 2 ** 14.
-    levels: tuple[int, ...] = (8, 8, 8, 8, 4)
+    # Quantiser: 8 * 8 * 8 * 8 = 2 ** 12; the slow channel (envelope.py) has the other two bits.
+    levels: tuple[int, ...] = (8, 8, 8, 8)
 
     # Models. Kernels are (left, right) taps around the present token, per block.
     encoder_width: int = 256
@@ -39,6 +39,7 @@ class NanoConfig:
     decoder_width: int = 256
     decoder_blocks: int = 8
     decoder_reach: tuple[int, int] = (2, 1)
+    decoder_memory: tuple[int, ...] = (8, 24)  # dilations of blocks that look back
     flow_width: int = 320
     flow_blocks: int = 8
     flow_reach: tuple[int, int] = (2, 1)

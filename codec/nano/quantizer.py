@@ -1,4 +1,4 @@
-"""Finite scalar quantisation (Mentzer et al., 2023): 8 * 8 * 8 * 8 * 4 = 2 ** 14 codes.
+"""Finite scalar quantisation (Mentzer et al., 2023): 8 * 8 * 8 * 8 = 2 ** 12 codes.
 
 A batch norm without affine part keeps every value spread over its range, and the sigmoid makes that
 spread nearly uniform: the codebook cannot collapse.
@@ -34,7 +34,7 @@ class FiniteScalarQuantizer(nn.Module):
         return level, unit
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes 0 ... 16383, int64 ``[...]``."""
+        """Codes 0 ... 4095, int64 ``[...]``."""
         level, _ = self.indices(x)
         return (level * self.strides).sum(dim=-1)
 
