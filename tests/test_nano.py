@@ -1,0 +1,260 @@
+"""nano with its real weights: what must hold of the bundled codec, on music it never saw."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import codec
+from benchmarks import metrics
+from codec.base import DecoderWindow, DecodeSettings, EncoderWindow
+from codec.constants import CODEBOOK_SIZE, SAMPLES_PER_TOKEN
+from codec.errors import UnknownCodecError, WeightsError
+from codec.nano import Nano, load_nano
+from codec.nano import codec as nano_module
+from codec.nano.quantizer import FiniteScalarQuantizer
+from codec.stream import StreamDecoder, StreamEncoder
+
+DATA = Path(__file__).parent / "data"
+CLIPS = sorted(DATA.glob("held_*.ogg"))
+
+
+@pytest.fixture(scope="module")
+def nano() -> Nano:
+    model = codec.load("nano")
+    assert isinstance(model, Nano)
+    return model
+
+
+def clip(path: Path, seconds: float = 8) -> Tensor:
+    data, rate = sf.read(path, dtype="float32")
+    assert rate == 48_000
+    whole = int(seconds * 25) * SAMPLES_PER_TOKEN
+    return torch.from_numpy(data.T[:, :whole].copy())
+
+
+@pytest.fixture(scope="module")
+def music() -> Tensor:
+    return clip(CLIPS[0], 6)
+
+
+@pytest.fixture(scope="module")
+def tokens(nano: Nano, music: Tensor) -> Tensor:
+    return nano.sound2code(music)
+
+
+def test_rates(nano: Nano, music: Tensor, tokens: Tensor) -> None:
+    assert tokens.dtype == torch.int64
+    assert tokens.shape == (6 * 25,)
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < CODEBOOK_SIZE
+    assert nano.code2sound(tokens[:7]).shape == (2, 7 * SAMPLES_PER_TOKEN)
+    assert nano.sound2sound(music[:, :10_001]).shape == (2, 10_001)
+
+
+@pytest.mark.parametrize("size", [480, 1920, 4801, 48_000])
+def test_tokens_do_not_depend_on_blocks(
+    nano: Nano, music: Tensor, tokens: Tensor, size: int
+) -> None:
+    encoder = StreamEncoder(nano)
+    live = [encoder.push(block) for block in music.split(size, dim=1)]
+    assert torch.equal(torch.cat([*live, encoder.finish()]), tokens)
+
+
+def test_tokens_do_not_depend_on_the_encoder_window(
+    nano: Nano, music: Tensor, tokens: Tensor
+) -> None:
+    """What an encoder sees of a token is finite and inside the window: presets agree.
+
+    Sums are taken in another order in another window, so a value on the brink may tip.
+    """
+    encoder = StreamEncoder(nano, EncoderWindow(nano.encoder_window.left, 8, 8))
+    other = torch.cat([encoder.push(music), encoder.finish()])
+    assert float((other == tokens).float().mean()) >= 0.99
+
+
+def test_sound_does_not_depend_on_packets(nano: Nano, tokens: Tensor) -> None:
+    whole = nano.code2sound(tokens, seed=5)
+    decoder, blocks, at = StreamDecoder(nano, seed=5), [], 0
+    for size in (1, 48, 7, 30, 3, 61):
+        blocks.append(decoder.push(tokens[at : at + size]))
+        at += size
+    decoder.finish()
+    assert at == len(tokens)
+    assert torch.equal(torch.cat([*blocks, *decoder], dim=1), whole)
+
+
+def test_seed_changes_the_sound_and_nothing_else_does(nano: Nano, tokens: Tensor) -> None:
+    short = tokens[:40]
+    first = nano.code2sound(short, seed=1)
+    assert torch.equal(first, nano.code2sound(short, seed=1))
+    assert not torch.equal(first, nano.code2sound(short, seed=2))
+
+
+def test_sampler_settings_are_used(nano: Nano, tokens: Tensor) -> None:
+    short = tokens[:40]
+    plain = nano.code2sound(short)
+    assert not torch.equal(plain, nano.code2sound(short, steps=2))
+    assert not torch.equal(plain, nano.code2sound(short, guidance=2.0))
+    assert not torch.equal(plain, nano.code2sound(short, temperature=0.1))
+    assert torch.equal(
+        nano.code2sound(short, steps=0), nano.code2sound(short, steps=0, temperature=0.1)
+    )
+
+
+def test_context_latents_are_kept(nano: Nano, tokens: Tensor) -> None:
+    latents = nano.decode_window(
+        tokens[:40], first_token=0, context=None, seed=0, settings=DecodeSettings()
+    )
+    known = latents[:16] + 0.25
+    again = nano.decode_window(
+        tokens[:40], first_token=0, context=known, seed=0, settings=DecodeSettings()
+    )
+    assert torch.equal(again[:16], known)
+    assert not torch.allclose(again[16:20], latents[16:20], atol=1e-3)  # and it continues them
+
+
+def test_late_joiner_converges(nano: Nano, tokens: Tensor) -> None:
+    """A joiner lacks the latents before its first window, and soon sounds like everyone else."""
+    whole = nano.code2sound(tokens)
+    decoder = StreamDecoder(nano, first_token=48, start_token=72)
+    decoder.feed(tokens[48:])
+    decoder.finish()
+    joined = torch.cat(list(decoder), dim=1)
+    reference = whole[:, 72 * SAMPLES_PER_TOKEN :]
+    tail = slice(-30 * SAMPLES_PER_TOKEN, None)
+    error = (joined[:, tail] - reference[:, tail]).norm() / reference[:, tail].norm()
+    assert float(error) < 0.1
+
+
+def test_seams_cannot_be_told_from_other_places(nano: Nano, tokens: Tensor) -> None:
+    sound = nano.code2sound(tokens)
+    hop = nano.decoder_window.hop * SAMPLES_PER_TOKEN
+    short = StreamDecoder(nano, window=DecoderWindow(112, 8, 8))
+    short.feed(tokens)
+    short.finish()
+    assert metrics.seam_jump(sound, hop) < 1.25
+    assert metrics.seam_jump(torch.cat(list(short), dim=1), 8 * SAMPLES_PER_TOKEN) < 1.25
+
+
+@pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.stem)
+def test_it_carries_the_music(nano: Nano, path: Path) -> None:
+    audio = clip(path)
+    tokens = nano.sound2code(audio)
+    decoded = nano.code2sound(tokens)
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))
+    shuffled = nano.code2sound(tokens[order])
+    floor = metrics.log_mel_distance(audio, shuffled)
+    assert metrics.log_mel_distance(audio, decoded) <= 0.7 * floor
+    assert metrics.chroma_correlation(audio, decoded) >= 0.6
+    assert metrics.chroma_correlation(audio, shuffled) <= 0.5
+    assert metrics.envelope_correlation(audio, decoded) >= 0.8
+    assert abs(metrics.level_difference_db(audio, decoded)) <= 2.5
+
+
+@pytest.mark.parametrize("kind", ["mono", "antiphase", "left only"])
+def test_level_of_odd_stereo(nano: Nano, music: Tensor, kind: str) -> None:
+    one = music[:1]
+    silent = torch.zeros_like(one)
+    audio = torch.cat([one, {"mono": one, "antiphase": -one, "left only": silent}[kind]])
+    decoded = nano.sound2sound(audio)
+    assert abs(metrics.level_difference_db(audio, decoded)) <= 2.5
+
+
+def test_silence_stays_silent(nano: Nano) -> None:
+    decoded = nano.sound2sound(torch.zeros(2, 100 * SAMPLES_PER_TOKEN))
+    assert float(decoded.abs().max()) < 0.01
+
+
+def test_bad_samples_give_sane_sound(nano: Nano, music: Tensor) -> None:
+    audio = music[:, : 60 * SAMPLES_PER_TOKEN].clone()
+    audio[:, 10_000:10_500] = float("nan")
+    audio[0, 20_000] = float("inf")
+    decoded = nano.sound2sound(audio)
+    assert torch.isfinite(decoded).all()
+    assert abs(metrics.level_difference_db(music[:, : decoded.shape[1]], decoded)) < 6
+
+
+def test_any_tokens_give_sane_sound(nano: Nano) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, CODEBOOK_SIZE, (80,), generator=generator)
+    sound = nano.code2sound(tokens)
+    assert torch.isfinite(sound).all()
+    assert float(sound.abs().max()) < 8
+
+
+def test_oscillators_keep_their_pitch_for_a_day(nano: Nano) -> None:
+    """Phase is a function of the absolute sample index, in double precision."""
+    vocoder, c = nano.models.vocoder, nano.config
+    first, note = 86_400 * 12_000, 69 - c.semitone_low
+    rows = torch.full((1, 20, c.semitones), math.log(c.semitone_floor))
+    rows[..., note] = math.log(0.5 + c.semitone_floor)
+    sound = vocoder.oscillators(rows, first)[0, 0].double()
+    at = first + torch.arange(len(sound), dtype=torch.float64)
+    turns = at * 440 / 12_000 + vocoder.tone_phase[note]
+    assert torch.allclose(sound, 0.5 * torch.sin(2 * torch.pi * turns), atol=1e-3)
+
+
+def test_late_in_a_day_it_sounds_as_at_the_start(nano: Nano, tokens: Tensor) -> None:
+    late = StreamDecoder(nano, first_token=25 * 86_400)
+    late.feed(tokens)
+    late.finish()
+    sound = torch.cat(list(late), dim=1)
+    early = nano.code2sound(tokens)
+    assert metrics.log_mel_distance(early, sound) < 0.4
+    assert abs(metrics.level_difference_db(early, sound)) < 1
+
+
+def test_quantizer_round_trip() -> None:
+    quantizer = FiniteScalarQuantizer((8, 8, 8, 8)).eval()
+    codes = torch.arange(8**4)
+    values = quantizer.decode(codes)
+    level = ((values + 1) / 2 * quantizer.sizes).floor().long()
+    assert torch.equal((level * quantizer.strides).sum(dim=-1), codes)
+    assert values.abs().max() < 1
+
+
+def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(nano_module.WEIGHTS_FILE.read_bytes())
+    data[len(data) // 2] ^= 1
+    broken = tmp_path / "nano-1.safetensors"
+    broken.write_bytes(data)
+    monkeypatch.setattr(nano_module, "WEIGHTS_FILE", broken)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_nano()
+    monkeypatch.setattr(nano_module, "WEIGHTS_FILE", tmp_path / "none")
+    with pytest.raises(WeightsError, match="missing"):
+        load_nano()
+
+
+def test_other_weights_files(nano: Nano, tmp_path: Path) -> None:
+    same = load_nano(nano_module.WEIGHTS_FILE)
+    assert (same.weights, same.digest) == (nano.weights, nano.digest)
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"no weights at all" * 100)
+    with pytest.raises(WeightsError, match="no readable safetensors"):
+        load_nano(garbage)
+    foreign = tmp_path / "foreign"
+    save_file({"a": torch.zeros(1)}, foreign)
+    with pytest.raises(WeightsError, match="does not hold nano weights"):
+        load_nano(foreign)
+    part = tmp_path / "part"
+    state = load_file(nano_module.WEIGHTS_FILE)
+    state.pop("flow.outward.bias")
+    save_file(state, part, metadata={"format": "music350-nano"})
+    with pytest.raises(WeightsError, match="another shape"):
+        load_nano(part)
+
+
+def test_unknown_codec() -> None:
+    with pytest.raises(UnknownCodecError, match="nano"):
+        codec.load("mp3")
+
+
+def test_weights_fit_into_the_repository() -> None:
+    assert nano_module.WEIGHTS_FILE.stat().st_size <= 32 * 2**20
