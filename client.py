@@ -175,9 +175,11 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
 
 def check_address(url: str) -> None:
     """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
+    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
+        parts = urlsplit(url)
+        if parts.scheme in ("ws", "wss") and parts.hostname:
+            return
+    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Audio = NDArray[np.float32]
 
-_CLOSE_TIMEOUT_S: Final = 5.0
+_CLOSE_TIMEOUT_S: Final = 3.0
 _DRAIN_S: Final = 0.3
 
 

@@ -1,0 +1,11 @@
+"""``client.py`` with the codec of the tests, to be started as a process: needs no weights."""
+
+from __future__ import annotations
+
+import sys
+
+import client
+from tests.fake_codec import FakeCodec
+
+if __name__ == "__main__":
+    sys.exit(client.main(load_codec=lambda name: FakeCodec()))

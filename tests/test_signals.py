@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM as an event."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+
+import pytest
+
+from streaming.signals import set_on_signals, unless
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_sets_the_event_and_the_next_one_is_as_ever(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    stop = asyncio.Event()
+    with set_on_signals(stop):
+        assert signal.getsignal(number) is not before
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(stop.wait(), 5)
+        assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+
+
+def test_outside_the_main_thread_nothing_changes() -> None:
+    failures: list[BaseException] = []
+
+    async def use() -> None:
+        with set_on_signals(asyncio.Event()):
+            pass
+
+    def run() -> None:
+        try:
+            asyncio.run(use())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert not failures
+
+
+async def test_work_that_ends_first_gives_its_result() -> None:
+    assert await unless(asyncio.Event(), asyncio.sleep(0, 7)) == 7
+
+
+async def test_work_that_fails_raises() -> None:
+    async def fail() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await unless(asyncio.Event(), fail())
+
+
+async def test_the_event_cancels_the_work() -> None:
+    stop = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+
+    asyncio.get_running_loop().call_soon(stop.set)
+    await unless(stop, work())
+    assert cancelled.is_set()
