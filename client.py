@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import codec
 from codec.constants import SAMPLE_RATE
 from codec.errors import CodecError
+from streaming.compute import DEFAULT_THREADS, use_threads
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
 from streaming.errors import SettingsError, TransportError, UserError
@@ -89,9 +89,7 @@ async def run(
     stop = asyncio.Event()
 
     def load(name: str) -> Codec:
-        import torch
-
-        torch.set_num_threads(arguments.threads)
+        use_threads(arguments.threads)
         return load_codec(name)
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
@@ -242,7 +240,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads",
         type=_number(int, 1, 1024),
-        default=min(2, os.cpu_count() or 1),
+        default=DEFAULT_THREADS,
         metavar="N",
         help="for decoding (default: %(default)s)",
     )

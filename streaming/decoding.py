@@ -105,7 +105,8 @@ class DecodeThread:
 
     async def close(self) -> None:
         """End the thread, after the window that it may be at."""
-        await self._worker.close()
+        # However long that takes: a program must not end while torch computes.
+        await self._worker.close(timeout_s=60.0)
 
     # What follows runs on the thread.
 
