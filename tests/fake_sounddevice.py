@@ -45,10 +45,11 @@ class FakeStream:
         self.active = False
         self.closed = True
 
-    def play(self, frames: int) -> np.ndarray:
-        """Run the output callback once; returns `[channels, frames]`."""
+    def play(self, frames: int, *, underflow: bool = False) -> np.ndarray:
+        """Run the output callback once, too late on `underflow`; returns `[channels, frames]`."""
         out = np.full((frames, self.channels), np.nan, np.float32)
-        self.settings["callback"](out, frames, None, None)
+        status = SimpleNamespace(output_underflow=True) if underflow else None
+        self.settings["callback"](out, frames, None, status)
         return out.T
 
     def capture(self, frames: np.ndarray) -> None:

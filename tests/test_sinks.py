@@ -477,6 +477,17 @@ def test_a_device_with_one_channel_gets_both(fake):
     assert out[0, -1] == pytest.approx(0.3)
 
 
+def test_a_callback_that_comes_too_late_is_an_underrun_while_sound_plays(fake):
+    with SoundCardSink(prefill_s=0.01) as sink:
+        stream = fake.streams[0]
+        stream.play(480, underflow=True)
+        assert sink.underruns == 0  # nothing was playing yet
+        sink.write(tone(9600))
+        stream.play(480)
+        stream.play(480, underflow=True)
+        assert sink.underruns == 1
+
+
 def test_volume_and_underruns_are_the_players(fake):
     with SoundCardSink(volume=0.5, prefill_s=0.0) as sink:
         assert sink.volume == 0.5

@@ -66,6 +66,7 @@ class SoundCardSink(Sink):
         self.device: AudioDevice = find_device(device, output=True)
         self._channels = min(CHANNELS, self.device.outputs)
         self._closed = False
+        self._late_callbacks = 0
         # Only a device with a single channel needs this; its blocks are far shorter.
         self._mono = np.zeros((CHANNELS, _MAX_MONO_BLOCK), np.float32)
         try:
@@ -86,6 +87,8 @@ class SoundCardSink(Sink):
         self._resampler = Resampler(SAMPLE_RATE, self.rate)
 
     def _callback(self, frames: NDArray[np.float32], count: int, when: Any, status: Any) -> None:
+        if status and status.output_underflow and not self._player.silent:
+            self._late_callbacks += 1
         if self._channels == CHANNELS:
             self._player.fill(frames.T)
         else:
@@ -106,8 +109,8 @@ class SoundCardSink(Sink):
 
     @property
     def underruns(self) -> int:
-        """How often the sound ran out before it was told to end."""
-        return self._player.underruns
+        """How often the sound ran out before it was told to end, in our buffer or the device's."""
+        return self._player.underruns + self._late_callbacks
 
     @property
     def latency_s(self) -> float:
