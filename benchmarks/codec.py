@@ -149,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         return
     print(
-        f"{model.weights}, {args.threads} threads, {args.seconds:g} s of sound, loaded in {load_s:.2f} s"
+        f"{model.weights}, {args.threads} threads, {args.seconds:g} s of sound, "
+        f"loaded in {load_s:.2f} s"
     )
     for row in rows:
         print(f"  {row.name:28} {row.value:8.4f}")
