@@ -32,7 +32,9 @@ def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str
     mel: mean |ln ratio|, the log-mel distance itself. loud: the same weighted by magnitude.
     note: semitone |ln ratio| weighted by amplitude. shape, chroma: one minus cosine similarity.
     stereo: weighted by the band's magnitude. level: error of the frames' and tokens' total
-    magnitude over its mean; logarithms alone would settle some decibels too low.
+    magnitude over its mean; logarithms alone would settle some decibels too low. envelope: one
+    minus the correlation of the tokens' levels over the excerpt, so that the small movements of
+    steady music count too.
     """
     c = config
     sizes = [c.mel_dims, c.semitone_dims, 2 * c.stereo_bands]
@@ -62,6 +64,9 @@ def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str
     token_a, token_b = (x.square().mean(dim=-1).sqrt() for x in (envelope_a, envelope_b))
     level = level + (token_a - token_b).abs().mean(dim=1)
     level = level / (envelope_b.mean(dim=(1, 2)) + 0.02)
+    centred_a = token_a - token_a.mean(dim=1, keepdim=True)
+    centred_b = token_b - token_b.mean(dim=1, keepdim=True)
+    correlation = F.cosine_similarity(centred_a, centred_b, dim=1, eps=1e-6)
     image = (image_a - image_b).abs().unflatten(-1, (2, c.stereo_bands))
     return {
         "mel": error.mean(),
@@ -72,4 +77,5 @@ def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str
         "chroma": (chroma * frame_weight).mean(),
         "stereo": (image * band_weight).mean(),
         "level": level.mean(),
+        "envelope": (1 - correlation).mean(),
     }

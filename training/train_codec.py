@@ -26,7 +26,8 @@ WEIGHTS = {
     "shape": 2.0,
     "chroma": 2.0,
     "stereo": 0.7,
-    "level": 0.7,
+    "level": 1.5,
+    "envelope": 2.0,
 }
 EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
