@@ -1,4 +1,8 @@
-"""How many threads a model computes with, and how they wait for each other."""
+"""How many threads a model computes with, and how they wait for each other.
+
+Import this before anything that brings OpenMP along: torch does, and so does PortAudio on some
+systems. Whichever is first decides for the whole process.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,18 @@ import os
 
 __all__ = ["DEFAULT_THREADS", "use_threads"]
 
-DEFAULT_THREADS = min(2, os.cpu_count() or 1)
+DEFAULT_THREADS = 1
+"""For the default codec on a CPU, whose operations are too small to be worth sharing out: two
+threads are hardly faster on an idle machine, and several times slower on one that is not."""
+
+# OpenMP's threads shall sleep while they wait for each other. As a rule they spin; where sender
+# and listener share two cores, one then spins while the other would have work to do, and decoding
+# was seen to take twenty times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def use_threads(count: int) -> None:
-    """Import torch and let it compute with ``count`` threads; takes seconds the first time.
-
-    Call it before anything else imports torch. OpenMP's threads then sleep while they wait for
-    each other. As a rule they spin instead, which is a little faster on a machine that is idle;
-    but where sender and listener share two cores, one spins while the other would have work to
-    do, and decoding was seen to take ten times as long.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when the library is loaded
-
+    """Import torch, which takes seconds, and let it compute with ``count`` threads."""
     import torch
 
     torch.set_num_threads(count)
