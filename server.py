@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import codec
 from codec.errors import CodecError
+from streaming.compute import DEFAULT_THREADS, use_threads
 from streaming.errors import SettingsError, UserError
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.service import PRESETS, ServiceSettings, serve
@@ -61,9 +62,7 @@ async def run(
     stop = asyncio.Event()
 
     def load() -> Codec:
-        import torch  # only here: it takes seconds, and nothing before needs it
-
-        torch.set_num_threads(arguments.threads)
+        use_threads(arguments.threads)
         return load_codec(arguments.codec)
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
@@ -147,7 +146,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads",
         type=_number(1, 1024),
-        default=1,
+        default=DEFAULT_THREADS,
         metavar="N",
         help="for encoding (default: %(default)s)",
     )

@@ -26,6 +26,7 @@ from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano import Nano
 from codec.stream import StreamDecoder, StreamEncoder
+from streaming.compute import DEFAULT_THREADS, use_threads
 
 __all__ = ["Row", "main", "run"]
 
@@ -116,11 +117,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--music", type=Path, default=DEMO, help="a 48 kHz stereo recording")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
     parser.add_argument("--steps", type=int, help="evaluations of the flow")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
+    use_threads(args.threads)
     began = time.perf_counter()
     model = codec.load(args.codec, args.weights)
     load_s = time.perf_counter() - began

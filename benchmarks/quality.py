@@ -26,6 +26,7 @@ from benchmarks import metrics
 from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano import Nano
+from streaming.compute import DEFAULT_THREADS, use_threads
 
 __all__ = ["main", "measure"]
 
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
+    use_threads(DEFAULT_THREADS)
     nano = codec.load("nano", args.weights)
     assert isinstance(nano, Nano)
     files = [

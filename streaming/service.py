@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from codec.constants import SAMPLE_RATE
+from codec.constants import SAMPLE_RATE, TOKEN_RATE
 from streaming.hub import Hub, StreamInfo
 from streaming.sender import PacedSource, Sender
 from streaming.signals import unless
@@ -101,6 +101,8 @@ async def _send(
         window = replace(window, hop=preset.encoder_hop)
     info = StreamInfo(codec.name, codec.weights, codec.digest, settings.seed, packet_tokens)
     hub = Hub(info)
+    # Until the first packet shows it: no token is there before its lookahead.
+    hub.delay_s = window.lookahead / TOKEN_RATE
     sender = Sender(source, codec, hub, worker, window=window)
     stall = LoopStall()
     async with WebSocketServer(hub, settings.host, settings.port) as server:

@@ -143,9 +143,9 @@ async def test_encoder_and_source_stay_off_the_event_loop():
     threads = set()
 
     class Watched(FakeCodec):
-        def encode_window(self, audio, window):
+        def encode_window(self, audio, window, *, first_token):
             threads.add(threading.current_thread().name)
-            return super().encode_window(audio, window)
+            return super().encode_window(audio, window, first_token=first_token)
 
     source = Clip(music(2))
     paced = PacedSource(source)
@@ -193,7 +193,7 @@ async def test_source_that_fails_is_sent_up_to_there():
 
 async def test_encoder_that_fails_ends_the_sender():
     class Failing(FakeCodec):
-        def encode_window(self, audio, window):
+        def encode_window(self, audio, window, *, first_token):
             raise RuntimeError("no model")
 
     paced = PacedSource(Clip(music(60), block=BLOCK_SAMPLES))

@@ -78,10 +78,10 @@ class Augment:
         return torch.stack(out_mel), torch.stack(out_notes)
 
     def _mix(self, mel: Tensor, notes: Tensor, stereo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Add the next row of the batch, in power, to a third of the rows."""
+        """Add the next row of the batch, in power, to a fifth of the rows."""
         size = len(mel)
         level = 10 ** (_uniform(self.generator, size, -15, 0) / 20)
-        level = level * (torch.rand(size, generator=self.generator) < 0.33)
+        level = level * (torch.rand(size, generator=self.generator) < 0.2)
         gain = level.view(-1, 1, 1, 1)
         other_mel = mel.roll(1, 0) * gain
         other_notes = notes.roll(1, 0) * gain
