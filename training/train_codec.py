@@ -20,14 +20,14 @@ from training.losses import feature_losses
 __all__ = ["main"]
 
 WEIGHTS = {
-    "mel": 1.0,
-    "loud": 0.5,
+    "mel": 0.7,
+    "loud": 0.4,
     "note": 0.5,
-    "shape": 2.0,
-    "chroma": 2.0,
+    "shape": 3.0,
+    "chroma": 6.0,
     "stereo": 0.7,
     "level": 1.5,
-    "envelope": 2.0,
+    "envelope": 3.0,
 }
 EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
