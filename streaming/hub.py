@@ -116,6 +116,7 @@ class Hub:
         self.info = info
         self.next_token = 0
         self.delay_s = 0.0
+        self.lost_tokens = 0  # left out because the source lost them
         self.dropped_listeners = 0
         self.most_listeners = 0
         self.traffic = Traffic()
@@ -175,6 +176,7 @@ class Hub:
     def skip(self, count: int, now_s: float) -> None:
         """Leave out ``count`` tokens that the source lost. History does not reach across a gap."""
         gap = Gap(self.next_token, count)
+        self.lost_tokens += count
         self.next_token += count
         self._packets.clear()
         self._held_tokens = 0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from codec.constants import SAMPLE_RATE, TOKEN_RATE
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.hub import Hub, StreamInfo
 from streaming.sender import PacedSource, Sender
 from streaming.signals import unless
@@ -155,6 +155,8 @@ class _Report:
         traffic = self._hub.traffic
         return {
             "tokens": self._hub.next_token,
+            "lost_tokens": self._hub.lost_tokens,
+            "samples": self._hub.next_token * SAMPLES_PER_TOKEN,
             "payload_bits_per_s": traffic.payload_bits_per_s(now_s),
             "wire_bits_per_s": traffic.wire_bits_per_s(now_s),
             "encode_rtf": self._sender.encode_rtf,

@@ -151,6 +151,7 @@ def test_gap_is_told_and_history_begins_after_it():
     publish(hub, 48)
     outbox = hub.join(Join(history=0), 0.0)
     hub.skip(10, 2.0)
+    assert hub.lost_tokens == 10
     publish(hub, 38)
     assert sent(outbox)[1:] == [Gap(48, 10), Tokens(58, np.arange(58, 96))]
     assert heard(sent(hub.join(Join(), 3.0))) == (58, list(range(58, 96)))

@@ -60,7 +60,7 @@ class Augment:
         mel, notes = self._transpose(mel, notes)
         mel, notes, stereo = self._mix(mel, notes, stereo)
         mel, notes = self._filter(mel, notes)
-        return self.join(mel, notes, self._image(stereo))
+        return self._splice(self.join(mel, notes, self._image(stereo)))
 
     def _transpose(self, mel: Tensor, notes: Tensor) -> tuple[Tensor, Tensor]:
         out_mel, out_notes = [], []
@@ -125,3 +125,14 @@ class Augment:
         inverted = (dice > 0.06) & (dice < 0.10)
         stereo[inverted, :, 1] *= -1
         return stereo
+
+    def _splice(self, features: Tensor) -> Tensor:
+        """Let a third of the rows begin with another row or with silence: pieces follow pieces."""
+        size, tokens = features.shape[:2]
+        silence = self.join(*(torch.zeros_like(part[:1, :1]) for part in self.split(features)))
+        others = features.roll(1, 0)
+        quiet = torch.rand(size, generator=self.generator) < 0.3
+        before = torch.where(quiet.view(-1, 1, 1), silence, others)
+        cut = torch.randint(0, tokens, (size, 1), generator=self.generator)
+        cut = cut * (torch.rand(size, 1, generator=self.generator) < 0.35)
+        return torch.where((torch.arange(tokens) < cut).unsqueeze(2), before, features)

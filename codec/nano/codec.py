@@ -15,6 +15,7 @@ from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
 from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import WeightsError
 from codec.nano.config import NanoConfig
+from codec.nano.dsp import soft_limit
 from codec.nano.features import Features
 from codec.nano.flow import FlowDecoder, sample
 from codec.nano.model import Autoencoder
@@ -25,7 +26,7 @@ __all__ = ["WEIGHTS_FILE", "WEIGHTS_SHA256", "Nano", "NanoModels", "load_nano", 
 
 WEIGHTS_NAME = "nano-1"
 WEIGHTS_FILE = Path(__file__).with_name("nano-1.safetensors")
-WEIGHTS_SHA256 = "be3abb025a3c42bd6537c21ac9a2b12c266f1ecbfeb45cf222bba32cae4666c1"
+WEIGHTS_SHA256 = "151e1ff9f4739e6c54cd06ada09f9c6448444ff9ef1b5c0245e0ef4c90a96af7"
 """Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
 _FLOW_PURPOSE = 1
@@ -109,7 +110,7 @@ class Nano(Codec):
         return latents
 
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
-        return self.models.vocoder.render(latents, first_token, seed)
+        return soft_limit(self.models.vocoder.render(latents, first_token, seed))
 
 
 def _digest(path: Path) -> str:

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from codec.constants import SAMPLE_RATE
 
-__all__ = ["band_edges", "band_matrix", "frame", "lowpass_kernel", "mel_filterbank", "overlap_add"]
+__all__ = [
+    "band_edges",
+    "band_matrix",
+    "frame",
+    "interpolation_matrix",
+    "lowpass_kernel",
+    "mel_centres",
+    "mel_filterbank",
+    "overlap_add",
+    "soft_limit",
+]
 
 
 def _slaney_mel(hz: Tensor) -> Tensor:
@@ -104,3 +114,10 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
     for part in range(parts):
         out[..., part : part + count, :] += pieces[..., part, :]
     return out.flatten(-2)
+
+
+def soft_limit(sound: Tensor, knee: float = 0.9) -> Tensor:
+    """Unchanged up to the knee, then bent smoothly to stay below 1: what is loud never wraps."""
+    over = (sound.abs() - knee).clamp_min(0)
+    bent = knee + (1 - knee) * torch.tanh(over / (1 - knee))
+    return torch.where(over > 0, sound.sign() * bent, sound)
