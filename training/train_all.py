@@ -1,7 +1,7 @@
 """The whole way from nothing to nano's weights: music, features, three trainings, one file.
 
-``python -m training.train_all`` (or ``make train``) takes a good hour on two CPU cores and 4 GB of
-disk. Each stage is a program of its own and goes on where it was interrupted, so this one may be
+``python -m training.train_all`` (or ``make train``) takes about two hours on two CPU cores and 4 GB
+of disk. Each stage is a program of its own and goes on where it was interrupted, so this one may be
 started again at any time; a stage that is complete is passed over quickly.
 """
 
@@ -25,11 +25,11 @@ class Plan:
 
     folder: Path
     out: Path
-    seconds: float = 12_960.0
+    seconds: float = 16_200.0
     held_seconds: float = 720.0
-    codec_steps: int = 4000
+    codec_steps: int = 9000
     vocoder_steps: int = 1500
-    flow_steps: int = 3000
+    flow_steps: int = 1500
 
 
 Command = list[str]
