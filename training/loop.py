@@ -40,6 +40,16 @@ def _rate(run: Run, step: int) -> float:
     return run.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
 
 
+def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Exponential averaging that forgets the fresh weights of the beginning quickly."""
+
+    def update(average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
+        part = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        return average + part * (value - average) if value.is_floating_point() else value
+
+    return update
+
+
 def train(
     run: Run,
     model: nn.Module,
