@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codec.nano.config import NanoConfig
@@ -42,7 +43,12 @@ def total(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str, Tensor]
 
 def warm_start(model: nn.Module, path: Path) -> str:
     """Take over every tensor of another run that still fits; the rest keeps its fresh values."""
-    known = torch.load(path, weights_only=True)
+    if path.suffix == ".safetensors":  # an exported file holds all models
+        prefix = "codec."
+        stored = load_file(path)
+        known = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+    else:
+        known = torch.load(path, weights_only=True)
     own = model.state_dict()
     fitting = {name: v for name, v in known.items() if name in own and own[name].shape == v.shape}
     model.load_state_dict(fitting, strict=False)

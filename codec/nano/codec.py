@@ -60,8 +60,6 @@ class Nano(Codec):
         self.models = models.eval().requires_grad_(False)
         self.config = models.codec.config
         self.features = Features(self.config)
-        first = self.config.mel_dims
-        self._semitones = slice(first, first + self.config.semitone_dims)
         self.weights = weights
         self.digest = digest
 
@@ -108,9 +106,10 @@ class Nano(Codec):
             )
             new = start if known is None else known
             texture = (residual * flow.deviation)[new - start :]
-            # Semitones stay at their expected value: their residual leans towards silence, and
-            # its mean would take the tones 4 dB down.
-            texture[:, self._semitones] = 0
+            # Semitones and stereo image stay at their expected values: the residual of semitones
+            # leans towards silence (its mean would take tones 4 dB down), that of the image is
+            # as good as unpredictable, and added noise only widens it.
+            texture[:, self.config.mel_dims :] = 0
             latents[new:] = codec.normalizer.inverse(expected[new:] + texture)
         return latents
 
