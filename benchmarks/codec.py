@@ -79,15 +79,14 @@ def stages(nano: Nano, audio: Tensor, tokens: Tensor) -> dict[str, Callable[[], 
     with torch.inference_mode():
         features = nano.features(audio)
         normal = models.codec.normalizer(features).unsqueeze(0)
-        values = models.codec.quantizer.decode(tokens.unsqueeze(0))
-        hidden = models.codec.decoder(values)[1]
+        hidden = models.codec.decode(tokens.unsqueeze(0), 0)[1]
         noisy = torch.randn_like(normal)
         t = torch.zeros(noisy.shape[:2])
     guarded = torch.inference_mode()
     return {
         "features": guarded(lambda: nano.features(audio)),
         "token encoder": guarded(lambda: models.codec.encoder(normal)),
-        "token decoder": guarded(lambda: models.codec.decoder(values)),
+        "token decoder": guarded(lambda: models.codec.decode(tokens.unsqueeze(0), 0)),
         "flow, one evaluation": guarded(lambda: models.flow(noisy, t, hidden)),
         "vocoder": lambda: nano.render(features, first_token=0, seed=0),
     }
