@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codec.constants import SAMPLES_PER_TOKEN
+from codec.constants import CODEBOOK_SIZE
 
 __all__ = ["Codec", "DecodeSettings", "DecoderWindow", "EncoderWindow"]
 
@@ -168,8 +168,6 @@ class Codec(ABC):
 
     def check_tokens(self, tokens: Tensor) -> Tensor:
         """``tokens`` as int64 ``[n]``; raises ValueError for anything but 14-bit codes."""
-        from codec.constants import CODEBOOK_SIZE
-
         if tokens.ndim != 1:
             raise ValueError(f"tokens must have shape [n], got {list(tokens.shape)}")
         tokens = tokens.to(torch.int64)
@@ -182,10 +180,3 @@ class Codec(ABC):
         if audio.ndim != 2 or audio.shape[0] != 2:
             raise ValueError(f"audio must have shape [2, samples], got {list(audio.shape)}")
         return torch.nan_to_num(audio.to(torch.float32), nan=0.0, posinf=1.0, neginf=-1.0)
-
-    @property
-    def encoder_delay_s(self) -> float:
-        """Seconds from a sample to the earliest moment at which its token can exist (lookahead)."""
-        from codec.constants import SAMPLE_RATE
-
-        return self.encoder_window.lookahead * SAMPLES_PER_TOKEN / SAMPLE_RATE

@@ -16,17 +16,9 @@ from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
 
-__all__ = ["LiveEdge", "PlayoutBuffer", "StartPlan", "decodable_edge", "fill_gap", "plan_start"]
+__all__ = ["LiveEdge", "PlayoutBuffer", "StartPlan", "fill_gap", "plan_start"]
 
 Audio = NDArray[np.float32]
-
-
-def decodable_edge(tokens: int, hop: int, lookahead: int) -> int:
-    """Index one past the last token whose sound can be made once `tokens` tokens are there.
-
-    `tokens` counts from the start of the stream, on whose multiples of `hop` windows sit.
-    """
-    return max(0, (tokens - lookahead) // hop * hop)
 
 
 @dataclass(frozen=True)

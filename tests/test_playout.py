@@ -12,7 +12,6 @@ from streaming.playout import (
     LiveEdge,
     PlayoutBuffer,
     StartPlan,
-    decodable_edge,
     fill_gap,
     plan_start,
 )
@@ -23,9 +22,11 @@ def block(start: int, samples: int) -> np.ndarray:
 
 
 @given(st.integers(0, 5000), st.integers(1, 64), st.integers(0, 32))
-def test_decodable_edge_is_the_decoder_windows_own(tokens: int, hop: int, lookahead: int) -> None:
-    window = DecoderWindow(context=0, hop=hop, lookahead=lookahead)
-    assert decodable_edge(tokens, hop, lookahead) == window.decodable(tokens)
+def test_decodable_edge_is_the_last_whole_hop_with_its_lookahead(
+    tokens: int, hop: int, lookahead: int
+) -> None:
+    edge = DecoderWindow(context=0, hop=hop, lookahead=lookahead).decodable(tokens)
+    assert edge == max(0, (tokens - lookahead) // hop * hop)
 
 
 def test_start_is_one_packet_interval_less_its_age_plus_margin_behind_the_edge() -> None:
@@ -96,8 +97,9 @@ def test_play_out_at_once_never_runs_dry(
     assert plan.start_token >= first_token
     assert plan.hold_s >= 0
     spare = []
+    window = DecoderWindow(context=0, hop=hop, lookahead=lookahead)
     for arrived in range(3 * hop):
-        edge = decodable_edge(next_token + arrived * packet_tokens, hop, lookahead)
+        edge = window.decodable(next_token + arrived * packet_tokens)
         dry_s = (edge - plan.start_token) / 25 + plan.hold_s
         next_packet_s = (arrived + 1) * packet_tokens / 25 - age_s
         spare.append(dry_s - next_packet_s - margin_s)

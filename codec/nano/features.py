@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.constants import SAMPLES_PER_TOKEN
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import band_matrix, frame, lowpass_kernel, mel_filterbank
 
@@ -119,9 +119,3 @@ class Features(nn.Module):
         amplitude = (total.mean(dim=0) * self.semitone_scale).sqrt()
         ln = torch.log(amplitude + c.semitone_floor)
         return ln.unflatten(0, (tokens, c.semitone_frames))
-
-
-def reach_samples(config: NanoConfig) -> int:
-    """How far past a token the features look, in samples."""
-    span = config.semitone_n_fft * config.decimation // 2 + _DECIMATION_TAPS
-    return max(span, config.n_fft // 2) * SAMPLE_RATE // SAMPLE_RATE
