@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from codec.constants import CODEBOOK_SIZE
+from codec.sampling import SOLVERS
 
 __all__ = ["Codec", "DecodeSettings", "DecoderWindow", "EncoderWindow"]
 
@@ -64,14 +65,25 @@ class DecoderWindow:
 class DecodeSettings:
     """How the flow-matching sampler runs. ``None`` takes the codec's own default.
 
-    steps: evaluations of the velocity field (0: the deterministic decoder alone, where there is
-    one). guidance: classifier-free guidance scale; 1 is none and costs one evaluation a step.
-    temperature: standard deviation of the starting noise.
+    steps: of the solver (0: the deterministic decoder alone, where there is one). guidance:
+    classifier-free guidance scale; 1 is none and costs one evaluation instead of two.
+    temperature: standard deviation of the starting noise. solver, warp: see
+    :mod:`codec.sampling`. Raises ValueError for an unknown solver or a warp that is not positive.
     """
 
     steps: int | None = None
     guidance: float | None = None
     temperature: float | None = None
+    solver: str = "euler"
+    warp: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.solver not in SOLVERS:
+            raise ValueError(
+                f"there is no solver {self.solver!r}; choose one of: {', '.join(SOLVERS)}"
+            )
+        if not self.warp > 0:
+            raise ValueError(f"the time grid's warp must be positive, got {self.warp}")
 
 
 class Codec(ABC):

@@ -54,7 +54,6 @@ missing_packages() {
         has_font FluidR3_GM.sf2 || echo fluid-soundfont-gm
         has_font MuseScore_General_Full.sf3 || has_font MuseScore_General.sf3 ||
             echo musescore-general-soundfont
-        has_font TimGM6mb.sf2 || echo timgm6mb-soundfont
     fi
 }
 

@@ -27,13 +27,12 @@ from training.synth import synth_layer
 
 Audio = NDArray[np.float32]
 
-PACKAGES = "fluidsynth fluid-soundfont-gm musescore-general-soundfont timgm6mb-soundfont"
+PACKAGES = "fluidsynth fluid-soundfont-gm musescore-general-soundfont"
 SOUND_FOLDERS = (Path("/usr/share/sounds/sf2"), Path("/usr/share/sounds/sf3"))
 # (possible file names, share of pieces)
 SOUNDFONTS: tuple[tuple[tuple[str, ...], float], ...] = (
-    (("FluidR3_GM.sf2",), 0.45),
-    (("MuseScore_General_Full.sf3", "MuseScore_General.sf3"), 0.35),
-    (("TimGM6mb.sf2",), 0.20),
+    (("FluidR3_GM.sf2",), 0.55),
+    (("MuseScore_General_Full.sf3", "MuseScore_General.sf3"), 0.45),
 )
 # Second layers must not repeat a piece that is in the set on its own.
 LAYER_OFFSET = 500_000_000

@@ -15,7 +15,7 @@ from codec.nano.envelope import ROUND
 from codec.nano.model import Autoencoder
 from training.augment import Augment
 from training.dataset import FeatureSet
-from training.loop import Run, train
+from training.loop import Run, half_precision, train
 from training.losses import feature_losses
 
 __all__ = ["main"]
@@ -28,7 +28,7 @@ WEIGHTS = {
     "chroma": 6.0,
     "stereo": 0.7,
     "level": 1.5,
-    "envelope": 3.0,
+    "envelope": 6.0,
 }
 EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
@@ -81,12 +81,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     model.normalizer.mean.copy_(sample.mean(dim=0))
     model.normalizer.deviation.copy_(sample.std(dim=0).clamp_min(0.05))
 
+    model.start_from_envelope()
     if args.init is not None:
         print("starting from", warm_start(model, args.init))
 
     def losses(step: int) -> dict[str, Tensor]:
         batch = augment(music.batch(args.batch, args.tokens))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             guess, _ = model(batch, torch.randint(0, ROUND, (len(batch),), generator=places))
         return total(guess.float(), batch, config)
 
@@ -100,7 +101,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             "entropy": float(entropy)
         }
 
-    model.start_from_envelope()
     run = Run(args.out, args.steps, args.rate)
     train(run, model, losses, validate)
 

@@ -15,7 +15,7 @@ from codec.nano.flow import FlowDecoder
 from codec.nano.model import Autoencoder
 from training.augment import Augment
 from training.dataset import FeatureSet
-from training.loop import Run, train
+from training.loop import Run, half_precision, train
 
 __all__ = ["main"]
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     @torch.no_grad()
     def residual(batch: Tensor) -> tuple[Tensor, Tensor]:
         """Residual features ``[batch, tokens, dims]`` and the decoder's hidden state."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             normal = codec.normalizer(batch)
             places = torch.randint(0, ROUND, (len(batch),), generator=generator)
             expected, hidden = codec.decode(codec.encode(batch, places), places)
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         noise = torch.randn(target.shape, generator=random)
         x = noise + t.unsqueeze(-1) * (target - noise)
         absent = torch.rand(size, generator=random) < DROP_CONDITION
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             given_hidden = flow.condition(hidden)
             given_hidden = torch.where(absent.view(-1, 1, 1), flow.absent, given_hidden)
             end = flow.from_condition(x, t, given_hidden)

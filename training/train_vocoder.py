@@ -21,7 +21,7 @@ from codec.nano.dsp import mel_filterbank
 from codec.nano.features import Features
 from codec.nano.vocoder import Vocoder
 from training.dataset import recordings
-from training.loop import Run, train
+from training.loop import Run, half_precision, train
 
 __all__ = ["main"]
 
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             bank = vocoder.spectrum(vocoder.oscillators(notes, start), c.decimation)
             noise = torch.randn(size, 2, tokens * SAMPLES_PER_TOKEN, generator=generator)
             spectrum = vocoder.spectrum(noise, 1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=vocoder.training):
+        with half_precision(vocoder.training):
             pair = vocoder(mel, notes, bank, spectrum)
         # Any rotation of the two renderings is a rendering.
         angle = 2 * torch.pi * torch.rand(size, 1, 1, generator=generator)

@@ -21,6 +21,7 @@ from codec.nano.flow import FlowDecoder, sample
 from codec.nano.model import Autoencoder
 from codec.nano.vocoder import Vocoder
 from codec.noise import keyed_normal
+from codec.sampling import time_grid
 
 __all__ = ["WEIGHTS_FILE", "WEIGHTS_SHA256", "Nano", "NanoModels", "load_nano", "save_nano"]
 
@@ -102,7 +103,13 @@ class Nano(Codec):
                 _FLOW_PURPOSE,
             )
             residual = sample(
-                flow, hidden[start:], temperature * noise, given, steps=steps, guidance=guidance
+                flow,
+                hidden[start:],
+                temperature * noise,
+                given,
+                guidance=guidance,
+                times=time_grid(steps, settings.warp),
+                solver=settings.solver,
             )
             new = start if known is None else known
             texture = (residual * flow.deviation)[new - start :]

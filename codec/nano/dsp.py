@@ -35,10 +35,12 @@ def _slaney_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < 15, linear, log)
 
 
-def mel_filterbank(n_fft: int, mels: int, sample_rate: int = SAMPLE_RATE) -> Tensor:
-    """Triangular Slaney mel filters of unit area from 0 Hz to Nyquist, float32 ``[mels, bins]``."""
-    top = _slaney_mel(torch.tensor([sample_rate / 2], dtype=torch.float64)).item()
-    edges = _slaney_hz(torch.linspace(0, top, mels + 2, dtype=torch.float64))
+def mel_filterbank(
+    n_fft: int, mels: int, sample_rate: int = SAMPLE_RATE, low_hz: float = 0.0
+) -> Tensor:
+    """Triangular Slaney mel filters of unit area up to Nyquist, float32 ``[mels, bins]``."""
+    ends = _slaney_mel(torch.tensor([low_hz, sample_rate / 2], dtype=torch.float64)).tolist()
+    edges = _slaney_hz(torch.linspace(ends[0], ends[1], mels + 2, dtype=torch.float64))
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (bins - low) / (centre - low)

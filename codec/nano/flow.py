@@ -10,12 +10,14 @@ trained on.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from codec.nano.blocks import Block
 from codec.nano.config import NanoConfig
+from codec.sampling import integrate
 
 __all__ = ["FlowDecoder", "sample"]
 
@@ -77,30 +79,29 @@ def sample(
     noise: Tensor,
     context: Tensor | None,
     *,
-    steps: int,
     guidance: float,
+    times: Sequence[float],
+    solver: str = "euler",
 ) -> Tensor:
-    """Euler steps from ``noise`` to a residual, both ``[tokens, feature_dims]`` (over its
-    deviation).
+    """A residual from ``noise``, both ``[tokens, feature_dims]`` (over its deviation).
 
-    context: residuals of the first tokens, kept as they are. guidance 1 takes one evaluation a
-    step, any other scale two.
+    context: residuals of the first tokens, kept as they are. guidance 1 takes one evaluation of
+    the network each time, any other scale two.
     """
-    x = noise.unsqueeze(0).clone()
     given = hidden.unsqueeze(0)
     known = 0 if context is None else len(context)
-    for step in range(steps):
-        now, then = step / steps, (step + 1) / steps
+
+    def velocity(x: Tensor, now: float) -> Tensor:
         t = torch.full(x.shape[:2], now)
-        if context is not None:
-            x[0, :known] = context
-            t[:, :known] = 1.0
+        t[:, :known] = 1.0
+        x = put_back(x, now)
         end = flow(x, t, given)
         if guidance != 1.0:
             free = flow(x, t, None)
             end = free + guidance * (end - free)
-        velocity = (end - x) / max(1 - now, 1 - _LAST_T)
-        x = x + (then - now) * velocity
-    if context is not None:
-        x[0, :known] = context
-    return x[0]
+        return (end - x) / max(1 - now, 1 - _LAST_T)
+
+    def put_back(x: Tensor, now: float) -> Tensor:
+        return x if context is None else torch.cat([context.unsqueeze(0), x[:, known:]], dim=1)
+
+    return put_back(integrate(velocity, noise.unsqueeze(0), times, solver), 1.0)[0]

@@ -1,0 +1,128 @@
+"""The published MuCodec as the streaming engine sees it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.constants import SAMPLES_PER_TOKEN
+from codec.mucodec.compatible import release_codes
+from codec.mucodec.flow import sample
+from codec.mucodec.level import limit_peak
+from codec.mucodec.model import MuCodecModel
+from codec.noise import keyed_normal
+from codec.sampling import time_grid
+
+__all__ = ["DEFAULT_GUIDANCE", "DEFAULT_STEPS", "MuCodec"]
+
+DEFAULT_STEPS = 8
+DEFAULT_GUIDANCE = 1.5
+_FLOW_PURPOSE = 3
+_MEL_FRAMES = 8
+"""Mel frames of 10 ms in a latent frame."""
+_CHUNK_PEAK = 0.9
+
+
+class MuCodec(Codec):
+    """Latents are the flow's own, normalised: 32 channels by 32 bins in frames of two tokens.
+
+    precision: of the flow transformer, VAE and vocoder. The encoder always computes in float32,
+    since a token turns over on small differences.
+    """
+
+    name = "mucodec"
+    encoder_window = EncoderWindow(left=160, hop=64, lookahead=32)
+    decoder_window = DecoderWindow(context=248, hop=64, lookahead=40)
+    latent_tokens = 2
+    render_margin_tokens = 32
+    crossfade_samples = 4 * SAMPLES_PER_TOKEN
+
+    def __init__(
+        self,
+        model: MuCodecModel,
+        weights: str,
+        digest: str,
+        *,
+        device: torch.device | str = "cpu",
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.device = torch.device(device)
+        self.precision = precision
+        if precision != torch.float32:
+            self.model.flow.to(precision)
+            self.model.first_stage_model.to(precision)
+        if self.device.type == "cuda":
+            self.model.first_stage_model.decoder.to(memory_format=torch.channels_last)
+        self.weights = weights
+        self.digest = digest
+
+    @torch.inference_mode()
+    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
+        longest = self.model.config.trained_frames * self.latent_tokens
+        if window.tokens > longest:
+            raise ValueError(
+                f"the encoder was trained on windows of {longest} tokens, got {window.tokens}"
+            )
+        # The published model sees every piece with the peaks of each channel limited so.
+        level = limit_peak(audio.unsqueeze(0).to(self.device), _CHUNK_PEAK)
+        tokens = self.model.encode(level)[0, window.left : window.left + window.hop]
+        return tokens.cpu()
+
+    @torch.inference_mode()
+    def decode_window(
+        self,
+        tokens: Tensor,
+        *,
+        first_token: int,
+        context: Tensor | None,
+        seed: int,
+        settings: DecodeSettings,
+    ) -> Tensor:
+        c = self.model.config
+        frames = len(tokens) // self.latent_tokens
+        if frames > c.trained_frames:
+            raise ValueError(
+                f"the decoder was trained on windows of {c.trained_frames * self.latent_tokens} "
+                f"tokens, got {len(tokens)}"
+            )
+        steps = DEFAULT_STEPS if settings.steps is None else max(1, settings.steps)
+        guidance = DEFAULT_GUIDANCE if settings.guidance is None else settings.guidance
+        temperature = 1.0 if settings.temperature is None else settings.temperature
+        # The transformer takes whole patches of frames: an odd one is completed and cut off.
+        short = -frames % c.patch
+        if short:
+            tokens = torch.cat([tokens, tokens[-1:].expand(short * self.latent_tokens)])
+        first_frame = first_token // self.latent_tokens
+        width = c.condition_channels * c.latent_bins
+        noise = keyed_normal(seed, first_frame, frames + short, width, _FLOW_PURPOSE)
+        latents = sample(
+            self.model.flow,
+            self._batch(temperature * noise.unflatten(1, (c.condition_channels, c.latent_bins))),
+            None if context is None or not len(context) else self._batch(context),
+            self.model.condition(tokens.unsqueeze(0).to(self.device)),
+            guidance=guidance,
+            times=time_grid(steps, settings.warp),
+            solver=settings.solver,
+        )
+        return latents[0].transpose(0, 1)[:frames]
+
+    def _batch(self, frames: Tensor) -> Tensor:
+        """``[frames, channels, bins]`` to a batch of one, ``[1, channels, frames, bins]``."""
+        return frames.to(self.device).transpose(0, 1).unsqueeze(0).contiguous()
+
+    @torch.inference_mode()
+    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
+        model = self.model
+        samples = len(latents) * self.latent_tokens * SAMPLES_PER_TOKEN
+        restored = model.normfeat.restore(self._batch(latents))
+        mel = model.mel(restored.to(self.precision))
+        # The vocoder gives a few samples more than 480 a frame; they lie at the end.
+        return model.first_stage_model.vocoder(mel)[:, :samples].float().cpu()
+
+    def sound2code_release(self, audio: Tensor) -> Tensor:
+        """Tokens as the published release makes them of a whole file; see
+        :mod:`codec.mucodec.compatible`.
+        """
+        return release_codes(self.model, self.check_audio(audio).to(self.device)).cpu()

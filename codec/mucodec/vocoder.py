@@ -1,0 +1,82 @@
+"""The vocoder: log-mels to 48 kHz sound (Kong et al., "HiFi-GAN", 2020).
+
+Names of submodules are those of the published checkpoint, in which weight norm is removed already.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codec.mucodec.config import MuCodecConfig
+
+__all__ = ["HifiGan", "reach_frames"]
+
+_SLOPE = 0.1
+
+
+class DilatedBlock(nn.Module):
+    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        self.convs1 = nn.ModuleList(
+            nn.Conv1d(channels, channels, kernel, dilation=d, padding=d * (kernel - 1) // 2)
+            for d in dilations
+        )
+        self.convs2 = nn.ModuleList(
+            nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2) for _ in dilations
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for dilated, plain in zip(self.convs1, self.convs2, strict=True):
+            x = x + plain(F.leaky_relu(dilated(F.leaky_relu(x, _SLOPE)), _SLOPE))
+        return x
+
+
+class HifiGan(nn.Module):
+    """Log-mels ``[batch, frames, mels]`` to sound ``[batch, 480 * frames + a few]`` in -1 ... 1."""
+
+    def __init__(self, config: MuCodecConfig) -> None:
+        super().__init__()
+        c = config
+        self.conv_pre = nn.Conv1d(c.vae_mels, c.vocoder_channels, 7, padding=3)
+        self.ups = nn.ModuleList()
+        self.resblocks = nn.ModuleList()
+        width = c.vocoder_channels
+        for rate, kernel in zip(c.vocoder_rates, c.vocoder_kernels, strict=True):
+            self.ups.append(
+                nn.ConvTranspose1d(
+                    width, width // 2, kernel, stride=rate, padding=(kernel - rate) // 2
+                )
+            )
+            width //= 2
+            self.resblocks.extend(
+                DilatedBlock(width, size, c.vocoder_dilations) for size in c.vocoder_block_kernels
+            )
+        self.conv_post = nn.Conv1d(width, 1, 7, padding=3)
+        self.branches = len(c.vocoder_block_kernels)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        x = self.conv_pre(mel.transpose(1, 2))
+        for index, up in enumerate(self.ups):
+            x = up(F.leaky_relu(x, _SLOPE))
+            first = index * self.branches
+            total = self.resblocks[first](x)
+            for branch in self.resblocks[first + 1 : first + self.branches]:
+                total = total + branch(x)
+            x = total / self.branches
+        # The default slope, not the one above: as it was trained.
+        return torch.tanh(self.conv_post(F.leaky_relu(x)))[:, 0]
+
+
+def reach_frames(config: MuCodecConfig) -> int:
+    """Mel frames on either side that a sample of :class:`HifiGan` depends on, rounded up."""
+    c = config
+    reach = 3.0  # in mel frames
+    scale = 1.0  # samples of the present layer in one mel frame
+    for rate, kernel in zip(c.vocoder_rates, c.vocoder_kernels, strict=True):
+        reach += (kernel / 2) / rate / scale
+        scale *= rate
+        widest = max(c.vocoder_block_kernels) - 1
+        reach += sum((d + 1) * widest / 2 for d in c.vocoder_dilations) / scale
+    return int(reach + 3 / scale) + 1
