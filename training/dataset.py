@@ -20,7 +20,7 @@ from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano.config import NanoConfig
 from codec.nano.features import Features
 
-__all__ = ["FeatureSet", "extract", "load_audio"]
+__all__ = ["FeatureSet", "extract", "feature_name", "load_audio"]
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
@@ -37,6 +37,11 @@ def load_audio(path: Path) -> Tensor:
 def recordings(folder: Path) -> list[Path]:
     """All sound files below a folder, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def feature_name(path: Path, music: Path) -> str:
+    """Name of the feature file of a recording that lies below ``music``."""
+    return f"{path.relative_to(music).as_posix().replace('/', '_')}.npy"
 
 
 @torch.inference_mode()
@@ -86,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     features = Features(NanoConfig())
     for path in tqdm(recordings(args.music)):
-        target = args.out / f"{path.relative_to(args.music).as_posix().replace('/', '_')}.npy"
+        target = args.out / feature_name(path, args.music)
         if not target.exists():
             rows = extract(features, path).half().numpy()
             part = target.with_suffix(".part")

@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-__all__ = ["Run", "half_precision", "train"]
+__all__ = ["Run", "half_precision", "train", "warm_start"]
 
 
 def half_precision(enabled: bool = True) -> torch.autocast:
-    """bfloat16 for matrix products where the processor has it; elsewhere it is many times slower."""
+    """bfloat16 for matrix products where the processor has it; elsewhere that is far slower."""
     able = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return torch.autocast("cpu", torch.bfloat16, enabled=enabled and able)
 
@@ -37,6 +38,22 @@ class Run:
     average: float = 0.999
     report: int = 100
     save: int = 500
+
+
+def warm_start(model: nn.Module, path: Path, prefix: str) -> str:
+    """Take over every tensor of another run that still fits; the rest keeps its fresh values.
+
+    path: ``averaged.pt`` of a run, or an exported file, where names begin with ``prefix``.
+    """
+    if path.suffix == ".safetensors":
+        stored = load_file(path)
+        known = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+    else:
+        known = torch.load(path, weights_only=True)
+    own = model.state_dict()
+    fitting = {name: v for name, v in known.items() if name in own and own[name].shape == v.shape}
+    model.load_state_dict(fitting, strict=False)
+    return f"{len(fitting)} of {len(own)} tensors of {path}"
 
 
 def _rate(run: Run, step: int) -> float:

@@ -13,9 +13,13 @@ __all__ = ["feature_losses"]
 
 
 def _fold(amplitude: Tensor, config: NanoConfig) -> Tensor:
-    """Power per pitch class between 80 Hz and 2500 Hz (MIDI 40 to 99), ``[..., 12]``."""
+    """Power per pitch class between 80 Hz and 2500 Hz (MIDI 40 to 99), smoothed over 100 ms.
+
+    amplitude: ``[batch, tokens, 2, semitones]``; returns ``[batch, frames, 12]``, 50 a second.
+    """
     power = amplitude[..., 40 - config.semitone_low : 100 - config.semitone_low].square()
-    return power.unflatten(-1, (5, 12)).sum(dim=-2)
+    classes = power.unflatten(-1, (5, 12)).sum(dim=-2).flatten(1, 2)
+    return F.avg_pool1d(classes.transpose(1, 2), 5, stride=1).transpose(1, 2)
 
 
 def _envelope(mel: Tensor, config: NanoConfig) -> Tensor:
@@ -30,7 +34,9 @@ def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str
     """Loss terms between features ``[batch, tokens, feature_dims]``, each a scalar.
 
     mel: mean |ln ratio|, the log-mel distance itself. loud: the same weighted by magnitude.
-    note: semitone |ln ratio| weighted by amplitude. shape, chroma: one minus cosine similarity.
+    note: semitone |ln ratio| weighted by amplitude. shape: one minus cosine similarity of the
+    semitones. chroma: one minus the correlation of pitch classes, weighted by energy, as it is
+    measured on sound in the end.
     stereo: weighted by the band's magnitude. level: error of the frames' and tokens' total
     magnitude over its mean; logarithms alone would settle some decibels too low. envelope: one
     minus the correlation of the tokens' levels over the excerpt, so that the small movements of
@@ -51,6 +57,8 @@ def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str
     frame_weight = frame_weight / (frame_weight.mean(dim=(1, 2), keepdim=True) + 1e-3)
     shape = 1 - F.cosine_similarity(amp_a, amp_b, dim=-1)
     chroma_a, chroma_b = _fold(amp_a, c), _fold(amp_b, c)
+    energy = chroma_b.sum(dim=-1)
+    energy = (energy / (energy.mean(dim=1, keepdim=True) + 1e-6)).clamp_max(6)
     centred_a = chroma_a - chroma_a.mean(dim=-1, keepdim=True)
     centred_b = chroma_b - chroma_b.mean(dim=-1, keepdim=True)
     chroma = 1 - F.cosine_similarity(centred_a, centred_b, dim=-1, eps=1e-8)
@@ -74,7 +82,7 @@ def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str
         "note": ((note_a - note_b).abs() * (0.05 + note_weight)).sum(dim=-1).mean()
         / (0.05 + note_weight).sum(dim=-1).mean(),
         "shape": (shape * frame_weight).mean(),
-        "chroma": (chroma * frame_weight).mean(),
+        "chroma": (chroma * energy).mean(),
         "stereo": (image * band_weight).mean(),
         "level": level.mean(),
         "envelope": (1 - correlation).mean(),

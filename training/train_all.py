@@ -29,6 +29,7 @@ class Plan:
     held_seconds: float = 720.0
     codec_steps: int = 9000
     vocoder_steps: int = 1500
+    fit_steps: int = 800
     flow_steps: int = 1500
 
 
@@ -39,7 +40,9 @@ def stages(plan: Plan) -> list[tuple[str, list[Command]]]:
     """Name and commands of every stage; the commands of one stage run side by side."""
     music, held = plan.folder / "music", plan.folder / "held"
     features, held_features = plan.folder / "music-features", plan.folder / "held-features"
-    codec, vocoder, flow = (plan.folder / name for name in ("codec", "vocoder", "flow"))
+    codec, vocoder, fitted, flow = (
+        plan.folder / name for name in ("codec", "vocoder", "vocoder-fitted", "flow")
+    )
     codec_weights = codec / "averaged.pt"
 
     def command(module: str, **options: object) -> Command:
@@ -81,7 +84,7 @@ def stages(plan: Plan) -> list[tuple[str, list[Command]]]:
             ],
         ),
         (
-            "training the flow",
+            "training the flow, fitting the vocoder to decoded features",
             [
                 command(
                     "train_flow",
@@ -90,7 +93,20 @@ def stages(plan: Plan) -> list[tuple[str, list[Command]]]:
                     codec=codec_weights,
                     out=flow,
                     steps=plan.flow_steps,
-                )
+                    threads=1,
+                ),
+                command(
+                    "train_vocoder",
+                    music=music,
+                    valid=held,
+                    features=features,
+                    codec=codec_weights,
+                    init=vocoder / "averaged.pt",
+                    out=fitted,
+                    steps=plan.fit_steps,
+                    rate=5e-4,
+                    threads=1,
+                ),
             ],
         ),
         (
@@ -100,7 +116,7 @@ def stages(plan: Plan) -> list[tuple[str, list[Command]]]:
                     "export",
                     codec=codec_weights,
                     flow=flow / "averaged.pt",
-                    vocoder=vocoder / "averaged.pt",
+                    vocoder=fitted / "averaged.pt",
                     out=plan.out,
                 )
             ],
@@ -131,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--held-seconds", type=float, default=defaults.held_seconds)
     parser.add_argument("--codec-steps", type=int, default=defaults.codec_steps)
     parser.add_argument("--vocoder-steps", type=int, default=defaults.vocoder_steps)
+    parser.add_argument("--fit-steps", type=int, default=defaults.fit_steps)
     parser.add_argument("--flow-steps", type=int, default=defaults.flow_steps)
     args = parser.parse_args(argv)
     plan = Plan(
@@ -140,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.held_seconds,
         args.codec_steps,
         args.vocoder_steps,
+        args.fit_steps,
         args.flow_steps,
     )
     plan.folder.mkdir(parents=True, exist_ok=True)

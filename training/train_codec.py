@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from codec.nano.config import NanoConfig
@@ -15,7 +14,7 @@ from codec.nano.envelope import ROUND
 from codec.nano.model import Autoencoder
 from training.augment import Augment
 from training.dataset import FeatureSet
-from training.loop import Run, half_precision, train
+from training.loop import Run, half_precision, train, warm_start
 from training.losses import feature_losses
 
 __all__ = ["main"]
@@ -39,20 +38,6 @@ def total(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str, Tensor]
     terms = feature_losses(guess[:, EDGE:-EDGE], truth[:, EDGE:-EDGE], config)
     terms["total"] = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros(()))
     return terms
-
-
-def warm_start(model: nn.Module, path: Path) -> str:
-    """Take over every tensor of another run that still fits; the rest keeps its fresh values."""
-    if path.suffix == ".safetensors":  # an exported file holds all models
-        prefix = "codec."
-        stored = load_file(path)
-        known = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
-    else:
-        known = torch.load(path, weights_only=True)
-    own = model.state_dict()
-    fitting = {name: v for name, v in known.items() if name in own and own[name].shape == v.shape}
-    model.load_state_dict(fitting, strict=False)
-    return f"{len(fitting)} of {len(own)} tensors of {path}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     model.start_from_envelope()
     if args.init is not None:
-        print("starting from", warm_start(model, args.init))
+        print("starting from", warm_start(model, args.init, "codec."))
 
     def losses(step: int) -> dict[str, Tensor]:
         batch = augment(music.batch(args.batch, args.tokens))

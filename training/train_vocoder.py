@@ -2,6 +2,10 @@
 
 Mono mixes of the music are analysed and rendered again; the loss compares short-time spectra at
 several resolutions, never phases.
+
+With ``--codec``, stage 4: the same network goes on with features that came through the codec in
+half of the excerpts. Those are smoother than real ones, and mels and semitones no longer agree in
+every detail; here it learns what to make of that.
 """
 
 from __future__ import annotations
@@ -14,14 +18,16 @@ import numpy as np
 import soundfile as sf
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import mel_filterbank
 from codec.nano.features import Features
+from codec.nano.model import Autoencoder
 from codec.nano.vocoder import Vocoder
-from training.dataset import recordings
-from training.loop import Run, half_precision, train
+from training.dataset import feature_name, recordings
+from training.loop import Run, half_precision, train, warm_start
 
 __all__ = ["main"]
 
@@ -30,34 +36,81 @@ EDGE = 3 * SAMPLES_PER_TOKEN
 
 
 class AudioSet:
-    """Random mono excerpts of a folder of recordings."""
+    """Random excerpts of a folder of recordings."""
 
     def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
         self.files = recordings(folder)
-        self.frames = [sf.info(file).frames for file in self.files]
+        self.tokens = [sf.info(file).frames // SAMPLES_PER_TOKEN for file in self.files]
         self.random = np.random.default_rng(seed)
 
-    def batch(self, size: int, samples: int) -> Tensor:
-        """Excerpts ``[size, samples]``: left, right or a mix, at a random level."""
+    def excerpt(self, tokens: int) -> tuple[int, int, Tensor]:
+        """Number of a recording, first token, and sound ``[2, tokens * 1920]``."""
+        index = int(self.random.integers(len(self.files)))
+        first = int(self.random.integers(0, max(1, self.tokens[index] - tokens)))
+        samples = tokens * SAMPLES_PER_TOKEN
+        data, rate = sf.read(
+            self.files[index],
+            frames=samples,
+            start=first * SAMPLES_PER_TOKEN,
+            dtype="float32",
+            always_2d=True,
+        )
+        if rate != SAMPLE_RATE:
+            raise ValueError(f"{self.files[index]} is not at {SAMPLE_RATE} Hz")
+        pair = np.pad(data, ((0, samples - len(data)), (0, 0))).T[[0, -1]]
+        return index, first, torch.from_numpy(np.ascontiguousarray(pair))
+
+    def mono(self, size: int, tokens: int) -> Tensor:
+        """Mixes of left and right at random levels, twice each: ``[size, 2, tokens * 1920]``."""
         rows = []
         for _ in range(size):
-            index = int(self.random.integers(len(self.files)))
-            start = int(self.random.integers(0, max(1, self.frames[index] - samples)))
-            data, rate = sf.read(
-                self.files[index], frames=samples, start=start, dtype="float32", always_2d=True
-            )
-            if rate != SAMPLE_RATE:
-                raise ValueError(f"{self.files[index]} is not at {SAMPLE_RATE} Hz")
+            _, _, pair = self.excerpt(tokens)
             angle = self.random.uniform(0, np.pi / 2)
-            mono = np.cos(angle) * data[:, 0] + np.sin(angle) * data[:, -1]
-            rows.append(
-                np.pad(mono, (0, samples - len(mono))) * 10 ** (self.random.uniform(-18, 3) / 20)
-            )
-        return torch.from_numpy(np.stack(rows).astype(np.float32))
+            mix = np.cos(angle) * pair[0] + np.sin(angle) * pair[1]
+            rows.append(mix.expand(2, -1) * 10 ** (self.random.uniform(-18, 3) / 20))
+        return torch.stack(rows).float()
+
+
+class DecodedSet:
+    """Excerpts of recordings with the features that the codec makes of them."""
+
+    def __init__(self, audio: AudioSet, features: Path, codec: Path) -> None:
+        self.audio = audio
+        model = Autoencoder(NanoConfig())
+        model.load_state_dict(torch.load(codec, weights_only=True))
+        model.eval()
+        self.features: list[Tensor] = []
+        with torch.inference_mode():
+            for file in tqdm(audio.files, desc="decoding"):
+                truth = np.load(features / feature_name(file, audio.folder))
+                rows = torch.from_numpy(truth).float().unsqueeze(0)
+                self.features.append(model(rows, 0)[0][0].half())
+
+    def batch(self, size: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Decoded features ``[size, tokens, dims]`` and sound ``[size, 2, tokens * 1920]``."""
+        rows, sounds = [], []
+        for _ in range(size):
+            index, first, pair = self.audio.excerpt(tokens)
+            rows.append(self.features[index][first : first + tokens].float())
+            sounds.append(pair)
+        return torch.stack(rows).clone(), torch.stack(sounds)
+
+
+def pitch_classes(power: Tensor, n_fft: int) -> Tensor:
+    """Power per pitch class from 80 to 2500 Hz, ``[batch, bins, frames]`` to ``[batch, 12, …]``."""
+    hz = torch.arange(n_fft // 2 + 1) * SAMPLE_RATE / n_fft
+    inside = (hz >= 80) & (hz <= 2500)
+    note = torch.round(69 + 12 * torch.log2(hz[inside] / 440)).long() % 12
+    return power.new_zeros(len(power), 12, power.shape[2]).index_add(1, note, power[:, inside])
 
 
 class SpectralLoss(nn.Module):
-    """Multi-resolution spectral distance (Yamamoto et al., 2020) and log-mel distance."""
+    """Multi-resolution spectral distance (Yamamoto et al., 2020), log-mel distance, pitch classes.
+
+    guess: mono ``[batch, samples]``; truth: stereo ``[batch, 2, samples]``, whose channels' mean
+    power is what counts.
+    """
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()
@@ -71,10 +124,13 @@ class SpectralLoss(nn.Module):
         terms = {name: torch.zeros(()) for name in ("mel", "log", "convergence")}
         for size in SIZES:
             window = self.get_buffer(f"window_{size}")
-            a, b = (
-                torch.stft(x, size, size // 4, window=window, return_complex=True).abs()
-                for x in (guess, truth)
+            a = torch.stft(guess, size, size // 4, window=window, return_complex=True).abs()
+            both = torch.stft(
+                truth.flatten(0, 1), size, size // 4, window=window, return_complex=True
             )
+            b = both.abs().square().unflatten(0, (-1, 2)).mean(dim=1).sqrt()
+            if size == SIZES[-1]:
+                classes_a, classes_b = (pitch_classes(x.square(), size) for x in (a, b))
             filters = self.get_buffer(f"mel_{size}")
             mel_a, mel_b = (torch.log(filters @ x + self.floor) for x in (a, b))
             scale = 1 / len(SIZES)
@@ -86,7 +142,14 @@ class SpectralLoss(nn.Module):
             distance = (a - b).square().sum(dim=(1, 2)).clamp_min(1e-9).sqrt()
             norm = b.square().sum(dim=(1, 2)).sqrt() + 1.0
             terms["convergence"] = terms["convergence"] + scale * (distance / norm).mean()
-        terms["total"] = 2 * terms["mel"] + 0.3 * terms["log"] + terms["convergence"]
+        energy = classes_b.sum(dim=1)
+        energy = energy / (energy.mean(dim=1, keepdim=True) + 1e-6)
+        classes_a, classes_b = (x - x.mean(dim=1, keepdim=True) for x in (classes_a, classes_b))
+        likeness = nn.functional.cosine_similarity(classes_a, classes_b, dim=1, eps=1e-8)
+        terms["chroma"] = ((1 - likeness) * energy.clamp_max(6)).mean()
+        terms["total"] = (
+            2 * terms["mel"] + 0.3 * terms["log"] + terms["convergence"] + 2 * terms["chroma"]
+        )
         return terms
 
 
@@ -95,6 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--music", type=Path, required=True)
     parser.add_argument("--valid", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--codec", type=Path, help="averaged.pt of stage 1, to go on from there")
+    parser.add_argument("--features", type=Path, help="features of the music, with --codec")
+    parser.add_argument("--init", type=Path, help="start from these weights of the vocoder")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=32)
@@ -107,16 +173,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = NanoConfig()
     analyse, criterion = Features(config), SpectralLoss(config)
     music = AudioSet(args.music, args.seed)
-    held = AudioSet(args.valid, 0).batch(16, 100 * SAMPLES_PER_TOKEN)
+    held = AudioSet(args.valid, 0).mono(16, 100)
+    held_features = torch.stack([analyse(row) for row in held])
     model = Vocoder(config)
+    if args.init is not None:
+        print("starting from", warm_start(model, args.init, "vocoder."))
+    decoded = None if args.codec is None else DecodedSet(music, args.features, args.codec)
     c = config
 
     def run_batch(
-        vocoder: nn.Module, audio: Tensor, generator: torch.Generator
+        vocoder: nn.Module, features: Tensor, audio: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         assert isinstance(vocoder, Vocoder)
         with torch.no_grad():
-            features = torch.stack([analyse(row.expand(2, -1)) for row in audio])
             size, tokens = features.shape[:2]
             mel = features[..., : c.mel_dims].reshape(size, -1, c.mels)
             notes = features[..., c.mel_dims : c.mel_dims + c.semitone_dims]
@@ -130,18 +199,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Any rotation of the two renderings is a rendering.
         angle = 2 * torch.pi * torch.rand(size, 1, 1, generator=generator)
         sound = vocoder.to_signal(angle.cos() * pair[:, 0] + angle.sin() * pair[:, 1])
-        terms: dict[str, Tensor] = criterion(sound[:, EDGE:-EDGE], audio[:, EDGE:-EDGE])
+        terms: dict[str, Tensor] = criterion(sound[:, EDGE:-EDGE], audio[..., EDGE:-EDGE])
         return terms
 
     generator = torch.Generator().manual_seed(args.seed)
 
     def losses(step: int) -> dict[str, Tensor]:
-        return run_batch(model, music.batch(args.batch, args.tokens * SAMPLES_PER_TOKEN), generator)
+        size = args.batch if decoded is None else args.batch // 2
+        audio = music.mono(size, args.tokens)
+        features = torch.stack([analyse(row) for row in audio])
+        if decoded is not None:
+            more_features, more_audio = decoded.batch(args.batch - size, args.tokens)
+            features = torch.cat([features, more_features])
+            audio = torch.cat([audio, more_audio])
+        return run_batch(model, features, audio, generator)
 
     @torch.inference_mode()
     def validate(averaged: nn.Module) -> dict[str, float]:
         averaged.eval()
-        terms = run_batch(averaged, held, torch.Generator().manual_seed(0))
+        terms = run_batch(averaged, held_features, held, torch.Generator().manual_seed(0))
         return {k: float(v) for k, v in terms.items()}
 
     train(Run(args.out, args.steps, args.rate), model, losses, validate)
