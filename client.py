@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import codec
 from codec.constants import SAMPLE_RATE
 from codec.errors import CodecError
+from codec.sampling import SOLVERS
 from streaming.compute import DEFAULT_THREADS, use_threads
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
@@ -166,7 +167,11 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
             steps=arguments.steps,
             guidance=arguments.guidance,
             temperature=arguments.temperature,
-            hop=preset.hop,
+            solver=arguments.solver,
+            warp=arguments.warp,
+            hop=preset.hop if arguments.hop is None else arguments.hop,
+            context=arguments.context,
+            lookahead=arguments.lookahead,
         ),
     )
 
@@ -237,6 +242,30 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--temperature", type=_number(float, 0, 10), metavar="T", help="of the decoder's noise"
     )
+    parser.add_argument(
+        "--solver",
+        choices=sorted(SOLVERS),
+        default="euler",
+        help="of the flow-matching decoder; all but euler take two evaluations a step",
+    )
+    parser.add_argument(
+        "--warp",
+        type=_number(float, 0.1, 10),
+        default=1.0,
+        metavar="W",
+        help="of its time steps; above 1, those near noise are smaller (default: 1, uniform)",
+    )
+    for name, lowest, what in (
+        ("hop", 1, "sound made at a time"),
+        ("context", 0, "known sound before it"),
+        ("lookahead", 0, "provisional sound after it"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=_number(int, lowest, 1024),
+            metavar="N",
+            help=f"of decoder windows, {what}, in tokens of 40 ms (default: by preset and codec)",
+        )
     parser.add_argument(
         "--threads",
         type=_number(int, 1, 1024),

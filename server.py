@@ -57,6 +57,8 @@ async def run(
         preset=PRESETS[arguments.preset],
         packet_tokens=arguments.packet_tokens,
         seed=arguments.seed,
+        hop=arguments.hop,
+        lookahead=arguments.lookahead,
     )
     source = make_source(arguments)
     stop = asyncio.Event()
@@ -135,6 +137,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=_number(1, MAX_TOKENS_PER_MESSAGE),
         metavar="N",
         help="tokens in a packet, 25 a second (default: by the preset)",
+    )
+    parser.add_argument(
+        "--hop",
+        type=_number(1, 1024),
+        metavar="N",
+        help="of encoder windows, tokens made at a time (default: by preset and codec)",
+    )
+    parser.add_argument(
+        "--lookahead",
+        type=_number(0, 1024),
+        metavar="N",
+        help="of encoder windows, tokens of sound heard beyond the hop (default: by the codec)",
     )
     parser.add_argument(
         "--seed",

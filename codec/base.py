@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codec.constants import CODEBOOK_SIZE
+from codec.constants import CODEBOOK_SIZE, SAMPLES_PER_TOKEN
+from codec.errors import SettingError
 from codec.sampling import SOLVERS
 
 __all__ = ["Codec", "DecodeSettings", "DecoderWindow", "EncoderWindow"]
@@ -32,7 +33,7 @@ class EncoderWindow:
 
     def __post_init__(self) -> None:
         if self.hop < 1 or self.left < 0 or self.lookahead < 0:
-            raise ValueError(
+            raise SettingError(
                 f"an encoder window needs hop >= 1, left and lookahead >= 0: got {self}"
             )
 
@@ -52,9 +53,14 @@ class DecoderWindow:
 
     def __post_init__(self) -> None:
         if self.hop < 1 or self.context < 0 or self.lookahead < 0:
-            raise ValueError(
+            raise SettingError(
                 f"a decoder window needs hop >= 1, context and lookahead >= 0: got {self}"
             )
+
+    @property
+    def tokens(self) -> int:
+        """Length of the whole window in tokens."""
+        return self.context + self.hop + self.lookahead
 
     def decodable(self, tokens: int) -> int:
         """How many tokens of sound can be made once ``tokens`` tokens (from 0) have arrived."""
@@ -68,7 +74,7 @@ class DecodeSettings:
     steps: of the solver (0: the deterministic decoder alone, where there is one). guidance:
     classifier-free guidance scale; 1 is none and costs one evaluation instead of two.
     temperature: standard deviation of the starting noise. solver, warp: see
-    :mod:`codec.sampling`. Raises ValueError for an unknown solver or a warp that is not positive.
+    :mod:`codec.sampling`. Raises SettingError for an unknown solver or a warp that is not positive.
     """
 
     steps: int | None = None
@@ -79,11 +85,11 @@ class DecodeSettings:
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
-            raise ValueError(
+            raise SettingError(
                 f"there is no solver {self.solver!r}; choose one of: {', '.join(SOLVERS)}"
             )
         if not self.warp > 0:
-            raise ValueError(f"the time grid's warp must be positive, got {self.warp}")
+            raise SettingError(f"the time grid's warp must be positive, got {self.warp}")
 
 
 class Codec(ABC):
@@ -97,6 +103,8 @@ class Codec(ABC):
     """SHA-256 of the weights, 64 hexadecimal digits."""
     encoder_window: EncoderWindow
     decoder_window: DecoderWindow
+    longest_window_tokens: int | None = None
+    """What the models can take in one window; None where any length will do."""
     latent_tokens: int
     """Tokens per latent frame."""
     render_margin_tokens: int
@@ -177,6 +185,22 @@ class Codec(ABC):
         """Encode and decode: float32 ``[2, samples]`` in and out, cut to the input's length."""
         sound = self.code2sound(self.sound2code(audio), steps, guidance, seed, temperature)
         return sound[:, : audio.shape[1]]
+
+    def check_window(self, window: EncoderWindow | DecoderWindow) -> None:
+        """Raises SettingError where a window is too long, or too short for the crossfade."""
+        longest = self.longest_window_tokens
+        if longest is not None and window.tokens > longest:
+            raise SettingError(
+                f"windows of {self.name} can be {longest} tokens long, not {window.tokens}; choose "
+                "a shorter hop, context or lookahead"
+            )
+        if isinstance(window, DecoderWindow):
+            fade = -(-self.crossfade_samples // SAMPLES_PER_TOKEN)
+            if window.lookahead < fade:
+                raise SettingError(
+                    f"the crossfade of {self.name} needs a decoder lookahead of at least "
+                    f"{fade} tokens, not {window.lookahead}"
+                )
 
     def check_tokens(self, tokens: Tensor) -> Tensor:
         """``tokens`` as int64 ``[n]``; raises ValueError for anything but 14-bit codes."""

@@ -3,11 +3,15 @@
 Each message is one sentence that says what is wrong and what to do, fit to be shown as it is.
 """
 
-__all__ = ["CodecError", "UnknownCodecError", "WeightsError"]
+__all__ = ["CodecError", "SettingError", "UnknownCodecError", "WeightsError"]
 
 
 class CodecError(Exception):
     """Base of all codec errors."""
+
+
+class SettingError(CodecError, ValueError):
+    """A window or a setting of the sampler that a codec cannot work with."""
 
 
 class UnknownCodecError(CodecError):

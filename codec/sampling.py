@@ -1,18 +1,22 @@
 """Solvers of the flow's differential equation, shared by all codecs.
 
 A flow-matching decoder moves latents from noise at t = 0 to music at t = 1 along a velocity that
-its network predicts (Lipman et al., "Flow Matching for Generative Modeling", 2023).
+its network predicts (Lipman et al., "Flow Matching for Generative Modeling", 2023). Importable
+without torch.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Velocity = Callable[[Tensor, float], Tensor]
 
 __all__ = ["SOLVERS", "integrate", "time_grid"]
-
-Velocity = Callable[[Tensor, float], Tensor]
 
 
 def time_grid(steps: int, warp: float = 1.0) -> list[float]:
@@ -55,7 +59,7 @@ def integrate(
     prepare: applied to the latents before each step, to put in-context ones where they belong.
     """
     advance = SOLVERS[solver]
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in itertools.pairwise(times):
         if prepare is not None:
             x = prepare(x, now)
         x = advance(velocity, x, now, then)

@@ -29,6 +29,7 @@ class StreamEncoder:
     def __init__(self, codec: Codec, window: EncoderWindow | None = None) -> None:
         self.codec = codec
         self.window = window or codec.encoder_window
+        codec.check_window(self.window)
         self._buffer = torch.zeros(2, self.window.left * SAMPLES_PER_TOKEN)
         self._blocks: list[Tensor] = []  # pushed, and not yet appended to the buffer
         self._held = self._buffer.shape[1]
@@ -113,8 +114,7 @@ class StreamDecoder:
         self.seed = seed
         self.window = window or codec.decoder_window
         self.settings = settings or DecodeSettings()
-        if codec.crossfade_samples > self.window.lookahead * SAMPLES_PER_TOKEN:
-            raise ValueError("the crossfade must fit into the decoder window's lookahead")
+        codec.check_window(self.window)
         # A latent frame may be several tokens long: begin at a whole one.
         self._base = -(-first_token // codec.latent_tokens) * codec.latent_tokens
         self._skip = self._base - first_token

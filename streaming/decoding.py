@@ -34,14 +34,19 @@ Audio = NDArray[np.float32]
 class DecodeOptions:
     """How to decode; None leaves it to the stream (seed) or to the codec (all others).
 
-    hop: decoder hop in tokens; shorter is sooner but computes more.
+    solver, warp: see `codec.sampling`. hop, context, lookahead: decoder window in tokens; a shorter
+    hop is sooner but computes more.
     """
 
     seed: int | None = None
     steps: int | None = None
     guidance: float | None = None
     temperature: float | None = None
+    solver: str = "euler"
+    warp: float = 1.0
     hop: int | None = None
+    context: int | None = None
+    lookahead: int | None = None
 
 
 class DecodeThread:
@@ -66,9 +71,12 @@ class DecodeThread:
     @property
     def window(self) -> DecoderWindow:
         """The decoder window in tokens."""
-        window = self.codec.decoder_window
-        hop = self.options.hop
-        return window if hop is None else dataclasses.replace(window, hop=hop)
+        options = self.options
+        wanted = {
+            "hop": options.hop, "context": options.context, "lookahead": options.lookahead
+        }  # fmt: skip
+        given = {name: tokens for name, tokens in wanted.items() if tokens is not None}
+        return dataclasses.replace(self.codec.decoder_window, **given)
 
     def plan(
         self, next_token: int, first_token: int, packet_tokens: int, age_s: float, margin_s: float
@@ -121,7 +129,9 @@ class DecodeThread:
             first_token=first_token,
             start_token=start_token,
             window=self.window,
-            settings=DecodeSettings(options.steps, options.guidance, options.temperature),
+            settings=DecodeSettings(
+                options.steps, options.guidance, options.temperature, options.solver, options.warp
+            ),
         )
 
     def _feed(self, tokens: NDArray[np.int64]) -> bool:

@@ -46,13 +46,18 @@ PRESETS: Final = {
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Where to listen and how to send; ``packet_tokens`` overrides the preset's."""
+    """Where to listen and how to send.
+
+    packet_tokens, hop: override the preset's; lookahead: overrides the codec's. All in tokens.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8765
     preset: Preset = PRESETS["default"]
     packet_tokens: int | None = None
     seed: int = 0
+    hop: int | None = None
+    lookahead: int | None = None
 
 
 async def serve(
@@ -97,8 +102,10 @@ async def _send(
     preset = settings.preset
     packet_tokens = settings.packet_tokens or preset.packet_tokens
     window = codec.encoder_window
-    if preset.encoder_hop is not None:
-        window = replace(window, hop=preset.encoder_hop)
+    hop = settings.hop or preset.encoder_hop or window.hop
+    lookahead = window.lookahead if settings.lookahead is None else settings.lookahead
+    window = replace(window, hop=hop, lookahead=lookahead)
+    codec.check_window(window)
     info = StreamInfo(codec.name, codec.weights, codec.digest, settings.seed, packet_tokens)
     hub = Hub(info)
     # Until the first packet shows it: no token is there before its lookahead.

@@ -57,9 +57,9 @@ def fill_model(model: nn.Module) -> None:
             value.copy_(torch.from_numpy(seeded_parameter(key, tuple(value.shape))))
 
 
-def test_signal(samples: int, seed: int, rate: int = 48_000) -> Array:
-    """Stereo test signal, float32 ``[2, samples]``: five wobbling partials and a little noise."""
-    time = np.arange(samples) / rate
+def test_signal(samples: int, seed: int) -> Array:
+    """48 kHz stereo test signal, float32 ``[2, samples]``: wobbling partials, a little noise."""
+    time = np.arange(samples) / 48_000
     rng = np.random.RandomState(seed)
     channels = []
     for channel in range(2):

@@ -21,7 +21,7 @@ _MEAN, _DEVIATION = 6.768444971712967, 18.417922652295623
 
 
 def log_mel(mono: Tensor, filters: Tensor) -> Tensor:
-    """Normalised log-mels of 24 kHz sound: ``[batch, samples]`` to ``[batch, mels, samples / 240]``.
+    """Normalised log-mels of 24 kHz sound ``[batch, samples]``, ``[batch, mels, samples / 240]``.
 
     filters: ``[mels, bins]``. 100 frames a second; decibels, shifted and scaled by the
     training data's mean and deviation.

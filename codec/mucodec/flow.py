@@ -169,7 +169,7 @@ class FlowTransformer(nn.Module):
         return position_table(c.flow_width, c.trained_frames // c.patch, c.latent_bins // c.patch)
 
     def forward(self, x: Tensor, given: Tensor, condition: Tensor, t: Tensor) -> Tensor:
-        """x, given (in-context latents, 0 elsewhere), condition: ``[batch, channels, frames, bins]``.
+        """x, given (in-context latents, else 0), condition: ``[batch, channels, frames, bins]``.
 
         Frames must be even in number and at most as many as in the trained window.
         """

@@ -26,7 +26,7 @@ __all__ = ["UNUSED", "MuCodecModel", "unused"]
 UNUSED: tuple[tuple[str, str], ...] = (
     (
         r"zero_cond_embedding1",
-        "of training with dropped conditions; the sampler's zeros replace it",
+        "of training with dropped conditions",
     ),
     (r"normfeat\.sum_target_x2", "of training"),
     (r"(rsp48toclap|rsq48towav2vec|rsq48tomuencoder)\.kernel", "resamplers, made anew"),
@@ -143,7 +143,7 @@ class MuCodecModel(nn.Module):
         return out
 
     def mel(self, latents: Tensor) -> Tensor:
-        """Latents ``[batch, channels, frames, bins]`` to log-mels ``[2 * batch, 8 * frames, mels]``.
+        """Latents ``[batch, channels, frames, bins]`` to mels ``[2 * batch, 8 * frames, mels]``.
 
         Left and right lie side by side in the channels; here they become two items of the batch.
         """
@@ -151,7 +151,7 @@ class MuCodecModel(nn.Module):
         return self.first_stage_model.decode(halves, self.scale_factor)
 
     def latents(self, audio: Tensor) -> Tensor:
-        """48 kHz stereo ``[batch, 2, samples]`` to latents (posterior means), cut to whole frames."""
+        """48 kHz stereo ``[batch, 2, samples]`` to latents (posterior means) of whole frames."""
         mel = vae_log_mel(audio.flatten(0, 1), self.config.vae_mels)
         mel = mel[:, : audio.shape[-1] // 3840 * 8]
         mean, _ = self.first_stage_model.encode(mel)

@@ -171,7 +171,7 @@ class MelDecoder(nn.Module):
 
 
 class MelVae(nn.Module):
-    """Log-mels ``[batch, frames, mels]`` and latents ``[batch, channels, frames / 8, mels / 8]``."""
+    """Log-mels ``[batch, frames, mels]``; latents ``[batch, channels, frames / 8, mels / 8]``."""
 
     def __init__(self, config: MuCodecConfig) -> None:
         super().__init__()
@@ -188,6 +188,6 @@ class MelVae(nn.Module):
         return mean, log_variance.clamp(-30, 20)
 
     def decode(self, latents: Tensor, scale_factor: Tensor | float) -> Tensor:
-        """Log-mels of latents as the flow models them, which are ``scale_factor`` times the VAE's."""
+        """Log-mels of the flow's latents, which are ``scale_factor`` times the VAE's."""
         out: Tensor = self.decoder(self.post_quant_conv(latents / scale_factor))
         return out[:, 0]
