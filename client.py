@@ -11,18 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import codec
 from codec.constants import SAMPLE_RATE
-from codec.errors import CodecError
 from codec.sampling import SOLVERS
-from streaming.compute import DEFAULT_THREADS, use_threads
+from streaming.cli import add_common_arguments, codec_loader, number, run_program
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
-from streaming.errors import SettingsError, TransportError, UserError
+from streaming.errors import SettingsError, TransportError
 from streaming.listener import Listener, ListenerSettings
 from streaming.output import Output
 from streaming.protocol import MAX_SEED
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8765"
-DEFAULT_CODEC: Final = "nano"
 
 
 @dataclass(frozen=True)
@@ -60,43 +57,38 @@ PRESETS: Final = {
 }
 
 
-def main(argv: Sequence[str] | None = None, load_codec: Callable[[str], Codec] = codec.load) -> int:
+def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = codec.load) -> int:
     """Run the listener; returns the exit code: 0, or 2 where it could not go on."""
     arguments = parse_arguments(argv)
     status = StatusLine()
-    handler = status.log_handler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    level = logging.DEBUG if arguments.verbose else logging.INFO
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    try:
+
+    def body() -> None:
         if arguments.list_devices:
             print("\n".join(map(str, list_devices())) or "There is no sound device.")
         else:
             asyncio.run(run(arguments, load_codec, status))
-    except (UserError, CodecError) as error:
-        status.close()
-        print(f"client.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # the second one: the first ends in good order
-        return 130
-    return 0
+
+    return run_program("client.py", arguments, status, body)
 
 
 async def run(
-    arguments: argparse.Namespace, load_codec: Callable[[str], Codec], status: StatusLine
+    arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
     check_address(arguments.url)
     stop = asyncio.Event()
 
+    fetch = codec_loader(arguments, load_codec)
+
     def load(name: str) -> Codec:
-        use_threads(arguments.threads)
-        return load_codec(name)
+        if arguments.torch_device is None:
+            codec.require_live_decoding(name)
+        return fetch(name)
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
         output = open_output(arguments)
         try:
-            expected = await unless(stop, call_on_thread(load, DEFAULT_CODEC))
+            expected = await unless(stop, call_on_thread(load, arguments.codec))
             if expected is None:
                 return
             listener = Listener(output, expected, load=load, settings=make_settings(arguments))
@@ -202,7 +194,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--seconds",
-        type=_number(float, 0, 1e9),
+        type=number(float, 0, 1e9),
         metavar="N",
         help="end after so much sound (default: play until the stream ends)",
     )
@@ -210,7 +202,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list-devices", action="store_true", help="show sound devices and end")
     parser.add_argument(
         "--volume",
-        type=_number(float, 0, MAX_VOLUME),
+        type=number(float, 0, MAX_VOLUME),
         default=1.0,
         metavar="V",
         help="of the sound card, a factor (default: %(default)s)",
@@ -223,24 +215,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--buffer",
-        type=_number(float, 0, 60),
+        type=number(float, 0, 60),
         metavar="S",
         help="seconds of sound in reserve against late packets (default: by the preset)",
     )
     parser.add_argument(
         "--seed",
-        type=_number(int, 0, MAX_SEED),
+        type=number(int, 0, MAX_SEED),
         metavar="N",
         help="of the decoder's noise (default: the sender's)",
     )
     parser.add_argument(
-        "--steps", type=_number(int, 0, 1000), metavar="N", help="of the flow-matching decoder"
+        "--steps", type=number(int, 0, 1000), metavar="N", help="of the flow-matching decoder"
     )
     parser.add_argument(
-        "--guidance", type=_number(float, 0, 100), metavar="G", help="scale; 1 is none"
+        "--guidance", type=number(float, 0, 100), metavar="G", help="scale; 1 is none"
     )
     parser.add_argument(
-        "--temperature", type=_number(float, 0, 10), metavar="T", help="of the decoder's noise"
+        "--temperature", type=number(float, 0, 10), metavar="T", help="of the decoder's noise"
     )
     parser.add_argument(
         "--solver",
@@ -250,7 +242,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--warp",
-        type=_number(float, 0.1, 10),
+        type=number(float, 0.1, 10),
         default=1.0,
         metavar="W",
         help="of its time steps; above 1, those near noise are smaller (default: 1, uniform)",
@@ -262,34 +254,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     ):
         parser.add_argument(
             f"--{name}",
-            type=_number(int, lowest, 1024),
+            type=number(int, lowest, 1024),
             metavar="N",
             help=f"of decoder windows, {what}, in tokens of 40 ms (default: by preset and codec)",
         )
-    parser.add_argument(
-        "--threads",
-        type=_number(int, 1, 1024),
-        default=DEFAULT_THREADS,
-        metavar="N",
-        help="for decoding (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
-    )
-    parser.add_argument("--verbose", action="store_true", help="log more")
+    add_common_arguments(parser, "decoding")
     return parser.parse_args(argv)
-
-
-def _number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
-    """A parser of numbers from ``low`` to ``high``; what compares false, as NaN does, is none."""
-
-    def parse(text: str) -> float:
-        with contextlib.suppress(ValueError):
-            if low <= (value := kind(text)) <= high:
-                return value
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
-
-    return parse
 
 
 if __name__ == "__main__":

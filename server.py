@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import codec
-from codec.errors import CodecError
-from streaming.compute import DEFAULT_THREADS, use_threads
-from streaming.errors import SettingsError, UserError
+from streaming.cli import add_common_arguments, codec_loader, number, run_program
+from streaming.errors import SettingsError
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.service import PRESETS, ServiceSettings, serve
 from streaming.signals import set_on_signals
@@ -28,27 +26,20 @@ if TYPE_CHECKING:
 DEMO_TRACK = Path(__file__).parent / "streaming" / "data" / "demo.ogg"
 
 
-def main(argv: Sequence[str] | None = None, load_codec: Callable[[str], Codec] = codec.load) -> int:
+def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = codec.load) -> int:
     """Run the sender; returns the exit code: 0, or 2 where it could not go on."""
     arguments = parse_arguments(argv)
     status = StatusLine()
-    handler = status.log_handler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    level = logging.DEBUG if arguments.verbose else logging.INFO
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    try:
-        asyncio.run(run(arguments, load_codec, status))
-    except (UserError, CodecError) as error:
-        status.close()
-        print(f"server.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # the second one: the first ends the stream in good order
-        return 130
-    return 0
+    return run_program(
+        "server.py",
+        arguments,
+        status,
+        lambda: asyncio.run(run(arguments, load_codec, status)),
+    )
 
 
 async def run(
-    arguments: argparse.Namespace, load_codec: Callable[[str], Codec], status: StatusLine
+    arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
     """Wire source, codec and server together, and end them on Ctrl-C or SIGTERM."""
     settings = ServiceSettings(
@@ -63,12 +54,10 @@ async def run(
     source = make_source(arguments)
     stop = asyncio.Event()
 
-    def load() -> Codec:
-        use_threads(arguments.threads)
-        return load_codec(arguments.codec)
+    load = codec_loader(arguments, load_codec)
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
-        await serve(source, load, settings, stats, status, stop)
+        await serve(source, lambda: load(arguments.codec), settings, stats, status, stop)
 
 
 def make_source(arguments: argparse.Namespace) -> Source:
@@ -116,15 +105,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="listen here (default: %(default)s)")
     parser.add_argument(
         "--port",
-        type=_number(0, 65_535),
+        type=number(int, 0, 65_535),
         default=8765,
         help="listen here, 0 for any free port (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--codec",
-        choices=codec.CODECS,
-        default="nano",
-        help="default: %(default)s",
     )
     parser.add_argument(
         "--preset",
@@ -134,54 +117,31 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--packet-tokens",
-        type=_number(1, MAX_TOKENS_PER_MESSAGE),
+        type=number(int, 1, MAX_TOKENS_PER_MESSAGE),
         metavar="N",
         help="tokens in a packet, 25 a second (default: by the preset)",
     )
     parser.add_argument(
         "--hop",
-        type=_number(1, 1024),
+        type=number(int, 1, 1024),
         metavar="N",
         help="of encoder windows, tokens made at a time (default: by preset and codec)",
     )
     parser.add_argument(
         "--lookahead",
-        type=_number(0, 1024),
+        type=number(int, 0, 1024),
         metavar="N",
         help="of encoder windows, tokens of sound heard beyond the hop (default: by the codec)",
     )
     parser.add_argument(
         "--seed",
-        type=_number(0, MAX_SEED),
+        type=number(int, 0, MAX_SEED),
         default=0,
         metavar="N",
         help="of the decoders' noise: same tokens and seed, same sound (default: %(default)s)",
     )
-    parser.add_argument(
-        "--threads",
-        type=_number(1, 1024),
-        default=DEFAULT_THREADS,
-        metavar="N",
-        help="for encoding (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
-    )
-    parser.add_argument("--verbose", action="store_true", help="log more")
+    add_common_arguments(parser, "encoding")
     return parser.parse_args(argv)
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
-        return value
-
-    return parse
 
 
 if __name__ == "__main__":

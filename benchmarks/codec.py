@@ -30,6 +30,7 @@ from streaming.compute import DEFAULT_THREADS, use_threads
 
 __all__ = ["Row", "main", "run"]
 
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEMO = Path(__file__).parents[1] / "streaming" / "data" / "demo.ogg"
 
 
@@ -109,6 +110,29 @@ def run(model: Codec, audio: Tensor, passes: int, settings: DecodeSettings) -> l
     return medians(tasks, passes, seconds)
 
 
+def measure_mucodec(args: argparse.Namespace) -> None:
+    """Stage by stage; see :mod:`benchmarks.mucodec`."""
+    from benchmarks import mucodec
+    from codec.mucodec.config import MuCodecConfig
+
+    device = torch.device(args.torch_device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    on_cpu = device.type == "cpu"
+    precision = PRECISIONS[args.precision or ("float32" if on_cpu else "bfloat16")]
+    layers = args.flow_layers or (2 if on_cpu else MuCodecConfig.flow_layers)
+    model = mucodec.random_codec(MuCodecConfig(flow_layers=layers), device, precision)
+    steps = args.steps or 8
+    figures = mucodec.run(
+        model,
+        tokens=args.window_tokens or (256 if on_cpu else 1024),
+        steps=steps,
+        guidance=args.guidance,
+        passes=args.passes,
+    )
+    settings = DecodeSettings(steps, args.guidance)
+    figures["first_sound_s"] = mucodec.first_sound_s(model, settings)
+    print(json.dumps(figures) if args.json else mucodec.report(figures))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--codec", default="nano")
@@ -119,8 +143,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
     parser.add_argument("--steps", type=int, help="evaluations of the flow")
     parser.add_argument("--json", action="store_true")
+    group = parser.add_argument_group("mucodec alone")
+    group.add_argument("--random-weights", action="store_true", help="needs no checkpoint")
+    group.add_argument("--torch-device", default=None, help="cpu or cuda (default: what is there)")
+    group.add_argument("--precision", choices=sorted(PRECISIONS), help="default: by the device")
+    group.add_argument("--flow-layers", type=int, help="default: 24, on a CPU 2")
+    group.add_argument("--window-tokens", type=int, help="default: 1024, on a CPU 256")
+    group.add_argument("--guidance", type=float, default=1.5)
     args = parser.parse_args(argv)
     use_threads(args.threads)
+    if args.codec == "mucodec" and args.random_weights:
+        measure_mucodec(args)
+        return
     began = time.perf_counter()
     model = codec.load(args.codec, args.weights)
     load_s = time.perf_counter() - began

@@ -19,7 +19,7 @@ from codec.constants import (
     TOKEN_BITS,
     TOKEN_RATE,
 )
-from codec.errors import CodecError, UnknownCodecError, WeightsError
+from codec.errors import CodecError, DeviceError, SettingError, UnknownCodecError, WeightsError
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -33,23 +33,67 @@ __all__ = [
     "TOKEN_BITS",
     "TOKEN_RATE",
     "CodecError",
+    "DeviceError",
+    "SettingError",
     "UnknownCodecError",
     "WeightsError",
     "load",
+    "require_live_decoding",
 ]
 
-CODECS = ("nano",)
+CODECS = ("nano", "mucodec")
 """Names that :func:`load` knows."""
 
 
-def load(name: str = "nano", weights: Path | str | None = None, device: str = "cpu") -> Codec:
+def load(name: str = "nano", weights: Path | str | None = None, device: str | None = None) -> Codec:
     """Load a codec by name.
 
-    weights: another weights file than the one that comes with the program.
-    Raises UnknownCodecError or WeightsError, each with one sentence for the user.
+    weights: another weights file than the one that comes with the program; for mucodec the folder
+    of the release's checkpoints, or a file that was converted from them. Without it, mucodec's are
+    taken from the cache, or fetched. device: as torch names it; by default nano computes on the
+    CPU, mucodec on a GPU where there is one.
+    Raises UnknownCodecError, WeightsError or DeviceError, each with one sentence for the user.
     """
+    if name not in CODECS:
+        raise UnknownCodecError(
+            f"there is no codec {name!r} here; choose one of: {', '.join(CODECS)}"
+        )
+    place = check_device(device or ("cuda" if name != "nano" and has_gpu() else "cpu"))
     if name == "nano":
         from codec.nano import load_nano
 
-        return load_nano(weights, device)
-    raise UnknownCodecError(f"there is no codec {name!r} here; choose one of: {', '.join(CODECS)}")
+        return load_nano(weights, place)
+    from codec.mucodec.codec import load_mucodec
+
+    return load_mucodec(weights, place)
+
+
+def has_gpu() -> bool:
+    """Whether torch sees a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def check_device(device: str) -> str:
+    """``device``, if torch can compute there; raises DeviceError if not."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        known = "cpu" + (f", cuda (of {torch.cuda.device_count()})" if has_gpu() else "")
+        raise DeviceError(
+            f"torch cannot compute on {device!r} here; choose one of: {known}"
+        ) from error
+    return device
+
+
+def require_live_decoding(name: str) -> None:
+    """Raises DeviceError where this machine is too slow to listen to a codec as it is sent."""
+    if name == "mucodec" and not has_gpu():
+        raise DeviceError(
+            "this stream is in mucodec, whose decoder keeps up with live music on a GPU with 8 GiB "
+            "alone, and torch sees none here; listen on a machine that has one, ask for a stream "
+            "in nano, or give --torch-device cpu to hear it late and with gaps"
+        )

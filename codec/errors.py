@@ -3,11 +3,15 @@
 Each message is one sentence that says what is wrong and what to do, fit to be shown as it is.
 """
 
-__all__ = ["CodecError", "SettingError", "UnknownCodecError", "WeightsError"]
+__all__ = ["CodecError", "DeviceError", "SettingError", "UnknownCodecError", "WeightsError"]
 
 
 class CodecError(Exception):
     """Base of all codec errors."""
+
+
+class DeviceError(CodecError):
+    """A device that torch cannot compute on, or that is too slow for what is asked."""
 
 
 class SettingError(CodecError, ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["DEFAULT_THREADS", "use_threads"]
+__all__ = ["DEFAULT_THREADS", "default_threads", "use_threads"]
 
 DEFAULT_THREADS = 1
 """For the default codec on a CPU, whose operations are too small to be worth sharing out: two
@@ -18,6 +18,11 @@ threads are hardly faster on an idle machine, and several times slower on one th
 # and listener share two cores, one then spins while the other would have work to do, and decoding
 # was seen to take twenty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def default_threads(codec: str) -> int:
+    """How many threads are best for a codec on this machine's CPU."""
+    return DEFAULT_THREADS if codec == "nano" else os.cpu_count() or 1
 
 
 def use_threads(count: int) -> None:

@@ -8,4 +8,4 @@ import client
 from tests.fake_codec import FakeCodec
 
 if __name__ == "__main__":
-    sys.exit(client.main(load_codec=lambda name: FakeCodec()))
+    sys.exit(client.main(load_codec=lambda name, **options: FakeCodec()))

@@ -8,4 +8,4 @@ import server
 from tests.fake_codec import FakeCodec
 
 if __name__ == "__main__":
-    sys.exit(server.main(load_codec=lambda name: FakeCodec()))
+    sys.exit(server.main(load_codec=lambda name, **options: FakeCodec()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -11,10 +13,11 @@ from codec.mucodec.compatible import release_codes
 from codec.mucodec.flow import sample
 from codec.mucodec.level import limit_peak
 from codec.mucodec.model import MuCodecModel
+from codec.mucodec.weights import load_model
 from codec.noise import keyed_normal
 from codec.sampling import time_grid
 
-__all__ = ["DEFAULT_GUIDANCE", "DEFAULT_STEPS", "MuCodec"]
+__all__ = ["DEFAULT_GUIDANCE", "DEFAULT_STEPS", "MuCodec", "load_mucodec"]
 
 DEFAULT_STEPS = 8
 DEFAULT_GUIDANCE = 1.5
@@ -119,3 +122,19 @@ class MuCodec(Codec):
         :mod:`codec.mucodec.compatible`.
         """
         return release_codes(self.model, self.check_audio(audio).to(self.device)).cpu()
+
+
+def load_mucodec(weights: Path | str | None = None, device: str = "cpu") -> MuCodec:
+    """The published model on a device; in half precision on a GPU, in float32 on a CPU.
+
+    weights: see :func:`codec.load`. Raises WeightsError with one sentence.
+    """
+    loaded = load_model(None if weights is None else Path(weights))
+    on_gpu = torch.device(device).type == "cuda"
+    return MuCodec(
+        loaded.model,
+        loaded.name,
+        loaded.digest,
+        device=device,
+        precision=torch.bfloat16 if on_gpu else torch.float32,
+    )

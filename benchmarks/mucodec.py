@@ -1,0 +1,218 @@
+"""Speed of the published model, stage by stage; run by ``python -m benchmarks.codec``.
+
+Needs no checkpoint: arithmetic does not depend on the weights' values. Every stage gets a
+real-time factor (seconds of work per second of sound), its arithmetic in TFLOP per second of sound
+(counted by torch while it runs), and its share of the rate that a large matrix product reaches
+on the same device in the same precision.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from codec.base import DecoderWindow, DecodeSettings
+from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
+from codec.mucodec.codec import MuCodec
+from codec.mucodec.config import MuCodecConfig
+from codec.mucodec.model import MuCodecModel
+from codec.stream import StreamDecoder
+
+__all__ = ["StageRow", "random_codec", "report", "run"]
+
+RELEASE = DecoderWindow(context=252, hop=768, lookahead=4)
+"""The release's windows of 1024 tokens, but for a lookahead of four to crossfade over."""
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage: seconds and TFLOP per second of sound, share of the measured matrix rate."""
+
+    name: str
+    rtf: float
+    tflop: float
+    share: float
+
+
+def random_codec(
+    config: MuCodecConfig, device: torch.device, precision: torch.dtype, seed: int = 0
+) -> MuCodec:
+    """The model with random weights of a usual size."""
+    with torch.device("meta"):
+        model = MuCodecModel(config)
+    model = model.to_empty(device=device)
+    model.restore_constants()
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name.endswith("num_batches_tracked"):
+                value.zero_()
+            elif name.endswith(("running_var", "counts", "sum_x2", "scale_factor", "weight_g")):
+                value.fill_(1.0)
+            elif name.endswith(("running_mean", "sum_x", "bias")):
+                value.zero_()
+            else:
+                fan = value[0].numel() if value.ndim > 1 else 1
+                value.normal_(generator=generator).mul_(fan**-0.5)
+    return MuCodec(model, "random", "0" * 64, device=device, precision=precision)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(task: Callable[[], object], device: torch.device, passes: int) -> float:
+    """Median seconds of a call, after one to warm up."""
+    task()
+    taken = []
+    for _ in range(passes):
+        _wait(device)
+        began = time.perf_counter()
+        task()
+        _wait(device)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def matrix_rate(device: torch.device, precision: torch.dtype, passes: int) -> float:
+    """TFLOP a second of a large square matrix product, the practical limit."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=device, dtype=precision)
+    return 2e-12 * size**3 / timed(lambda: a @ a, device, max(5, passes))
+
+
+def count(task: Callable[[], object]) -> float:
+    """TFLOP of a call."""
+    with FlopCounterMode(display=False) as counter:
+        task()
+    return float(counter.get_total_flops()) * 1e-12
+
+
+@torch.inference_mode()
+def run(
+    codec: MuCodec, *, tokens: int, steps: int, guidance: float, passes: int
+) -> dict[str, object]:
+    """Everything measured, for windows of ``tokens`` tokens, as plain values."""
+    model, device = codec.model, codec.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    c = model.config
+    seconds = tokens / TOKEN_RATE
+    frames = tokens // 2
+    audio = 0.3 * torch.randn(1, 2, tokens * SAMPLES_PER_TOKEN, device=device).clamp(-3, 3)
+    codes = torch.randint(0, c.codebook, (1, tokens), device=device)
+    condition = model.condition(codes)
+    latents = torch.randn(1, c.condition_channels, frames, c.latent_bins, device=device)
+    batch = 1 if guidance == 1.0 else 2
+    wide = [x.expand(batch, -1, -1, -1) for x in (latents, latents, condition)]
+    times = torch.full((batch,), 0.5, device=device)
+    half = latents.to(codec.precision)
+    mel = model.mel(half)
+    window = codec.encoder_window
+    hop_seconds = window.hop / TOKEN_RATE
+    live = audio[0, :, : window.tokens * SAMPLES_PER_TOKEN].cpu()
+    stages: dict[str, tuple[Callable[[], object], float, torch.dtype]] = {
+        "encode, one piece": (lambda: model.encode(audio), seconds, torch.float32),
+        "flow, one evaluation": (lambda: model.flow(*wide, times), seconds, codec.precision),
+        "VAE": (lambda: model.mel(half), seconds, codec.precision),
+        "vocoder": (lambda: model.first_stage_model.vocoder(mel), seconds, codec.precision),
+    }
+    if live.shape[1] == window.tokens * SAMPLES_PER_TOKEN:
+        stages["encode, live windows"] = (
+            lambda: codec.encode_window(live, window, first_token=0),
+            hop_seconds,
+            torch.float32,
+        )
+    rates = {kind: matrix_rate(device, kind, passes) for kind in {torch.float32, codec.precision}}
+    rows = []
+    for name, (task, length, kind) in stages.items():
+        work, taken = count(task), timed(task, device, passes)
+        rows.append(StageRow(name, taken / length, work / length, work / taken / rates[kind]))
+    settings = DecodeSettings(steps, guidance)
+    whole = {}
+    for name, decoder_window in (("release", RELEASE), ("live", codec.decoder_window)):
+        if decoder_window.tokens <= tokens:
+            whole[name] = decode_rtf(codec, decoder_window, settings, passes)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": str(codec.precision).removeprefix("torch."),
+        "flow_layers": c.flow_layers,
+        "window_tokens": tokens,
+        "steps": steps,
+        "guidance": guidance,
+        "matrix_tflops": {str(k).removeprefix("torch."): rate for k, rate in rates.items()},
+        "stages": [asdict(row) for row in rows],
+        "decode_rtf": whole,
+        "memory_gib": (
+            torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+        ),
+    }
+
+
+def decode_rtf(
+    codec: MuCodec, window: DecoderWindow, settings: DecodeSettings, passes: int
+) -> float:
+    """Real-time factor of a whole decode in the steady state: one hop with its full context."""
+    total = window.context + window.hop + window.lookahead
+    tokens = torch.randint(0, codec.model.config.codebook, (total,))
+    context = torch.randn(
+        window.context // codec.latent_tokens,
+        codec.model.config.condition_channels,
+        codec.model.config.latent_bins,
+    )
+
+    def hop() -> Tensor:
+        latents = codec.decode_window(
+            tokens, first_token=0, context=context, seed=0, settings=settings
+        )
+        margin = codec.render_margin_tokens
+        left = max(0, window.context - margin) // codec.latent_tokens
+        return codec.render(latents[left:], first_token=0, seed=0)
+
+    return timed(hop, codec.device, passes) / (window.hop / TOKEN_RATE)
+
+
+def first_sound_s(codec: MuCodec, settings: DecodeSettings) -> float:
+    """Seconds from a joining listener's tokens to its first window of sound."""
+    window = codec.decoder_window
+    decoder = StreamDecoder(codec, settings=settings)
+    decoder.feed(torch.randint(0, codec.model.config.codebook, (window.hop + window.lookahead,)))
+    _wait(codec.device)
+    began = time.perf_counter()
+    decoder.step()
+    _wait(codec.device)
+    return time.perf_counter() - began
+
+
+def report(figures: dict[str, object]) -> str:
+    """The figures of :func:`run` as a table."""
+    lines = [
+        f"mucodec on {figures['device']}, {figures['precision']}, {figures['flow_layers']} flow "
+        f"layers, windows of {figures['window_tokens']} tokens",
+        f"  {'':24}{'RTF':>10}{'TFLOP/s':>10}{'share':>8}",
+    ]
+    stages = figures["stages"]
+    assert isinstance(stages, list)
+    for row in stages:
+        lines.append(f"  {row['name']:24}{row['rtf']:10.4f}{row['tflop']:10.3f}{row['share']:8.1%}")
+    whole = figures["decode_rtf"]
+    assert isinstance(whole, dict)
+    for name, rtf in whole.items():
+        lines.append(
+            f"  decode, {name} windows, {figures['steps']} steps: RTF {rtf:.4f} "
+            f"({1 / rtf:.1f} times real time)"
+        )
+    lines.append(f"  a joining listener's first window: {figures['first_sound_s']:.2f} s")
+    if figures["memory_gib"] is not None:
+        lines.append(f"  memory: {figures['memory_gib']:.2f} GiB at most")
+    lines.append(
+        "  TFLOP are per second of sound; share is of the measured rate of matrix products"
+    )
+    return "\n".join(lines)

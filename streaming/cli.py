@@ -1,0 +1,101 @@
+"""What the two programs' command lines have in common."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import codec
+from codec.errors import CodecError
+from streaming.compute import default_threads, use_threads
+from streaming.errors import UserError
+from streaming.status import StatusLine
+
+if TYPE_CHECKING:
+    from codec.base import Codec
+
+__all__ = ["add_common_arguments", "codec_loader", "number", "run_program"]
+
+
+def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    """A parser of numbers from ``low`` to ``high``; what compares false, as NaN does, is none."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (value := kind(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+
+    return parse
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Codec, weights, device, threads, statistics and verbosity; ``purpose`` is what torch does."""
+    parser.add_argument(
+        "--codec",
+        choices=codec.CODECS,
+        default="nano",
+        help="nano comes with the program; mucodec is the published model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="of the codec: a weights file, or for mucodec the folder of the release's checkpoints",
+    )
+    parser.add_argument(
+        "--torch-device",
+        metavar="DEVICE",
+        help=f"where torch does the {purpose}: cpu, cuda, cuda:1 (default: by the codec)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=number(int, 1, 1024),
+        metavar="N",
+        help=f"for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
+    )
+    parser.add_argument(
+        "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def codec_loader(
+    arguments: argparse.Namespace, load_codec: Callable[..., Codec]
+) -> Callable[[str], Codec]:
+    """A function that loads a codec by name as the arguments ask, for a thread to call."""
+
+    def load(name: str) -> Codec:
+        use_threads(arguments.threads or default_threads(name))
+        options: dict[str, Any] = {}
+        if arguments.torch_device is not None:
+            options["device"] = arguments.torch_device
+        if arguments.weights is not None and name == arguments.codec:
+            options["weights"] = arguments.weights
+        return load_codec(name, **options)
+
+    return load
+
+
+def run_program(
+    name: str, arguments: argparse.Namespace, status: StatusLine, body: Callable[[], None]
+) -> int:
+    """Call ``body`` with logging set up; its errors become one sentence and an exit code."""
+    handler = status.log_handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    level = logging.DEBUG if arguments.verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    try:
+        body()
+    except (UserError, CodecError) as error:
+        status.close()
+        sys.stderr.write(f"{name}: {error}\n")
+        return 2
+    except KeyboardInterrupt:  # the second one: the first ends the stream in good order
+        return 130
+    return 0
