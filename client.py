@@ -78,7 +78,7 @@ async def run(
     check_address(arguments.url)
     stop = asyncio.Event()
 
-    fetch = codec_loader(arguments, load_codec)
+    fetch = codec_loader(arguments, load_codec, "decoder")
 
     def load(name: str) -> Codec:
         if arguments.torch_device is None:

@@ -54,7 +54,7 @@ async def run(
     source = make_source(arguments)
     stop = asyncio.Event()
 
-    load = codec_loader(arguments, load_codec)
+    load = codec_loader(arguments, load_codec, "encoder")
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
         await serve(source, lambda: load(arguments.codec), settings, stats, status, stop)

@@ -23,6 +23,7 @@ from codec.errors import CodecError, DeviceError, SettingError, UnknownCodecErro
 
 if TYPE_CHECKING:
     from codec.base import Codec
+    from codec.mucodec.model import Part
 
 __all__ = [
     "CHANNELS",
@@ -45,13 +46,19 @@ CODECS = ("nano", "mucodec")
 """Names that :func:`load` knows."""
 
 
-def load(name: str = "nano", weights: Path | str | None = None, device: str | None = None) -> Codec:
+def load(
+    name: str = "nano",
+    weights: Path | str | None = None,
+    device: str | None = None,
+    part: Part | None = None,
+) -> Codec:
     """Load a codec by name.
 
     weights: another weights file than the one that comes with the program; for mucodec the folder
     of the release's checkpoints, or a file that was converted from them. Without it, mucodec's are
     taken from the cache, or fetched. device: as torch names it; by default nano computes on the
-    CPU, mucodec on a GPU where there is one.
+    CPU, mucodec on a GPU where there is one. part: "encoder" or "decoder", to spend memory on that
+    half of mucodec alone; nano is small and always whole.
     Raises UnknownCodecError, WeightsError or DeviceError, each with one sentence for the user.
     """
     if name not in CODECS:
@@ -65,7 +72,7 @@ def load(name: str = "nano", weights: Path | str | None = None, device: str | No
         return load_nano(weights, place)
     from codec.mucodec.codec import load_mucodec
 
-    return load_mucodec(weights, place)
+    return load_mucodec(weights, place, part)
 
 
 def has_gpu() -> bool:

@@ -19,7 +19,7 @@ die() { say "setup: $*"; exit 2; }
 
 case "$PROFILE" in
     demo) EXTRAS=demo ;;
-    test) EXTRAS=demo,dev,train ;;
+    test) EXTRAS=demo,dev,mucodec,train ;;
     train) EXTRAS=demo,train ;;
     *) die "say which profile to set up: scripts/setup.sh demo|test|train" ;;
 esac

@@ -18,6 +18,7 @@ from streaming.status import StatusLine
 
 if TYPE_CHECKING:
     from codec.base import Codec
+    from codec.mucodec.model import Part
 
 __all__ = ["add_common_arguments", "codec_loader", "number", "run_program"]
 
@@ -66,13 +67,16 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def codec_loader(
-    arguments: argparse.Namespace, load_codec: Callable[..., Codec]
+    arguments: argparse.Namespace, load_codec: Callable[..., Codec], part: Part
 ) -> Callable[[str], Codec]:
-    """A function that loads a codec by name as the arguments ask, for a thread to call."""
+    """A function that loads a codec by name as the arguments ask, for a thread to call.
+
+    part: the half of the codec that the program needs.
+    """
 
     def load(name: str) -> Codec:
         use_threads(arguments.threads or default_threads(name))
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"part": part}
         if arguments.torch_device is not None:
             options["device"] = arguments.torch_device
         if arguments.weights is not None and name == arguments.codec:

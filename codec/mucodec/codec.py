@@ -9,10 +9,11 @@ from torch import Tensor
 
 from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
 from codec.constants import SAMPLES_PER_TOKEN
+from codec.errors import SettingError
 from codec.mucodec.compatible import release_codes
 from codec.mucodec.flow import sample
 from codec.mucodec.level import limit_peak
-from codec.mucodec.model import MuCodecModel
+from codec.mucodec.model import MuCodecModel, Part
 from codec.mucodec.weights import load_model
 from codec.noise import keyed_normal
 from codec.sampling import time_grid
@@ -53,10 +54,10 @@ class MuCodec(Codec):
         self.model = model.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
         self.precision = precision
-        if precision != torch.float32:
+        if model.part != "encoder":
             self.model.flow.to(precision)
             self.model.first_stage_model.to(precision)
-        if self.device.type == "cuda":
+        if model.part != "encoder" and self.device.type == "cuda":
             self.model.first_stage_model.decoder.to(  # type: ignore[call-overload]
                 memory_format=torch.channels_last
             )
@@ -66,6 +67,7 @@ class MuCodec(Codec):
 
     @torch.inference_mode()
     def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
+        self._require("encoder")
         # The published model sees every piece with the peaks of each channel limited so.
         level = limit_peak(audio.unsqueeze(0).to(self.device), _CHUNK_PEAK)
         tokens = self.model.encode(level)[0, window.left : window.left + window.hop]
@@ -81,6 +83,7 @@ class MuCodec(Codec):
         seed: int,
         settings: DecodeSettings,
     ) -> Tensor:
+        self._require("decoder")
         c = self.model.config
         frames = len(tokens) // self.latent_tokens
         steps = DEFAULT_STEPS if settings.steps is None else max(1, settings.steps)
@@ -104,6 +107,13 @@ class MuCodec(Codec):
         )
         return latents[0].transpose(0, 1)[:frames]
 
+    def _require(self, part: Part) -> None:
+        if self.model.part not in (None, part):
+            raise SettingError(
+                f"this MuCodec was loaded as {self.model.part} alone and is no {part}; load it "
+                "without naming a part"
+            )
+
     def _batch(self, frames: Tensor) -> Tensor:
         """``[frames, channels, bins]`` to a batch of one, ``[1, channels, frames, bins]``."""
         return frames.to(self.device).transpose(0, 1).unsqueeze(0).contiguous()
@@ -124,12 +134,14 @@ class MuCodec(Codec):
         return release_codes(self.model, self.check_audio(audio).to(self.device)).cpu()
 
 
-def load_mucodec(weights: Path | str | None = None, device: str = "cpu") -> MuCodec:
+def load_mucodec(
+    weights: Path | str | None = None, device: str = "cpu", part: Part | None = None
+) -> MuCodec:
     """The published model on a device; in half precision on a GPU, in float32 on a CPU.
 
-    weights: see :func:`codec.load`. Raises WeightsError with one sentence.
+    weights, part: see :func:`codec.load`. Raises WeightsError with one sentence.
     """
-    loaded = load_model(None if weights is None else Path(weights))
+    loaded = load_model(None if weights is None else Path(weights), part=part)
     on_gpu = torch.device(device).type == "cuda"
     return MuCodec(
         loaded.model,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ from codec.mucodec.quantizer import Quantizer
 from codec.mucodec.vae import MelVae, vae_log_mel
 from codec.mucodec.vocoder import HifiGan
 
-__all__ = ["UNUSED", "MuCodecModel", "unused"]
+__all__ = ["UNUSED", "MuCodecModel", "Part", "unused"]
+
+Part = Literal["encoder", "decoder"]
 
 UNUSED: tuple[tuple[str, str], ...] = (
     (
@@ -105,13 +108,21 @@ class FirstStage(MelVae):
 
 
 class MuCodecModel(nn.Module):
-    """Audio to codes, codes to latents, latents to audio. Audio is 48 kHz, latents 12.5 Hz."""
+    """Audio to codes, codes to latents, latents to audio. Audio is 48 kHz, latents 12.5 Hz.
 
-    def __init__(self, config: MuCodecConfig | None = None) -> None:
+    part: build one half alone, a sixth or five sixths of the weights; the other half's methods
+    cannot be called then.
+    """
+
+    def __init__(self, config: MuCodecConfig | None = None, part: Part | None = None) -> None:
         super().__init__()
         self.config = c = config or MuCodecConfig()
-        self.muencoder = EncoderModel(c)
+        self.part = part
         self.rvq_muencoder_emb = Quantizer(c)
+        if part != "decoder":
+            self.muencoder = EncoderModel(c)
+        if part == "encoder":
+            return
         self.cond_muencoder_emb = nn.Linear(c.hidden, c.latent_channels * c.latent_bins)
         self.normfeat = FeatureStatistics(c)
         self.cfm_wrapper = Estimator(c)
@@ -161,11 +172,12 @@ class MuCodecModel(nn.Module):
         """Compute what is not stored (mel filters, position table), after ``to_empty``."""
         with torch.device("cpu"):
             fresh = {
-                "muencoder.model.mel_filters": MuqEncoder.filters(self.config),
-                "cfm_wrapper.estimator.positions": FlowTransformer.table(self.config),
+                "muencoder.model.mel_filters": MuqEncoder.filters,
+                "cfm_wrapper.estimator.positions": FlowTransformer.table,
             }
-        for name, value in fresh.items():
-            self.get_buffer(name).copy_(value)
+            for name, buffer in self.named_buffers():
+                if name in fresh:
+                    buffer.copy_(fresh[name](self.config))
 
     def checkpoint_keys(self, given: Iterable[str]) -> tuple[list[str], list[str]]:
         """Keys of this model that ``given`` lacks, and those of ``given`` that nobody knows."""

@@ -1,0 +1,83 @@
+"""``python -m codec fetch NAME``: have a codec's weights on this machine before they are needed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import codec
+from codec.errors import CodecError, WeightsError
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m codec", description="Weights of the codecs.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    fetch = commands.add_parser(
+        "fetch",
+        help="download, check and convert a codec's weights, or check those that are here",
+        description="Afterwards the codec works without a network. Prints the weights file's path.",
+    )
+    fetch.add_argument("name", choices=codec.CODECS)
+    fetch.add_argument(
+        "--weights", type=Path, metavar="PATH", help="take the release's files from this folder"
+    )
+    fetch.add_argument("--repo", metavar="OWNER/NAME", help="repository on the hub")
+    fetch.add_argument("--revision", metavar="REV", help="branch, tag or commit of the repository")
+    fetch.add_argument(
+        "--replace",
+        action="store_true",
+        help="take files that differ from those that were there at first",
+    )
+    fetch.add_argument("--cache", type=Path, metavar="DIR", help="instead of the user's cache")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if arguments.cache is not None:
+        os.environ["MUSIC350_CACHE"] = str(arguments.cache)
+    try:
+        path, digest = _fetch(arguments)
+    except (CodecError, OSError) as error:
+        sys.stderr.write(f"codec: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("codec: interrupted; the same command goes on where this one stopped\n")
+        return 130
+    sys.stdout.write(f"{path}\n")
+    sys.stderr.write(f"{arguments.name} is here (SHA-256 {digest})\n")
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> tuple[Path, str]:
+    """Path and digest of the weights."""
+    if arguments.name == "nano":
+        from codec.nano.codec import WEIGHTS_FILE, load_nano
+
+        if arguments.repo or arguments.revision or arguments.replace:
+            raise WeightsError(
+                "nano comes with the program and is on no hub; leave out --repo, --revision and "
+                "--replace"
+            )
+        return arguments.weights or WEIGHTS_FILE, load_nano(arguments.weights).digest
+    from codec.mucodec import weights
+
+    if arguments.weights is not None:
+        if arguments.repo or arguments.revision:
+            raise WeightsError("--weights names files here; leave out --repo and --revision")
+        return weights.convert_folder(arguments.weights)
+    return weights.fetch(
+        arguments.repo or weights.REPOSITORY, arguments.revision, replace=arguments.replace
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
