@@ -23,39 +23,16 @@ from codec.mucodec.vocoder import HifiGan, reach_frames
 from codec.sampling import integrate, time_grid
 from codec.stream import StreamDecoder, StreamEncoder
 from tests import parity
-from tests.seeded import fill_model, test_signal
+from tests.seeded import test_signal
+from tests.tiny_mucodec import TINY, tiny_model
 
 GOLDENS = Path(__file__).parent / "goldens"
-TINY = MuCodecConfig(
-    mels=16,
-    conv_channels=4,
-    hidden=32,
-    hidden_heads=4,
-    hidden_layer=2,
-    code_dims=8,
-    latent_channels=4,
-    latent_bins=4,
-    flow_width=48,
-    flow_heads=2,
-    flow_layers=1,
-    flow_time_dims=16,
-    vae_mels=32,
-    vae_channels=32,
-    vae_multipliers=(1, 1, 1, 1),
-    vae_blocks=1,
-    vocoder_channels=32,
-    vocoder_block_kernels=(3, 7),
-    vocoder_dilations=(1, 3),
-)
 SHORT = DecodeSettings(steps=2)
 
 
 @pytest.fixture(scope="module")
 def tiny() -> MuCodec:
-    model = MuCodecModel(TINY)
-    fill_model(model)
-    model.eval()
-    return MuCodec(model, "tiny", "0" * 64)
+    return MuCodec(tiny_model(), "tiny", "0" * 64)
 
 
 @pytest.fixture(scope="module")

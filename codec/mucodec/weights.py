@@ -202,6 +202,7 @@ def fetch(
     if entry is not None and not replace and (file := _intact(memory, entry)) is not None:
         return file
     _log.warning("%s", LICENCE)
+    endpoint = endpoint or os.environ.get("HF_ENDPOINT")
     downloads = folder / "downloads" / key.replace("/", "--")
     files = _download(repository, revision, downloads, endpoint)
     digests = {name: memory.digest(path) for name, path in files.items()}
@@ -236,7 +237,7 @@ def _download(
 ) -> dict[str, Path]:
     """The release's files of a hub repository, all of one commit; kept until they are converted."""
     try:
-        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub import HfApi, hf_hub_url
         from huggingface_hub.errors import (
             GatedRepoError,
             HfHubHTTPError,
@@ -262,15 +263,8 @@ def _download(
             if name == ENCODER and (ENCODER not in there or has_encoder(files[WHOLE])):
                 continue
             _log.info("fetching %s from %s", there[name], named)
-            files[name] = Path(
-                hf_hub_download(
-                    repository,
-                    there[name],
-                    revision=info.sha,
-                    local_dir=folder,
-                    endpoint=endpoint,
-                )
-            )
+            url = hf_hub_url(repository, there[name], revision=info.sha, endpoint=endpoint)
+            files[name] = _download_file(url, folder / name)
         return files
     except GatedRepoError as error:
         raise WeightsError(
@@ -290,10 +284,45 @@ def _download(
     except (HfHubHTTPError, OSError) as error:
         raise _broken(named, error) from error
     except Exception as error:
-        # The library lets the exceptions of its HTTP client through, whichever that is.
+        # The library lets the exceptions of its HTTP client through, whichever it has.
         if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "urllib3"):
             raise _broken(named, error) from error
         raise
+
+
+def _download_file(url: str, path: Path) -> Path:
+    """Download a file, from where an earlier run was cut off if it was; checked by its digest.
+
+    The library's own ``hf_hub_download`` begins anew in every run, which is hard on gigabytes.
+    """
+    from huggingface_hub import get_hf_file_metadata, get_token
+    from huggingface_hub.file_download import http_get
+
+    facts = get_hf_file_metadata(url)
+    tag = re.sub(r"\W", "", facts.etag or "")
+    done = path.with_name(f"{tag[:16]}-{path.name}")
+    if done.is_file():
+        return done
+    part = done.with_name(f"{done.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as file:
+        http_get(
+            url,
+            file,
+            resume_size=file.tell(),
+            headers={"authorization": f"Bearer {token}"} if (token := get_token()) else {},
+            expected_size=facts.size,
+            displayed_filename=path.name,
+        )
+    # The hub tags large files with their SHA-256.
+    if len(tag) == 64 and (digest := _sha256(part)) != tag:
+        part.unlink()
+        raise WeightsError(
+            f"{path.name} did not arrive as the hub has it (SHA-256 {digest[:12]}…, expected "
+            f"{tag[:12]}…); run `python -m codec fetch mucodec` again"
+        )
+    part.replace(done)
+    return done
 
 
 def _broken(named: str, error: Exception) -> WeightsError:
@@ -346,15 +375,16 @@ def _build(path: Path, config: MuCodecConfig, part: Part | None) -> MuCodecModel
                     f"{path} was not converted from the MuCodec release by this program; give the "
                     "folder of the release, or run `python -m codec fetch mucodec`"
                 )
+            for name, value in model.state_dict().items():
+                shape = list(file.get_slice(name).get_shape())
+                if shape != list(value.shape):
+                    raise WeightsError(
+                        f"{path} holds a MuCodec of other sizes ({name} is {shape}, not "
+                        f"{list(value.shape)}); convert the release's files again"
+                    )
             model.to_empty(device="cpu")
             for name, value in model.state_dict().items():
-                stored = file.get_tensor(name)
-                if stored.shape != value.shape:
-                    raise WeightsError(
-                        f"{path} holds a MuCodec of other sizes ({name} is {list(stored.shape)}, "
-                        f"not {list(value.shape)}); convert the release's files again"
-                    )
-                value.copy_(stored)
+                value.copy_(file.get_tensor(name))
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
             f"{path} is no readable safetensors file ({error}); delete it and convert the "
