@@ -77,13 +77,15 @@ async def run(
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
     check_address(arguments.url)
     stop = asyncio.Event()
-
+    settings = make_settings(arguments)
     fetch = codec_loader(arguments, load_codec, "decoder")
 
     def load(name: str) -> Codec:
         if arguments.torch_device is None:
             codec.require_live_decoding(name)
-        return fetch(name)
+        loaded = fetch(name)
+        loaded.warm_up(settings.decode.window(loaded), settings.decode.settings())
+        return loaded
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
         output = open_output(arguments)
@@ -91,7 +93,7 @@ async def run(
             expected = await unless(stop, call_on_thread(load, arguments.codec))
             if expected is None:
                 return
-            listener = Listener(output, expected, load=load, settings=make_settings(arguments))
+            listener = Listener(output, expected, load=load, settings=settings)
             connect_at_s = time.monotonic()
             connection = await unless(stop, connect(arguments.url))
             if connection is not None:
@@ -246,6 +248,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=1.0,
         metavar="W",
         help="of its time steps; above 1, those near noise are smaller (default: 1, uniform)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile mucodec's decoder before listening: a minute, then faster on a GPU",
     )
     for name, lowest, what in (
         ("hop", 1, "sound made at a time"),

@@ -51,6 +51,7 @@ def load(
     weights: Path | str | None = None,
     device: str | None = None,
     part: Part | None = None,
+    compiled: bool = False,
 ) -> Codec:
     """Load a codec by name.
 
@@ -58,7 +59,8 @@ def load(
     of the release's checkpoints, or a file that was converted from them. Without it, mucodec's are
     taken from the cache, or fetched. device: as torch names it; by default nano computes on the
     CPU, mucodec on a GPU where there is one. part: "encoder" or "decoder", to spend memory on that
-    half of mucodec alone; nano is small and always whole.
+    half of mucodec alone; nano is small and always whole. compiled: have mucodec's decoder compiled
+    by its ``warm_up``, which takes a minute and pays on a GPU.
     Raises UnknownCodecError, WeightsError or DeviceError, each with one sentence for the user.
     """
     if name not in CODECS:
@@ -72,7 +74,7 @@ def load(
         return load_nano(weights, place)
     from codec.mucodec.codec import load_mucodec
 
-    return load_mucodec(weights, place, part)
+    return load_mucodec(weights, place, part, compiled)
 
 
 def has_gpu() -> bool:

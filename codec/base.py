@@ -11,6 +11,7 @@ generates, ``latent_tokens`` tokens long. Positions count from the start of the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from codec.constants import CODEBOOK_SIZE, SAMPLES_PER_TOKEN
 from codec.errors import SettingError
 from codec.sampling import SOLVERS
 
-__all__ = ["Codec", "DecodeSettings", "DecoderWindow", "EncoderWindow"]
+__all__ = ["Codec", "DecodeSettings", "DecoderWindow", "EncoderWindow", "WindowJob"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,17 @@ class DecodeSettings:
             raise SettingError(f"the time grid's warp must be positive, got {self.warp}")
 
 
+@dataclass(frozen=True)
+class WindowJob:
+    """One window to decode: the arguments of :meth:`Codec.decode_window`."""
+
+    tokens: Tensor
+    first_token: int
+    context: Tensor | None
+    seed: int
+    settings: DecodeSettings
+
+
 class Codec(ABC):
     """A codec of 25 tokens a second for 48 kHz stereo."""
 
@@ -138,9 +150,27 @@ class Codec(ABC):
         unchanged.
         """
 
+    def decode_windows(self, jobs: Sequence[WindowJob]) -> list[Tensor]:
+        """Latents of several windows, of any streams; as one batch where a codec gains by that."""
+        return [
+            self.decode_window(
+                job.tokens,
+                first_token=job.first_token,
+                context=job.context,
+                seed=job.seed,
+                settings=job.settings,
+            )
+            for job in jobs
+        ]
+
     @abstractmethod
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
         """Sound of latents, float32 ``[2, frames * latent_tokens * 1920]``, exact inside."""
+
+    def warm_up(  # noqa: B027 - most codecs have nothing to do
+        self, window: EncoderWindow | DecoderWindow, settings: DecodeSettings | None = None
+    ) -> None:
+        """Get ready for windows of this shape, where the first one would take long otherwise."""
 
     # Offline calls: the same windows as a live stream, hence the same result.
 

@@ -6,17 +6,18 @@ well, so a file encoded at once and the same file streamed in any blocks give th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow, WindowJob
 from codec.constants import SAMPLES_PER_TOKEN
 
-__all__ = ["StreamDecoder", "StreamEncoder"]
+__all__ = ["StreamDecoder", "StreamEncoder", "step_together"]
 
 
 class StreamEncoder:
@@ -86,6 +87,15 @@ class StreamEncoder:
         self._buffer = self._buffer[:, start:].clone()
         self._held = self._buffer.shape[1]
         return torch.cat(out) if out else torch.zeros(0, dtype=torch.int64)
+
+
+class _Span(NamedTuple):
+    """Tokens of a window: its context from ``start``, new sound ``begin`` to ``end``, lookahead."""
+
+    start: int
+    begin: int
+    end: int
+    stop: int
 
 
 class StreamDecoder:
@@ -171,25 +181,34 @@ class StreamDecoder:
 
     def step(self) -> Tensor:
         """Decode one window; returns its sound, float32 ``[2, n]``, n <= hop · 1920."""
+        return step_together([self])[0]
+
+    def _span(self) -> _Span:
+        """Where the next window lies."""
         if not self.ready():
             raise RuntimeError("step() with no window ready: feed more tokens")
-        hop, unit = self.window.hop, self.codec.latent_tokens
+        hop = self.window.hop
         grid_end = (self._hop_index + 1) * hop
         begin = max(grid_end - hop, self._base)  # a stream may begin in the middle of a hop
-        end = min(grid_end, self.fed_tokens)
-        stop = min(grid_end + self.window.lookahead, self.fed_tokens)
-        start = max(begin - self.window.context, self._base)
-        tokens = self._tokens[start - self._base : stop - self._base]
-        if short := -len(tokens) % unit:  # the stream ends inside a latent frame
-            tokens = torch.cat([tokens, tokens[-1:].expand(short)])
-
-        latents = self.codec.decode_window(
-            tokens,
-            first_token=start,
-            context=self._context,
-            seed=self.seed,
-            settings=self.settings,
+        return _Span(
+            start=max(begin - self.window.context, self._base),
+            begin=begin,
+            end=min(grid_end, self.fed_tokens),
+            stop=min(grid_end + self.window.lookahead, self.fed_tokens),
         )
+
+    def _job(self) -> WindowJob:
+        """What the codec is to decode next."""
+        span = self._span()
+        tokens = self._tokens[span.start - self._base : span.stop - self._base]
+        if short := -len(tokens) % self.codec.latent_tokens:  # it ends inside a latent frame
+            tokens = torch.cat([tokens, tokens[-1:].expand(short)])
+        return WindowJob(tokens, span.start, self._context, self.seed, self.settings)
+
+    def _take(self, latents: Tensor) -> Tensor:
+        """Sound of the window that :meth:`_job` gave, from its latents."""
+        start, begin, end, stop = self._span()
+        unit = self.codec.latent_tokens
         audio = self._render(latents, start, begin, end, stop)
         kept = max(start, end - self.window.context)
         self._context = latents[(kept - start) // unit : (end - start) // unit].clone()
@@ -220,3 +239,15 @@ class StreamDecoder:
             audio[:, :n] = self._tail[:, :n] * (1 - ramp) + audio[:, :n] * ramp
         self._tail = sound[:, last : last + fade].clone() if fade else None
         return audio
+
+
+def step_together(decoders: Sequence[StreamDecoder]) -> list[Tensor]:
+    """:meth:`StreamDecoder.step` for streams that share a codec, their windows as one batch.
+
+    Every one must be ready. Which windows can be batched (those of one shape) is the codec's
+    matter; the sound is that of stepping each alone, up to rounding.
+    """
+    if not decoders:
+        return []
+    latents = decoders[0].codec.decode_windows([decoder._job() for decoder in decoders])
+    return [decoder._take(own) for decoder, own in zip(decoders, latents, strict=True)]

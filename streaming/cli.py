@@ -77,6 +77,8 @@ def codec_loader(
     def load(name: str) -> Codec:
         use_threads(arguments.threads or default_threads(name))
         options: dict[str, Any] = {"part": part}
+        if getattr(arguments, "compile", False):
+            options["compiled"] = True
         if arguments.torch_device is not None:
             options["device"] = arguments.torch_device
         if arguments.weights is not None and name == arguments.codec:

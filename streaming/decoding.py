@@ -19,7 +19,7 @@ from streaming.stats import RealTimeFactor
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from codec.base import Codec, DecoderWindow
+    from codec.base import Codec, DecoderWindow, DecodeSettings
     from codec.stream import StreamDecoder
 
 __all__ = ["DecodeOptions", "DecodeThread", "Regenerator"]
@@ -48,6 +48,18 @@ class DecodeOptions:
     context: int | None = None
     lookahead: int | None = None
 
+    def window(self, codec: Codec) -> DecoderWindow:
+        """The decoder window in tokens."""
+        wanted = {"hop": self.hop, "context": self.context, "lookahead": self.lookahead}
+        given = {name: tokens for name, tokens in wanted.items() if tokens is not None}
+        return dataclasses.replace(codec.decoder_window, **given)
+
+    def settings(self) -> DecodeSettings:
+        """The sampler's settings; imports torch."""
+        from codec.base import DecodeSettings
+
+        return DecodeSettings(self.steps, self.guidance, self.temperature, self.solver, self.warp)
+
 
 class DecodeThread:
     """One stream's decoder. Everything that touches torch happens on its thread.
@@ -71,12 +83,7 @@ class DecodeThread:
     @property
     def window(self) -> DecoderWindow:
         """The decoder window in tokens."""
-        options = self.options
-        wanted = {
-            "hop": options.hop, "context": options.context, "lookahead": options.lookahead
-        }  # fmt: skip
-        given = {name: tokens for name, tokens in wanted.items() if tokens is not None}
-        return dataclasses.replace(self.codec.decoder_window, **given)
+        return self.options.window(self.codec)
 
     def plan(
         self, next_token: int, first_token: int, packet_tokens: int, age_s: float, margin_s: float
@@ -119,19 +126,16 @@ class DecodeThread:
     # What follows runs on the thread.
 
     def _start(self, first_token: int, start_token: int, stream_seed: int) -> None:
-        from codec.base import DecodeSettings
         from codec.stream import StreamDecoder
 
-        options = self.options
+        seed = self.options.seed
         self._decoder = StreamDecoder(
             self.codec,
-            seed=stream_seed if options.seed is None else options.seed,
+            seed=stream_seed if seed is None else seed,
             first_token=first_token,
             start_token=start_token,
             window=self.window,
-            settings=DecodeSettings(
-                options.steps, options.guidance, options.temperature, options.solver, options.warp
-            ),
+            settings=self.options.settings(),
         )
 
     def _feed(self, tokens: NDArray[np.int64]) -> bool:

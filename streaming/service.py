@@ -106,6 +106,7 @@ async def _send(
     lookahead = window.lookahead if settings.lookahead is None else settings.lookahead
     window = replace(window, hop=hop, lookahead=lookahead)
     codec.check_window(window)
+    await unless(stop, worker.run(codec.warm_up, window))
     info = StreamInfo(codec.name, codec.weights, codec.digest, settings.seed, packet_tokens)
     hub = Hub(info)
     # Until the first packet shows it: no token is there before its lookahead.

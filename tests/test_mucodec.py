@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from codec.mucodec.dsp import halve_rate, htk_filterbank, resampling_kernel
 from codec.mucodec.model import UNUSED, MuCodecModel, unused
 from codec.mucodec.vocoder import HifiGan, reach_frames
 from codec.sampling import integrate, time_grid
-from codec.stream import StreamDecoder, StreamEncoder
+from codec.stream import StreamDecoder, StreamEncoder, step_together
 from tests import parity
 from tests.seeded import test_signal
 from tests.tiny_mucodec import TINY, tiny_model
@@ -263,3 +264,79 @@ def test_solvers_and_warps_that_do_not_exist_are_refused() -> None:
         DecodeSettings(solver="runge")
     with pytest.raises(SettingError, match="warp must be positive"):
         DecodeSettings(warp=0.0)
+
+
+# ------------------------------------------------------------- several streams, ready beforehand
+
+
+def test_several_streams_decode_as_one_batch(tiny: MuCodec) -> None:
+    codes = torch.randint(0, 16_384, (3, 700), generator=torch.Generator().manual_seed(1))
+    window = DecoderWindow(context=64, hop=32, lookahead=8)
+
+    def decoders() -> list[StreamDecoder]:
+        made = [
+            StreamDecoder(tiny, seed=seed, window=window, settings=SHORT, start_token=start)
+            for seed, start in ((1, 0), (2, 32), (3, 0))
+        ]
+        for decoder, row in zip(made, codes, strict=True):
+            decoder.feed(row[:200])
+        return made
+
+    apart = [[decoder.step() for _ in range(4)] for decoder in decoders()]
+    streams = decoders()
+    sizes: list[int] = []
+    flow = tiny.model.flow
+    hook = flow.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    together = [step_together(streams) for _ in range(4)]
+    hook.remove()
+    assert max(sizes) == 6  # three streams, with and without guidance
+    assert 2 in sizes  # the second begins late, so that its window is of another length at first
+    for stream, blocks in enumerate(apart):
+        for turn, block in enumerate(blocks):
+            torch.testing.assert_close(together[turn][stream], block, atol=1e-4, rtol=1e-4)
+    assert step_together([]) == []
+
+
+def test_warm_up_changes_nothing(tiny: MuCodec, sound: torch.Tensor) -> None:
+    fresh = MuCodec(tiny_model(), "tiny", "0" * 64)
+    fresh.warm_up(tiny.encoder_window)
+    fresh.warm_up(tiny.decoder_window, SHORT)
+    tokens = fresh.sound2code(sound)
+    assert torch.equal(tokens, tiny.sound2code(sound))
+    assert torch.equal(fresh.code2sound(tokens, steps=2), tiny.code2sound(tokens, steps=2))
+
+
+def test_compiled_windows_are_those_of_the_steady_state(
+    tiny: MuCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def compile_flow(flow: torch.nn.Module, **options: object) -> Callable[..., torch.Tensor]:
+        assert options == {"mode": "reduce-overhead", "dynamic": False}
+        memory: list[torch.Tensor] = []
+
+        def run(*inputs: torch.Tensor) -> torch.Tensor:
+            calls.append(inputs[0].shape[2])
+            result: torch.Tensor = flow(*inputs)
+            if not memory:
+                memory.append(torch.empty_like(result))
+            memory[0].copy_(result)  # as a graph does, each call writes where the last one wrote
+            return memory[0]
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_flow)
+    codec = MuCodec(tiny_model(), "tiny", "0" * 64, compiled=True)
+    window = DecoderWindow(context=64, hop=32, lookahead=8)
+    settings = DecodeSettings(steps=2, guidance=1.0, solver="heun")
+    codec.warm_up(window, settings)
+    assert set(calls) == {52}
+    codes = torch.randint(0, 16_384, (200,), generator=torch.Generator().manual_seed(1))
+    blocks = []
+    for one in (codec, tiny):
+        calls.clear()
+        decoder = StreamDecoder(one, window=window, settings=settings)
+        decoder.feed(codes)
+        blocks.append(torch.cat([decoder.step() for _ in range(5)], dim=1))
+        assert len(calls) == (3 * 4 if one is codec else 0)
+    torch.testing.assert_close(blocks[0], blocks[1])

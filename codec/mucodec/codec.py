@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow, WindowJob
 from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import SettingError
 from codec.mucodec.compatible import release_codes
-from codec.mucodec.flow import sample
+from codec.mucodec.flow import Flow, sample
 from codec.mucodec.level import limit_peak
 from codec.mucodec.model import MuCodecModel, Part
 from codec.mucodec.weights import load_model
@@ -32,7 +33,8 @@ class MuCodec(Codec):
     """Latents are the flow's own, normalised: 32 channels by 32 bins in frames of two tokens.
 
     precision: of the flow transformer, VAE and vocoder. The encoder always computes in float32,
-    since a token turns over on small differences.
+    since a token turns over on small differences. compiled: have the transformer compiled by
+    :meth:`warm_up`, for a GPU.
     """
 
     name = "mucodec"
@@ -50,10 +52,13 @@ class MuCodec(Codec):
         *,
         device: torch.device | str = "cpu",
         precision: torch.dtype = torch.float32,
+        compiled: bool = False,
     ) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
         self.precision = precision
+        self.compiled = compiled
+        self._compiled: dict[tuple[int, int], Flow] = {}
         if model.part != "encoder":
             self.model.flow.to(precision)
             self.model.first_stage_model.to(precision)
@@ -83,29 +88,90 @@ class MuCodec(Codec):
         seed: int,
         settings: DecodeSettings,
     ) -> Tensor:
+        job = WindowJob(tokens, first_token, context, seed, settings)
+        return self.decode_windows([job])[0]
+
+    @torch.inference_mode()
+    def decode_windows(self, jobs: Sequence[WindowJob]) -> list[Tensor]:
+        """See the base; jobs of one shape and the same settings run as one batch."""
         self._require("decoder")
+        groups: dict[tuple[int, int, DecodeSettings], list[int]] = {}
+        for index, job in enumerate(jobs):
+            known = 0 if job.context is None else len(job.context)
+            groups.setdefault((len(job.tokens), known, job.settings), []).append(index)
+        latents: dict[int, Tensor] = {}
+        for (length, known, settings), members in groups.items():
+            batch = self._decode([jobs[index] for index in members], length, known, settings)
+            latents |= dict(zip(members, batch, strict=True))
+        return [latents[index] for index in range(len(jobs))]
+
+    def _decode(
+        self, jobs: Sequence[WindowJob], length: int, known: int, settings: DecodeSettings
+    ) -> list[Tensor]:
+        """Latents of windows of ``length`` tokens whose first ``known`` frames are given."""
         c = self.model.config
-        frames = len(tokens) // self.latent_tokens
+        frames = length // self.latent_tokens
         steps = DEFAULT_STEPS if settings.steps is None else max(1, settings.steps)
         guidance = DEFAULT_GUIDANCE if settings.guidance is None else settings.guidance
         temperature = 1.0 if settings.temperature is None else settings.temperature
         # The transformer takes whole patches of frames: an odd one is completed and cut off.
         short = -frames % c.patch
-        if short:
-            tokens = torch.cat([tokens, tokens[-1:].expand(short * self.latent_tokens)])
-        first_frame = first_token // self.latent_tokens
-        width = c.condition_channels * c.latent_bins
-        noise = keyed_normal(seed, first_frame, frames + short, width, _FLOW_PURPOSE)
+        shape = (c.condition_channels, c.latent_bins)
+        tokens, noise = [], []
+        for job in jobs:
+            tail = job.tokens[-1:].expand(short * self.latent_tokens)
+            tokens.append(torch.cat([job.tokens, tail]))
+            first_frame = job.first_token // self.latent_tokens
+            width = c.condition_channels * c.latent_bins
+            normal = keyed_normal(job.seed, first_frame, frames + short, width, _FLOW_PURPOSE)
+            noise.append(self._frames(temperature * normal.unflatten(1, shape)))
+        context = [self._frames(job.context) for job in jobs if job.context is not None]
         latents = sample(
-            self.model.flow,
-            self._batch(temperature * noise.unflatten(1, (c.condition_channels, c.latent_bins))),
-            None if context is None or not len(context) else self._batch(context),
-            self.model.condition(tokens.unsqueeze(0).to(self.device)),
+            self._flow(frames + short, len(jobs) * (1 if guidance == 1.0 else 2)),
+            torch.stack(noise),
+            torch.stack(context) if known else None,
+            self.model.condition(torch.stack(tokens).to(self.device)),
             guidance=guidance,
             times=time_grid(steps, settings.warp),
             solver=settings.solver,
         )
-        return latents[0].transpose(0, 1)[:frames]
+        return list(latents.transpose(1, 2)[:, :frames])
+
+    def _flow(self, frames: int, batch: int) -> Flow:
+        """The transformer for windows of a shape, compiled where that was prepared."""
+        return self._compiled.get((frames, batch), self.model.flow)
+
+    @torch.inference_mode()
+    def warm_up(
+        self, window: EncoderWindow | DecoderWindow, settings: DecodeSettings | None = None
+    ) -> None:
+        """Run windows of this shape once: the first calls choose kernels and reserve memory.
+
+        Compiles the transformer for the decoder window where that was asked for, which takes a
+        minute; the shorter windows at a stream's start are not worth it and run as they are.
+        """
+        if isinstance(window, EncoderWindow):
+            silence = torch.zeros(2, window.tokens * SAMPLES_PER_TOKEN)
+            self.encode_window(silence, window, first_token=0)
+            return
+        settings = settings or DecodeSettings()
+        unit = self.latent_tokens
+        guidance = DEFAULT_GUIDANCE if settings.guidance is None else settings.guidance
+        if self.compiled:
+            frames = -(-window.tokens // unit)
+            frames += -frames % self.model.config.patch
+            # The next call writes where this one's result lies, which some solvers still need.
+            flow = torch.compile(self.model.flow, mode="reduce-overhead", dynamic=False)
+            self._compiled[frames, 1 if guidance == 1.0 else 2] = lambda *x: flow(*x).clone()
+        tokens = torch.zeros(window.tokens // unit * unit, dtype=torch.int64)
+        context = None
+        for _ in range(2):  # without context first, to have one
+            job = WindowJob(tokens, 0, context, 0, settings)
+            latents = self.decode_windows([job])[0]
+            context = latents[: window.context // unit].clone()
+        fade = -(-self.crossfade_samples // SAMPLES_PER_TOKEN)
+        rendered = window.hop + fade + 2 * self.render_margin_tokens
+        self.render(latents[-(rendered // unit) :], first_token=0, seed=0)
 
     def _require(self, part: Part) -> None:
         if self.model.part not in (None, part):
@@ -114,15 +180,15 @@ class MuCodec(Codec):
                 "without naming a part"
             )
 
-    def _batch(self, frames: Tensor) -> Tensor:
-        """``[frames, channels, bins]`` to a batch of one, ``[1, channels, frames, bins]``."""
-        return frames.to(self.device).transpose(0, 1).unsqueeze(0).contiguous()
+    def _frames(self, latents: Tensor) -> Tensor:
+        """``[frames, channels, bins]`` to ``[channels, frames, bins]`` on the device."""
+        return latents.to(self.device).transpose(0, 1).contiguous()
 
     @torch.inference_mode()
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
         model = self.model
         samples = len(latents) * self.latent_tokens * SAMPLES_PER_TOKEN
-        restored = model.normfeat.restore(self._batch(latents))
+        restored = model.normfeat.restore(self._frames(latents).unsqueeze(0))
         mel = model.mel(restored.to(self.precision))
         # The vocoder gives a few samples more than 480 a frame; they lie at the end.
         return model.first_stage_model.vocoder(mel)[:, :samples].float().cpu()
@@ -135,11 +201,14 @@ class MuCodec(Codec):
 
 
 def load_mucodec(
-    weights: Path | str | None = None, device: str = "cpu", part: Part | None = None
+    weights: Path | str | None = None,
+    device: str = "cpu",
+    part: Part | None = None,
+    compiled: bool = False,
 ) -> MuCodec:
     """The published model on a device; in half precision on a GPU, in float32 on a CPU.
 
-    weights, part: see :func:`codec.load`. Raises WeightsError with one sentence.
+    weights, part, compiled: see :func:`codec.load`. Raises WeightsError with one sentence.
     """
     loaded = load_model(None if weights is None else Path(weights), part=part)
     on_gpu = torch.device(device).type == "cuda"
@@ -149,4 +218,5 @@ def load_mucodec(
         loaded.digest,
         device=device,
         precision=torch.bfloat16 if on_gpu else torch.float32,
+        compiled=compiled,
     )

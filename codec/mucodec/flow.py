@@ -17,8 +17,10 @@ from torch.nn import functional as F
 from codec.mucodec.config import MuCodecConfig
 from codec.sampling import integrate
 
-__all__ = ["FlowTransformer", "sample", "velocity_field"]
+__all__ = ["Flow", "FlowTransformer", "sample", "velocity_field"]
 
+Flow = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""What a :class:`FlowTransformer` computes, compiled or not."""
 _SIGMA_MIN = 1e-4
 _BASE_SIZE, _INTERPOLATION = 192, 6
 """Scale of the position table: 32 units over the trained window, in time as in frequency."""
@@ -189,7 +191,7 @@ class FlowTransformer(nn.Module):
 
 
 def velocity_field(
-    flow: FlowTransformer, given: Tensor, condition: Tensor, guidance: float
+    flow: Flow, given: Tensor, condition: Tensor, guidance: float
 ) -> Callable[[Tensor, float], Tensor]:
     """Guided velocity as a function of latents and time.
 
@@ -210,7 +212,7 @@ def velocity_field(
 
 
 def sample(
-    flow: FlowTransformer,
+    flow: Flow,
     noise: Tensor,
     known: Tensor | None,
     condition: Tensor,
