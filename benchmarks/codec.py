@@ -119,7 +119,9 @@ def measure_mucodec(args: argparse.Namespace) -> None:
     on_cpu = device.type == "cpu"
     precision = PRECISIONS[args.precision or ("float32" if on_cpu else "bfloat16")]
     layers = args.flow_layers or (2 if on_cpu else MuCodecConfig.flow_layers)
-    model = mucodec.random_codec(MuCodecConfig(flow_layers=layers), device, precision)
+    model = mucodec.random_codec(
+        MuCodecConfig(flow_layers=layers), device, precision, compiled=args.compile
+    )
     steps = args.steps or 8
     figures = mucodec.run(
         model,
@@ -127,6 +129,7 @@ def measure_mucodec(args: argparse.Namespace) -> None:
         steps=steps,
         guidance=args.guidance,
         passes=args.passes,
+        streams=args.streams,
     )
     settings = DecodeSettings(steps, args.guidance)
     figures["first_sound_s"] = mucodec.first_sound_s(model, settings)
@@ -150,6 +153,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     group.add_argument("--flow-layers", type=int, help="default: 24, on a CPU 2")
     group.add_argument("--window-tokens", type=int, help="default: 1024, on a CPU 256")
     group.add_argument("--guidance", type=float, default=1.5)
+    group.add_argument("--compile", action="store_true", help="compile the flow per window shape")
+    group.add_argument("--streams", type=int, default=1, help="also decode so many as one batch")
     args = parser.parse_args(argv)
     use_threads(args.threads)
     if args.codec == "mucodec" and args.random_weights:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from codec.base import DecoderWindow, DecodeSettings
@@ -22,7 +21,7 @@ from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
 from codec.mucodec.codec import MuCodec
 from codec.mucodec.config import MuCodecConfig
 from codec.mucodec.model import MuCodecModel
-from codec.stream import StreamDecoder
+from codec.stream import StreamDecoder, step_together
 
 __all__ = ["StageRow", "random_codec", "report", "run"]
 
@@ -41,7 +40,12 @@ class StageRow:
 
 
 def random_codec(
-    config: MuCodecConfig, device: torch.device, precision: torch.dtype, seed: int = 0
+    config: MuCodecConfig,
+    device: torch.device,
+    precision: torch.dtype,
+    *,
+    compiled: bool = False,
+    seed: int = 0,
 ) -> MuCodec:
     """The model with random weights of a usual size."""
     with torch.device("meta"):
@@ -60,7 +64,7 @@ def random_codec(
             else:
                 fan = value[0].numel() if value.ndim > 1 else 1
                 value.normal_(generator=generator).mul_(fan**-0.5)
-    return MuCodec(model, "random", "0" * 64, device=device, precision=precision)
+    return MuCodec(model, "random", "0" * 64, device=device, precision=precision, compiled=compiled)
 
 
 def _wait(device: torch.device) -> None:
@@ -97,9 +101,12 @@ def count(task: Callable[[], object]) -> float:
 
 @torch.inference_mode()
 def run(
-    codec: MuCodec, *, tokens: int, steps: int, guidance: float, passes: int
+    codec: MuCodec, *, tokens: int, steps: int, guidance: float, passes: int, streams: int = 1
 ) -> dict[str, object]:
-    """Everything measured, for windows of ``tokens`` tokens, as plain values."""
+    """Everything measured, for windows of ``tokens`` tokens, as plain values.
+
+    streams: live windows of so many streams are also decoded as one batch.
+    """
     model, device = codec.model, codec.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -138,8 +145,13 @@ def run(
     settings = DecodeSettings(steps, guidance)
     whole = {}
     for name, decoder_window in (("release", RELEASE), ("live", codec.decoder_window)):
-        if decoder_window.tokens <= tokens:
-            whole[name] = decode_rtf(codec, decoder_window, settings, passes)
+        if decoder_window.tokens <= max(tokens, codec.decoder_window.tokens):
+            codec.warm_up(decoder_window, settings)
+            whole[f"{name} windows"] = decode_rtf(codec, decoder_window, settings, passes)
+    if streams > 1:
+        whole[f"live windows, {streams} streams together"] = decode_rtf(
+            codec, codec.decoder_window, settings, passes, streams
+        )
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": str(codec.precision).removeprefix("torch."),
@@ -157,26 +169,28 @@ def run(
 
 
 def decode_rtf(
-    codec: MuCodec, window: DecoderWindow, settings: DecodeSettings, passes: int
+    codec: MuCodec,
+    window: DecoderWindow,
+    settings: DecodeSettings,
+    passes: int,
+    streams: int = 1,
 ) -> float:
-    """Real-time factor of a whole decode in the steady state: one hop with its full context."""
-    total = window.context + window.hop + window.lookahead
-    tokens = torch.randint(0, codec.model.config.codebook, (total,))
-    context = torch.randn(
-        window.context // codec.latent_tokens,
-        codec.model.config.condition_channels,
-        codec.model.config.latent_bins,
-    )
+    """Seconds of work per second of sound in the steady state, when every window has its context.
 
-    def hop() -> Tensor:
-        latents = codec.decode_window(
-            tokens, first_token=0, context=context, seed=0, settings=settings
+    With several streams it is the sound of all of them that counts.
+    """
+    decoders = [
+        StreamDecoder(codec, seed=seed, window=window, settings=settings) for seed in range(streams)
+    ]
+    hops = passes + 2 + -(-window.context // window.hop)
+    for decoder in decoders:
+        decoder.feed(
+            torch.randint(0, codec.model.config.codebook, (hops * window.hop + window.lookahead,))
         )
-        margin = codec.render_margin_tokens
-        left = max(0, window.context - margin) // codec.latent_tokens
-        return codec.render(latents[left:], first_token=0, seed=0)
-
-    return timed(hop, codec.device, passes) / (window.hop / TOKEN_RATE)
+    for _ in range(hops - passes - 1):  # until the context is whole; timed() takes one more
+        step_together(decoders)
+    taken = timed(lambda: step_together(decoders), codec.device, passes)
+    return taken / (streams * window.hop / TOKEN_RATE)
 
 
 def first_sound_s(codec: MuCodec, settings: DecodeSettings) -> float:
@@ -206,7 +220,7 @@ def report(figures: dict[str, object]) -> str:
     assert isinstance(whole, dict)
     for name, rtf in whole.items():
         lines.append(
-            f"  decode, {name} windows, {figures['steps']} steps: RTF {rtf:.4f} "
+            f"  decode, {name}, {figures['steps']} steps: RTF {rtf:.4f} "
             f"({1 / rtf:.1f} times real time)"
         )
     lines.append(f"  a joining listener's first window: {figures['first_sound_s']:.2f} s")

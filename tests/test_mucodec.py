@@ -24,7 +24,7 @@ from codec.mucodec.vocoder import HifiGan, reach_frames
 from codec.sampling import integrate, time_grid
 from codec.stream import StreamDecoder, StreamEncoder, step_together
 from tests import parity
-from tests.seeded import test_signal
+from tests.seeded import fill_model, test_signal
 from tests.tiny_mucodec import TINY, tiny_model
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -102,6 +102,35 @@ def test_everything_computes_what_the_published_model_computes(
     arguments = ["--conformer-layers", "7", "--flow-layers", "2", "--seed", "100"]
     assert parity.main([str(GOLDENS), *arguments]) == 0
     assert capsys.readouterr().out.count("ok\n") == 17
+
+
+@pytest.mark.slow
+def test_half_precision_computes_nearly_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """Latents within two percent, tokens as ever: the encoder stays in float32."""
+    assert parity.main([str(GOLDENS), "--precision", "bfloat16"]) == 0
+    assert capsys.readouterr().out.count("ok\n") == 17
+
+
+@pytest.mark.slow
+def test_the_whole_depth_is_stable_in_half_precision() -> None:
+    """All 24 blocks, guided, with context: latents of eight steps within two percent."""
+    with torch.device("meta"):
+        model = MuCodecModel(MuCodecConfig(), part="decoder")
+    model = model.to_empty(device="cpu")
+    model.restore_constants()
+    fill_model(model)
+    tokens = torch.randint(0, 16_384, (64,), generator=torch.Generator().manual_seed(1))
+    known = torch.randn(8, 32, 32, generator=torch.Generator().manual_seed(2))
+
+    def latents(precision: torch.dtype) -> torch.Tensor:
+        codec = MuCodec(model, "seeded", "0" * 64, precision=precision)
+        return codec.decode_window(
+            tokens, first_token=0, context=known, seed=0, settings=DecodeSettings()
+        )
+
+    exact, half = latents(torch.float32), latents(torch.bfloat16)
+    assert torch.equal(half[:8], known)
+    assert float((half - exact).norm() / exact.norm()) <= parity.HALF_TOLERANCE
 
 
 def test_parity_says_so_where_the_numbers_differ(

@@ -173,7 +173,8 @@ class FlowTransformer(nn.Module):
     def forward(self, x: Tensor, given: Tensor, condition: Tensor, t: Tensor) -> Tensor:
         """x, given (in-context latents, else 0), condition: ``[batch, channels, frames, bins]``.
 
-        Frames must be even in number and at most as many as in the trained window.
+        Frames must be even in number and at most as many as in the trained window. The result is
+        of ``x``'s type, so that what follows (guidance amplifies differences) rounds no further.
         """
         c = self.config
         rows = x.shape[2] // c.patch
@@ -187,7 +188,7 @@ class FlowTransformer(nn.Module):
         y = self.proj_out(self.norm_out(y) * (1 + scale) + shift)
         y = y.unflatten(2, (c.patch, c.patch, -1)).unflatten(1, (rows, self.columns))
         # [batch, rows, columns, row in patch, column in patch, channels]
-        return y.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return y.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3).to(x.dtype)
 
 
 def velocity_field(
