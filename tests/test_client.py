@@ -24,7 +24,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as plain_serve
 
 import client
-from codec.errors import WeightsError
+import codec
+from codec.errors import DeviceError, WeightsError
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.hub import Hub, StreamInfo
 from streaming.status import StatusLine
@@ -76,7 +77,7 @@ def _keep_logging() -> object:
     root.handlers[:], root.level = handlers, level
 
 
-def load_fake(name: str) -> FakeCodec:
+def load_fake(name: str, **options: object) -> FakeCodec:
     return FakeCodec()
 
 
@@ -195,7 +196,7 @@ async def test_a_signal_ends_it_cleanly(
 async def test_a_signal_while_loading_ends_it_before_it_connects(
     station: Station, tmp_path: Path
 ) -> None:
-    def interrupted(name: str) -> FakeCodec:
+    def interrupted(name: str, **options: object) -> FakeCodec:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.1)
         return FakeCodec()
@@ -263,6 +264,38 @@ async def test_another_codec_is_refused_in_one_sentence(tmp_path: Path) -> None:
             await run(server.url, "--out", tmp_path / "out.wav")
 
 
+async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one sentence that says what it would need, before gigabytes are fetched for nothing."""
+    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    loaded: list[str] = []
+
+    def load(name: str, **options: object) -> FakeCodec:
+        loaded.append(name)
+        return FakeCodec()
+
+    hub = Hub(StreamInfo("mucodec", "mucodec-abc", "a" * 64, 5, 48))
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server:
+        out = tmp_path / "out.wav"
+        with pytest.raises(DeviceError, match=r"mucodec.*GPU with 8 GiB.*--torch-device cpu"):
+            await run(server.url, "--out", out, load_codec=load)
+        assert loaded == ["nano"]
+        assert not out.exists()
+        # Whoever names a device has been told: the stream is tried.
+        with pytest.raises(ProtocolError, match="codec"):
+            await run(server.url, "--out", out, "--torch-device", "cpu", load_codec=load)
+        assert loaded == ["nano", "nano", "mucodec"]
+
+
+def test_a_mucodec_listener_without_a_gpu_is_told_before_it_connects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    assert client.main(["--codec", "mucodec", "--out", f"{tmp_path}/a.wav"], load_fake) == 2
+    assert "keeps up with live music on a GPU" in error_of(capsys)
+
+
 # From here on `main`, which sets up an event loop of its own.
 
 
@@ -307,7 +340,7 @@ def test_what_cannot_work_is_said_in_one_sentence_with_exit_code_2(
 def test_damaged_weights_are_said_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def damaged(name: str) -> FakeCodec:
+    def damaged(name: str, **options: object) -> FakeCodec:
         raise WeightsError("the weights are damaged; install again")
 
     assert client.main(["--out", f"{tmp_path}/a.wav"], damaged) == 2

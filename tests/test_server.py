@@ -28,7 +28,7 @@ from tests.fake_codec import FakeCodec
 ROOT = Path(__file__).parent.parent
 
 
-def load_fake(name):
+def load_fake(name, **options):
     return FakeCodec()
 
 
@@ -191,7 +191,7 @@ def test_port_in_use_is_said_in_one_sentence(song, capsys):
 
 
 def test_damaged_weights_are_said_in_one_sentence(song, capsys):
-    def load(name):
+    def load(name, **options):
         raise WeightsError("The weights are damaged.")
 
     assert server.main([str(song), "--port", "0"], load) == 2
@@ -213,7 +213,7 @@ def test_second_interrupt_is_taken_at_once(song, monkeypatch):
 
 
 def test_interrupt_while_the_codec_is_loaded(song):
-    def load(name):
+    def load(name, **options):
         signal.raise_signal(signal.SIGINT)
         time.sleep(0.05)
         return FakeCodec()
