@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
+from streaming.errors import SettingsError
 from streaming.hub import Hub, StreamInfo
 from streaming.sender import PacedSource, Sender
 from streaming.signals import unless
@@ -19,10 +20,10 @@ from streaming.websocket import WebSocketServer
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from codec.base import Codec
+    from codec.base import Codec, EncoderWindow
     from streaming.sources import Source
 
-__all__ = ["PRESETS", "Preset", "ServiceSettings", "serve"]
+__all__ = ["PRESETS", "Preset", "ServiceSettings", "packets", "serve"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ PRESETS: Final = {
 class ServiceSettings:
     """Where to listen and how to send.
 
-    packet_tokens, hop: override the preset's; lookahead: overrides the codec's. All in tokens.
+    packet_tokens, hop: override the preset's, and each follows from the other where one alone is
+    given; lookahead: overrides the codec's. All in tokens.
     """
 
     host: str = "127.0.0.1"
@@ -89,6 +91,34 @@ async def serve(
         await worker.close()
 
 
+def packets(settings: ServiceSettings, codec: Codec) -> tuple[int, EncoderWindow]:
+    """Tokens of a packet, and the encoder window: a packet is a whole number of hops.
+
+    Otherwise packets would leave unevenly, in bursts where a hop is the longer one, and a listener
+    that counts on their interval would run dry. Raises SettingsError.
+    """
+    window, preset = codec.encoder_window, settings.preset
+    if settings.lookahead is not None:
+        window = replace(window, lookahead=settings.lookahead)
+    packet, hop = settings.packet_tokens, settings.hop
+    usual = preset.encoder_hop or window.hop
+    if packet is None:
+        hop = hop or usual
+        packet = -(-preset.packet_tokens // hop) * hop
+    elif hop is None:
+        around = window.left + window.lookahead
+        longest = max(1, (codec.longest_window_tokens or packet + around) - around)
+        hops = [n for n in range(1, packet + 1) if packet % n == 0 and n <= longest]
+        # Short hops are dear, since every window hears much that is not its own.
+        hop = min(hops, key=lambda n: max(n / usual, (usual / n) ** 2))
+    elif packet % hop:
+        raise SettingsError(
+            f"A packet of {packet} tokens is no whole number of hops of {hop}; leave out --hop or "
+            f"--packet-tokens, or make it {-(-packet // hop) * hop} tokens."
+        )
+    return packet, replace(window, hop=hop)
+
+
 async def _send(
     source: PacedSource,
     opening: asyncio.Future[None],
@@ -99,12 +129,7 @@ async def _send(
     status: StatusLine,
     stop: asyncio.Event,
 ) -> None:
-    preset = settings.preset
-    packet_tokens = settings.packet_tokens or preset.packet_tokens
-    window = codec.encoder_window
-    hop = settings.hop or preset.encoder_hop or window.hop
-    lookahead = window.lookahead if settings.lookahead is None else settings.lookahead
-    window = replace(window, hop=hop, lookahead=lookahead)
+    packet_tokens, window = packets(settings, codec)
     codec.check_window(window)
     await unless(stop, worker.run(codec.warm_up, window))
     info = StreamInfo(codec.name, codec.weights, codec.digest, settings.seed, packet_tokens)
