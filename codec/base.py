@@ -110,7 +110,7 @@ class Codec(ABC):
     name: str
     """What ``--codec`` and the hello message call it."""
     weights: str
-    """Name of the weights, e.g. ``nano-1``."""
+    """Name of the weights, e.g. ``nano-2``."""
     digest: str
     """SHA-256 of the weights, 64 hexadecimal digits."""
     encoder_window: EncoderWindow

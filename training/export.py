@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--flow", type=Path, help="averaged.pt of train_flow")
     parser.add_argument("--vocoder", type=Path, help="averaged.pt of train_vocoder")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--name", default="nano-1")
+    parser.add_argument("--name", default="nano-2")
     parser.add_argument(
         "--gain-db",
         type=float,

@@ -25,9 +25,9 @@ from codec.sampling import time_grid
 
 __all__ = ["WEIGHTS_FILE", "WEIGHTS_SHA256", "Nano", "NanoModels", "load_nano", "save_nano"]
 
-WEIGHTS_NAME = "nano-1"
-WEIGHTS_FILE = Path(__file__).with_name("nano-1.safetensors")
-WEIGHTS_SHA256 = "66945cf8e69357501de04ab5fd3ee65cbacae4a50315f85d6e5ac4dac5439d63"
+WEIGHTS_NAME = "nano-2"
+WEIGHTS_FILE = Path(__file__).with_name("nano-2.safetensors")
+WEIGHTS_SHA256 = "17406a1167a151a7ea4fb707b224acd729a26c3abf329b78a93dae4e38cc2193"
 """Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
 _FLOW_PURPOSE = 1
@@ -117,8 +117,24 @@ class Nano(Codec):
             # leans towards silence (its mean would take tones 4 dB down), that of the image is
             # as good as unpredictable, and added noise only widens it.
             texture[:, self.config.mel_dims :] = 0
-            latents[new:] = codec.normalizer.inverse(expected[new:] + texture)
+            textured = codec.normalizer.inverse(expected[new:] + texture)
+            latents[new:] = self._at_level_of(latents[new:], textured)
         return latents
+
+    def _at_level_of(self, plain: Tensor, textured: Tensor) -> Tensor:
+        """``textured`` with each frame's mels at the power that ``plain`` has there.
+
+        So texture moves power between bands and leaves loudness to the token decoder, which knows
+        better: random movements of the level are heard as pumping.
+        """
+        mels = slice(0, self.config.mel_dims)
+        shape = (-1, self.config.mels)
+        levels = [
+            torch.logsumexp(2 * latents[:, mels].unflatten(1, shape), dim=2, keepdim=True) / 2
+            for latents in (plain, textured)
+        ]
+        textured[:, mels] += (levels[0] - levels[1]).expand(-1, -1, self.config.mels).flatten(1)
+        return textured
 
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
         return soft_limit(self.models.vocoder.render(latents, first_token, seed))
