@@ -27,8 +27,8 @@ __all__ = [
 Audio = NDArray[np.float32]
 
 # A floor under any ten seconds; benchmarks/quality.py measures how good the present codec is.
-LEAST_ENVELOPE_CORRELATION = 0.65
-MOST_LEVEL_DIFFERENCE_DB = 6.0
+LEAST_ENVELOPE_CORRELATION = 0.7
+MOST_LEVEL_DIFFERENCE_DB = 4.5
 MOST_FLATNESS = 0.1  # white noise has 0.76, music below 0.001
 
 SONGS = sorted((Path(__file__).parent / "data").glob("held_*.ogg"))
