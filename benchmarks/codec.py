@@ -122,17 +122,14 @@ def measure_mucodec(args: argparse.Namespace) -> None:
     model = mucodec.random_codec(
         MuCodecConfig(flow_layers=layers), device, precision, compiled=args.compile
     )
-    steps = args.steps or 8
     figures = mucodec.run(
         model,
-        tokens=args.window_tokens or (256 if on_cpu else 1024),
-        steps=steps,
+        tokens=max(16, args.window_tokens or (16 if on_cpu else 1024)),
+        steps=args.steps or 8,
         guidance=args.guidance,
         passes=args.passes,
         streams=args.streams,
     )
-    settings = DecodeSettings(steps, args.guidance)
-    figures["first_sound_s"] = mucodec.first_sound_s(model, settings)
     print(json.dumps(figures) if args.json else mucodec.report(figures))
 
 
@@ -151,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     group.add_argument("--torch-device", default=None, help="cpu or cuda (default: what is there)")
     group.add_argument("--precision", choices=sorted(PRECISIONS), help="default: by the device")
     group.add_argument("--flow-layers", type=int, help="default: 24, on a CPU 2")
-    group.add_argument("--window-tokens", type=int, help="default: 1024, on a CPU 256")
+    group.add_argument("--window-tokens", type=int, help="default: 1024, on a CPU 16")
     group.add_argument("--guidance", type=float, default=1.5)
     group.add_argument("--compile", action="store_true", help="compile the flow per window shape")
     group.add_argument("--streams", type=int, default=1, help="also decode so many as one batch")

@@ -124,19 +124,18 @@ def run(
     mel = model.mel(half)
     window = codec.encoder_window
     hop_seconds = window.hop / TOKEN_RATE
-    live = audio[0, :, : window.tokens * SAMPLES_PER_TOKEN].cpu()
+    live = 0.3 * torch.randn(2, window.tokens * SAMPLES_PER_TOKEN).clamp(-3, 3)
     stages: dict[str, tuple[Callable[[], object], float, torch.dtype]] = {
         "encode, one piece": (lambda: model.encode(audio), seconds, torch.float32),
         "flow, one evaluation": (lambda: model.flow(*wide, times), seconds, codec.precision),
         "VAE": (lambda: model.mel(half), seconds, codec.precision),
         "vocoder": (lambda: model.first_stage_model.vocoder(mel), seconds, codec.precision),
-    }
-    if live.shape[1] == window.tokens * SAMPLES_PER_TOKEN:
-        stages["encode, live windows"] = (
+        "encode, live windows": (
             lambda: codec.encode_window(live, window, first_token=0),
             hop_seconds,
             torch.float32,
-        )
+        ),
+    }
     rates = {kind: matrix_rate(device, kind, passes) for kind in {torch.float32, codec.precision}}
     rows = []
     for name, (task, length, kind) in stages.items():
@@ -144,24 +143,28 @@ def run(
         rows.append(StageRow(name, taken / length, work / length, work / taken / rates[kind]))
     settings = DecodeSettings(steps, guidance)
     whole = {}
-    for name, decoder_window in (("release", RELEASE), ("live", codec.decoder_window)):
-        if decoder_window.tokens <= max(tokens, codec.decoder_window.tokens):
-            codec.warm_up(decoder_window, settings)
-            whole[f"{name} windows"] = decode_rtf(codec, decoder_window, settings, passes)
+    live_window = live_windows(codec, tokens)
+    windows = {"release windows": RELEASE} if tokens >= RELEASE.tokens else {}
+    windows["live windows"] = live_window
+    for name, decoder_window in windows.items():
+        codec.warm_up(decoder_window, settings)
+        whole[name] = decode_rtf(codec, decoder_window, settings, passes)
     if streams > 1:
         whole[f"live windows, {streams} streams together"] = decode_rtf(
-            codec, codec.decoder_window, settings, passes, streams
+            codec, live_window, settings, passes, streams
         )
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": str(codec.precision).removeprefix("torch."),
         "flow_layers": c.flow_layers,
         "window_tokens": tokens,
+        "live_window": asdict(live_window),
         "steps": steps,
         "guidance": guidance,
         "matrix_tflops": {str(k).removeprefix("torch."): rate for k, rate in rates.items()},
         "stages": [asdict(row) for row in rows],
         "decode_rtf": whole,
+        "first_sound_s": first_sound_s(codec, live_window, settings),
         "memory_gib": (
             torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
         ),
@@ -193,10 +196,17 @@ def decode_rtf(
     return taken / (streams * window.hop / TOKEN_RATE)
 
 
-def first_sound_s(codec: MuCodec, settings: DecodeSettings) -> float:
+def live_windows(codec: MuCodec, tokens: int) -> DecoderWindow:
+    """The codec's own windows, or on a CPU, for which they are too much, some of ``tokens``."""
+    if tokens >= codec.decoder_window.tokens:
+        return codec.decoder_window
+    part = tokens // 4
+    return DecoderWindow(context=tokens - 2 * part, hop=part, lookahead=part)
+
+
+def first_sound_s(codec: MuCodec, window: DecoderWindow, settings: DecodeSettings) -> float:
     """Seconds from a joining listener's tokens to its first window of sound."""
-    window = codec.decoder_window
-    decoder = StreamDecoder(codec, settings=settings)
+    decoder = StreamDecoder(codec, window=window, settings=settings)
     decoder.feed(torch.randint(0, codec.model.config.codebook, (window.hop + window.lookahead,)))
     _wait(codec.device)
     began = time.perf_counter()
@@ -210,7 +220,7 @@ def report(figures: dict[str, object]) -> str:
     lines = [
         f"mucodec on {figures['device']}, {figures['precision']}, {figures['flow_layers']} flow "
         f"layers, windows of {figures['window_tokens']} tokens",
-        f"  {'':24}{'RTF':>10}{'TFLOP/s':>10}{'share':>8}",
+        f"  {'':24}{'RTF':>10}{'TFLOP':>10}{'share':>8}",
     ]
     stages = figures["stages"]
     assert isinstance(stages, list)
@@ -221,12 +231,20 @@ def report(figures: dict[str, object]) -> str:
     for name, rtf in whole.items():
         lines.append(
             f"  decode, {name}, {figures['steps']} steps: RTF {rtf:.4f} "
-            f"({1 / rtf:.1f} times real time)"
+            f"({1 / rtf:.2g} times real time)"
         )
-    lines.append(f"  a joining listener's first window: {figures['first_sound_s']:.2f} s")
+    window = figures["live_window"]
+    assert isinstance(window, dict)
+    lines.append(
+        f"  live windows: {window['context']} + {window['hop']} + {window['lookahead']} tokens; "
+        f"a joining listener's first one: {figures['first_sound_s']:.2f} s"
+    )
     if figures["memory_gib"] is not None:
         lines.append(f"  memory: {figures['memory_gib']:.2f} GiB at most")
+    measured = figures["matrix_tflops"]
+    assert isinstance(measured, dict)
+    rates = ", ".join(f"{kind} {rate:.3g} TFLOP/s" for kind, rate in measured.items())
     lines.append(
-        "  TFLOP are per second of sound; share is of the measured rate of matrix products"
+        f"  TFLOP are per second of sound; share is of the measured rate of matrix products ({rates})"
     )
     return "\n".join(lines)
