@@ -245,6 +245,6 @@ def report(figures: dict[str, object]) -> str:
     assert isinstance(measured, dict)
     rates = ", ".join(f"{kind} {rate:.3g} TFLOP/s" for kind, rate in measured.items())
     lines.append(
-        f"  TFLOP are per second of sound; share is of the measured rate of matrix products ({rates})"
+        f"  TFLOP are per second of sound; share is of what matrix products reach here: {rates}"
     )
     return "\n".join(lines)
