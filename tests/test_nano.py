@@ -108,6 +108,23 @@ def test_sampler_settings_are_used(nano: Nano, tokens: Tensor) -> None:
     )
 
 
+def test_texture_leaves_the_level_to_the_token_decoder(nano: Nano, tokens: Tensor) -> None:
+    """Per mel frame of 10 ms: power moves between bands, their sum stays."""
+
+    def mels(settings: DecodeSettings) -> Tensor:
+        latents = nano.decode_window(
+            tokens[:40], first_token=0, context=None, seed=1, settings=settings
+        )
+        c = nano.config
+        return latents[:, : c.mel_dims].reshape(-1, c.mels)
+
+    plain, textured = mels(DecodeSettings(steps=0)), mels(DecodeSettings(temperature=1.0))
+    assert float((plain - textured).abs().mean()) > 0.05
+    torch.testing.assert_close(
+        (2 * plain).logsumexp(dim=1), (2 * textured).logsumexp(dim=1), atol=1e-3, rtol=0
+    )
+
+
 def test_context_latents_are_kept(nano: Nano, tokens: Tensor) -> None:
     latents = nano.decode_window(
         tokens[:40], first_token=0, context=None, seed=0, settings=DecodeSettings()

@@ -118,6 +118,7 @@ def stages(plan: Plan) -> list[tuple[str, list[Command]]]:
                     flow=flow / "averaged.pt",
                     vocoder=fitted / "averaged.pt",
                     out=plan.out,
+                    gain_db=1.5,  # what brought nano-2 to its originals' level
                 )
             ],
         ),
