@@ -33,6 +33,7 @@ class FakeStream:
         self.active = False
         self.latency = 0.02
         self.closed = False
+        self.aborted = False
         module.streams.append(self)
 
     def start(self) -> None:
@@ -40,6 +41,10 @@ class FakeStream:
 
     def stop(self) -> None:
         self.active = False
+
+    def abort(self) -> None:
+        self.active = False
+        self.aborted = True
 
     def close(self) -> None:
         self.active = False

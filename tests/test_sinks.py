@@ -439,6 +439,7 @@ def test_the_device_plays_what_was_written(fake):
             assert sink.buffered_samples == 960
             sink.close()
     assert stream.closed
+    assert not stream.aborted
     assert sink.latency_s == 0
     heard = heard_sound(turning)
     assert abs(heard.shape[1] - RATE) <= 2
@@ -516,6 +517,16 @@ def test_a_device_that_dies_is_one_sentence(fake, monkeypatch):
     with pytest.raises(SinkError, match="has stopped playing"):
         sink.drain()
     sink.close()
+
+
+def test_a_device_that_stands_still_is_not_waited_for(fake):
+    """PortAudio's own stop waits until everything was played, which may be never."""
+    sink = SoundCardSink()
+    sink.write(tone(4800))
+    fake.streams[0].play(480)
+    sink.close()
+    assert fake.streams[0].aborted
+    assert fake.streams[0].closed
 
 
 def test_an_output_that_does_not_open_is_one_sentence(fake):

@@ -67,6 +67,7 @@ class SoundCardSink(Sink):
         self._channels = min(CHANNELS, self.device.outputs)
         self._closed = False
         self._late_callbacks = 0
+        self._callbacks = 0
         # Only a device with a single channel needs this; its blocks are far shorter.
         self._mono = np.zeros((CHANNELS, _MAX_MONO_BLOCK), np.float32)
         try:
@@ -87,6 +88,7 @@ class SoundCardSink(Sink):
         self._resampler = Resampler(SAMPLE_RATE, self.rate)
 
     def _callback(self, frames: NDArray[np.float32], count: int, when: Any, status: Any) -> None:
+        self._callbacks += 1
         if status and status.output_underflow and not self._player.silent:
             self._late_callbacks += 1
         if self._channels == CHANNELS:
@@ -159,13 +161,21 @@ class SoundCardSink(Sink):
     def close(self) -> None:
         if self._closed:
             return
+        before = self._callbacks
         self._player.cut()
         patience = time.monotonic() + 0.5
-        while not self._player.silent and self._stream.active and time.monotonic() < patience:
+        while (
+            (self._callbacks == before or not self._player.silent)
+            and self._stream.active
+            and time.monotonic() < patience
+        ):
             time.sleep(FADE_S)
         self._closed = True
         with quiet_stderr():
-            self._stream.stop()  # plays what the device still holds
+            if self._callbacks == before:
+                self._stream.abort()  # to wait for a device that stands still may take for ever
+            else:
+                self._stream.stop()  # plays what the device still holds
             self._stream.close()
 
 
