@@ -13,12 +13,19 @@ from codec.constants import SAMPLE_RATE
 from codec.nano.dsp import mel_filterbank
 
 __all__ = [
+    "band_texture",
+    "bandwidth_error_hz",
     "chroma_correlation",
+    "code_entropy_bits",
     "envelope_correlation",
     "level_difference_db",
     "log_mel_distance",
+    "onset_f_measure",
+    "onsets",
     "seam_jump",
     "stereo_width_error_db",
+    "stft_distance",
+    "time_texture",
 ]
 
 
@@ -30,11 +37,93 @@ def _magnitude(audio: Tensor, n_fft: int, hop: int) -> Tensor:
     return spectrum.abs().square().mean(dim=0).sqrt()
 
 
+def _log_mel(audio: Tensor) -> Tensor:
+    """ln(m + 1e-5) of 128 Slaney mel magnitudes, ``[128, frames]``; n_fft 2048, hop 480."""
+    return torch.log(mel_filterbank(2048, 128) @ _magnitude(audio, 2048, 480) + 1e-5)
+
+
 def log_mel_distance(original: Tensor, decoded: Tensor) -> float:
     """Mean |ln(a + 1e-5) - ln(b + 1e-5)| of 128 Slaney mel magnitudes; n_fft 2048, hop 480."""
-    filters = mel_filterbank(2048, 128)
-    a, b = (torch.log(filters @ _magnitude(x, 2048, 480) + 1e-5) for x in (original, decoded))
-    return float((a - b).abs().mean())
+    return float((_log_mel(original) - _log_mel(decoded)).abs().mean())
+
+
+def stft_distance(original: Tensor, decoded: Tensor) -> float:
+    """Mean over n_fft 512, 2048, 8192 of the spectral convergence ||a - b|| / ||a||.
+
+    A quarter of n_fft is the hop; magnitudes are roots of the channels' mean power.
+    """
+    distances = []
+    for size in (512, 2048, 8192):
+        a, b = (_magnitude(x, size, size // 4) for x in (original, decoded))
+        distances.append((a - b).norm() / a.norm().clamp_min(1e-9))
+    return float(torch.stack(distances).mean())
+
+
+def time_texture(original: Tensor, decoded: Tensor) -> float:
+    """Mean change of log-mels from frame to frame, decoded over original: 1 is as lively."""
+    a, b = (_log_mel(x).diff(dim=1).abs().mean() for x in (original, decoded))
+    return float(b / a.clamp_min(1e-9))
+
+
+def band_texture(original: Tensor, decoded: Tensor) -> float:
+    """Mean change of log-mels from band to band, decoded over original: 1 is as rough."""
+    a, b = (_log_mel(x).diff(dim=0).abs().mean() for x in (original, decoded))
+    return float(b / a.clamp_min(1e-9))
+
+
+def onsets(audio: Tensor) -> list[float]:
+    """Times of onsets in seconds: peaks of the spectral flux (Böck et al., DAFx 2012).
+
+    Flux is the sum over 128 mels of the rise of ln(1 + 1000 m) over 20 ms. A peak is the highest
+    of 60 ms and stands out from the mean of 200 ms around it. The first and last 30 ms, where the
+    analysis window hangs over, are left out.
+    """
+    mels = mel_filterbank(2048, 128) @ _magnitude(audio, 2048, 480)
+    level = torch.log1p(1000 * mels)
+    flux = (level[:, 2:] - level[:, :-2]).clamp_min(0).mean(dim=0)
+    row = flux.view(1, 1, -1)
+    highest = torch.nn.functional.max_pool1d(row, 7, stride=1, padding=3).flatten()
+    around = torch.nn.functional.avg_pool1d(
+        row, 21, stride=1, padding=10, count_include_pad=False
+    ).flatten()
+    peaks = (flux >= highest) & (flux > around + 0.15)
+    peaks[:3] = peaks[-3:] = False
+    return [(int(frame) + 1) * 0.01 for frame in peaks.nonzero().flatten()]
+
+
+def onset_f_measure(original: Tensor, decoded: Tensor) -> float:
+    """F-measure of onsets: those within 50 ms of each other match, each at most once.
+
+    1 where neither has any.
+    """
+    truth, guess = onsets(original), onsets(decoded)
+    if not truth and not guess:
+        return 1.0
+    matched, first = 0, 0
+    for time in truth:  # both ascend, so the earliest that is left is the best to take
+        while first < len(guess) and guess[first] < time - 0.05:
+            first += 1
+        if first < len(guess) and guess[first] <= time + 0.05:
+            matched += 1
+            first += 1
+    return 2 * matched / (len(truth) + len(guess))
+
+
+def bandwidth_error_hz(original: Tensor, decoded: Tensor) -> float:
+    """Decoded minus original bandwidth: the frequency below which 99 % of the magnitude lies."""
+
+    def bandwidth(audio: Tensor) -> float:
+        share = _magnitude(audio, 2048, 480).mean(dim=1).cumsum(0)
+        return float((share < 0.99 * share[-1]).sum()) * SAMPLE_RATE / 2048
+
+    return bandwidth(decoded) - bandwidth(original)
+
+
+def code_entropy_bits(tokens: Tensor) -> float:
+    """Entropy of the tokens' distribution in bits, at most log2 of their number."""
+    counts = torch.bincount(tokens).double()
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * share.log2()).sum())
 
 
 def chroma(audio: Tensor) -> Tensor:

@@ -38,6 +38,11 @@ MEASURES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "envelope": metrics.envelope_correlation,
     "level_db": metrics.level_difference_db,
     "width_db": metrics.stereo_width_error_db,
+    "stft": metrics.stft_distance,
+    "onset_f": metrics.onset_f_measure,
+    "time_tx": metrics.time_texture,
+    "band_tx": metrics.band_texture,
+    "band_hz": metrics.bandwidth_error_hz,
 }
 
 
