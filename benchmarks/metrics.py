@@ -37,9 +37,20 @@ def _magnitude(audio: Tensor, n_fft: int, hop: int) -> Tensor:
     return spectrum.abs().square().mean(dim=0).sqrt()
 
 
+def _mel(audio: Tensor) -> Tensor:
+    """128 Slaney mel magnitudes, ``[128, frames]``; n_fft 2048, hop 480."""
+    return mel_filterbank(2048, 128) @ _magnitude(audio, 2048, 480)
+
+
 def _log_mel(audio: Tensor) -> Tensor:
-    """ln(m + 1e-5) of 128 Slaney mel magnitudes, ``[128, frames]``; n_fft 2048, hop 480."""
-    return torch.log(mel_filterbank(2048, 128) @ _magnitude(audio, 2048, 480) + 1e-5)
+    """ln(m + 1e-5) of :func:`_mel`."""
+    return torch.log(_mel(audio) + 1e-5)
+
+
+def _change(original: Tensor, decoded: Tensor, dim: int) -> float:
+    """Mean change of log-mels from one to the next along a dimension, decoded over original."""
+    a, b = (_log_mel(x).diff(dim=dim).abs().mean() for x in (original, decoded))
+    return float(b / a.clamp_min(1e-9))
 
 
 def log_mel_distance(original: Tensor, decoded: Tensor) -> float:
@@ -61,25 +72,22 @@ def stft_distance(original: Tensor, decoded: Tensor) -> float:
 
 def time_texture(original: Tensor, decoded: Tensor) -> float:
     """Mean change of log-mels from frame to frame, decoded over original: 1 is as lively."""
-    a, b = (_log_mel(x).diff(dim=1).abs().mean() for x in (original, decoded))
-    return float(b / a.clamp_min(1e-9))
+    return _change(original, decoded, dim=1)
 
 
 def band_texture(original: Tensor, decoded: Tensor) -> float:
     """Mean change of log-mels from band to band, decoded over original: 1 is as rough."""
-    a, b = (_log_mel(x).diff(dim=0).abs().mean() for x in (original, decoded))
-    return float(b / a.clamp_min(1e-9))
+    return _change(original, decoded, dim=0)
 
 
 def onsets(audio: Tensor) -> list[float]:
     """Times of onsets in seconds: peaks of the spectral flux (Böck et al., DAFx 2012).
 
-    Flux is the sum over 128 mels of the rise of ln(1 + 1000 m) over 20 ms. A peak is the highest
+    Flux is the mean over 128 mels of the rise of ln(1 + 1000 m) over 20 ms. A peak is the highest
     of 60 ms and stands out from the mean of 200 ms around it. The first and last 30 ms, where the
     analysis window hangs over, are left out.
     """
-    mels = mel_filterbank(2048, 128) @ _magnitude(audio, 2048, 480)
-    level = torch.log1p(1000 * mels)
+    level = torch.log1p(1000 * _mel(audio))
     flux = (level[:, 2:] - level[:, :-2]).clamp_min(0).mean(dim=0)
     row = flux.view(1, 1, -1)
     highest = torch.nn.functional.max_pool1d(row, 7, stride=1, padding=3).flatten()

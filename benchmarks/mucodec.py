@@ -48,10 +48,7 @@ def random_codec(
     seed: int = 0,
 ) -> MuCodec:
     """The model with random weights of a usual size."""
-    with torch.device("meta"):
-        model = MuCodecModel(config)
-    model = model.to_empty(device=device)
-    model.restore_constants()
+    model = MuCodecModel.unfilled(config).to(device)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, value in model.state_dict().items():

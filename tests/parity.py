@@ -242,10 +242,7 @@ def check_folder(
 
     precision: of flow, VAE and vocoder; what they compute in half precision may be off by more.
     """
-    with torch.device("meta"):
-        model = MuCodecModel(MuCodecConfig(flow_layers=flow_layers))
-    model = model.to_empty(device="cpu")
-    model.restore_constants()
+    model = MuCodecModel.unfilled(MuCodecConfig(flow_layers=flow_layers))
     fill_model(model)
     model = model.to(device).eval()
     model.flow.to(precision)

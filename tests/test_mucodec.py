@@ -114,10 +114,7 @@ def test_half_precision_computes_nearly_the_same(capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 def test_the_whole_depth_is_stable_in_half_precision() -> None:
     """All 24 blocks, guided, with context: latents of eight steps within two percent."""
-    with torch.device("meta"):
-        model = MuCodecModel(MuCodecConfig(), part="decoder")
-    model = model.to_empty(device="cpu")
-    model.restore_constants()
+    model = MuCodecModel.unfilled(part="decoder")
     fill_model(model)
     tokens = torch.randint(0, 16_384, (64,), generator=torch.Generator().manual_seed(1))
     known = torch.randn(8, 32, 32, generator=torch.Generator().manual_seed(2))

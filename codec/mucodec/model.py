@@ -168,6 +168,20 @@ class MuCodecModel(nn.Module):
         mean, _ = self.first_stage_model.encode(mel)
         return (mean * self.scale_factor).unflatten(0, (-1, 2)).flatten(1, 2)
 
+    @classmethod
+    def unfilled(
+        cls, config: MuCodecConfig | None = None, part: Part | None = None
+    ) -> MuCodecModel:
+        """A model on the CPU whose constants are right and whose weights are yet to be written.
+
+        Spares the drawing of a billion random numbers that nobody wants.
+        """
+        with torch.device("meta"):
+            model = cls(config, part)
+        model = model.to_empty(device="cpu")
+        model.restore_constants()
+        return model
+
     def restore_constants(self) -> None:
         """Compute what is not stored (mel filters, position table), after ``to_empty``."""
         with torch.device("cpu"):
