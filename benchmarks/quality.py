@@ -96,15 +96,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    use_threads(DEFAULT_THREADS)
-    nano = codec.load("nano", args.weights)
-    assert isinstance(nano, Nano)
     files = [
         file
         for entry in args.music
         for file in (sorted(entry.rglob("*")) if entry.is_dir() else [entry])
-        if file.suffix.lower() in SUFFIXES
+        if file.suffix.lower() in SUFFIXES and file.is_file()
     ]
+    if not files:
+        parser.error(
+            f"there is no recording ({', '.join(SUFFIXES)}) in {', '.join(map(str, args.music))}; "
+            "give files or folders that hold some"
+        )
+    use_threads(DEFAULT_THREADS)
+    nano = codec.load("nano", args.weights)
+    assert isinstance(nano, Nano)
     rows: dict[str, list[dict[str, float]]] = {}
     for file in files[: args.limit]:
         audio = load(file, args.seconds)
