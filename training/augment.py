@@ -13,6 +13,7 @@ from torch import Tensor
 
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import interpolation_matrix, mel_centres
+from codec.nano.features import image_from_shares, shares_from_image
 
 __all__ = ["Augment"]
 
@@ -40,20 +41,24 @@ class Augment:
         self.mel_bands = torch.nn.functional.one_hot(bands, c.stereo_bands).float()
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mel magnitudes ``[B, T, 4, mels]``, amplitudes and stereo ``[B, T, 2, ...]``."""
+        """Mel magnitudes ``[B, T, 4, mels]``, amplitudes ``[B, T, 2, ...]`` and stereo, the same.
+
+        Stereo as shares of power: left less right, side less mid, over both.
+        """
         c = self.config
         sizes = [c.mel_dims, c.semitone_dims, 2 * c.stereo_bands]
         mel, notes, stereo = features.split(sizes, dim=-1)
         mel = (mel.unflatten(-1, (c.mel_frames, c.mels)).exp() - c.mel_floor).clamp_min(0)
         notes = notes.unflatten(-1, (c.semitone_frames, c.semitones)).exp() - c.semitone_floor
-        return mel, notes.clamp_min(0), stereo.unflatten(-1, (2, c.stereo_bands))
+        image = shares_from_image(stereo.unflatten(-1, (2, c.stereo_bands)))
+        return mel, notes.clamp_min(0), image
 
     def join(self, mel: Tensor, notes: Tensor, stereo: Tensor) -> Tensor:
         """The inverse of :meth:`split`."""
         c = self.config
         mel = torch.log(mel + c.mel_floor).flatten(-2)
         notes = torch.log(notes + c.semitone_floor).flatten(-2)
-        return torch.cat([mel, notes, stereo.flatten(-2)], dim=-1)
+        return torch.cat([mel, notes, image_from_shares(stereo).flatten(-2)], dim=-1)
 
     def __call__(self, features: Tensor) -> Tensor:
         mel, notes, stereo = self.split(features)
@@ -121,7 +126,7 @@ class Augment:
         swap = torch.rand(len(stereo), generator=self.generator) < 0.5
         stereo[swap, :, 0] *= -1
         stereo[dice < 0.06, :, 0] = 0.0
-        stereo[dice < 0.06, :, 1] = 1.0
+        stereo[dice < 0.06, :, 1] = -1.0
         inverted = (dice > 0.06) & (dice < 0.10)
         stereo[inverted, :, 1] *= -1
         return stereo

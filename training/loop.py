@@ -36,7 +36,7 @@ class Run:
     rate: float
     warmup: int = 100
     average: float = 0.999
-    report: int = 100
+    report: int = 250
     save: int = 500
 
 

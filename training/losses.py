@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codec.nano.config import NanoConfig
-from codec.nano.dsp import mel_centres
+from codec.nano.level import mel_level, mel_widths
 
 __all__ = ["feature_losses"]
 
@@ -24,10 +24,8 @@ def _fold(amplitude: Tensor, config: NanoConfig) -> Tensor:
 
 def _envelope(mel: Tensor, config: NanoConfig) -> Tensor:
     """Root of a frame's power from its log-mels, ``[batch, tokens, 4]``."""
-    hz = mel_centres(config.mels).float().to(mel.device)
-    width = torch.gradient(hz)[0] / hz.diff()[0]
-    power = (2 * mel).unflatten(-1, (config.mel_frames, config.mels)).exp() * width
-    return power.sum(dim=-1).sqrt()
+    mel = mel.unflatten(-1, (config.mel_frames, config.mels))
+    return mel_level(mel, mel_widths(config.mels).to(mel.device)).exp()
 
 
 def feature_losses(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str, Tensor]:

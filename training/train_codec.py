@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from codec.nano.config import NanoConfig
-from codec.nano.envelope import ROUND
+from codec.nano.level import GROUP
 from codec.nano.model import Autoencoder
+from codec.nano.slow import ROUND
 from training.augment import Augment
+from training.codebook import level_codebook
 from training.dataset import FeatureSet
 from training.loop import Run, half_precision, train, warm_start
 from training.losses import feature_losses
@@ -25,7 +27,7 @@ WEIGHTS = {
     "note": 0.5,
     "shape": 3.0,
     "chroma": 6.0,
-    "stereo": 0.7,
+    "stereo": 0.35,
     "level": 1.5,
     "envelope": 6.0,
 }
@@ -45,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--valid", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=9500)
     parser.add_argument("--init", type=Path, help="start from these weights; new layers are fresh")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=160)
+    parser.add_argument("--batch", type=int, default=6)
+    parser.add_argument("--tokens", type=int, default=240)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -62,11 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     places = torch.Generator().manual_seed(args.seed)
     model = Autoencoder(config)
     # Statistics of the augmented music, which is what the models see.
-    sample = torch.cat([augment(music.batch(64, 32)).flatten(0, 1) for _ in range(8)])
-    model.normalizer.mean.copy_(sample.mean(dim=0))
-    model.normalizer.deviation.copy_(sample.std(dim=0).clamp_min(0.05))
-
-    model.start_from_envelope()
+    sample = torch.cat([augment(music.batch(64, 64)) for _ in range(8)])
+    levels = model.levels(sample)
+    model.level.codebook.copy_(level_codebook(levels.unflatten(1, (-1, GROUP)).flatten(0, 1)))
+    relative = model.shift(sample, -levels).flatten(0, 1)
+    model.normalizer.mean.copy_(relative.mean(dim=0))
+    model.normalizer.deviation.copy_(relative.std(dim=0).clamp_min(0.05))
+    model.start_from_slow()
     if args.init is not None:
         print("starting from", warm_start(model, args.init, "codec."))
 
@@ -80,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     def validate(averaged: nn.Module) -> dict[str, float]:
         averaged.eval()
         guess, codes = averaged(held, 0)
-        shares = torch.bincount(codes.flatten(), minlength=2**12) / codes.numel()
+        shares = torch.bincount(codes.flatten(), minlength=model.fast_codes) / codes.numel()
         entropy = -(shares * torch.log2(shares.clamp_min(1e-12))).sum()
         return {k: float(v) for k, v in total(guess, held, config).items()} | {
             "entropy": float(entropy)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from codec.nano.config import NanoConfig
-from codec.nano.envelope import ROUND
 from codec.nano.flow import FlowDecoder
 from codec.nano.model import Autoencoder
+from codec.nano.slow import ROUND
 from training.augment import Augment
 from training.dataset import FeatureSet
 from training.loop import Run, half_precision, train
@@ -54,10 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     def residual(batch: Tensor) -> tuple[Tensor, Tensor]:
         """Residual features ``[batch, tokens, dims]`` and the decoder's hidden state."""
         with half_precision():
-            normal = codec.normalizer(batch)
             places = torch.randint(0, ROUND, (len(batch),), generator=generator)
             expected, hidden = codec.decode(codec.encode(batch, places), places)
-        return normal - expected.float(), hidden.float()
+        return (batch - expected) / codec.normalizer.deviation, hidden.float()
 
     sample = torch.cat([residual(augment(music.batch(32, 48)))[0].flatten(0, 1) for _ in range(6)])
     model.deviation.copy_(sample.std(dim=0).clamp_min(0.02))

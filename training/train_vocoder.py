@@ -199,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Any rotation of the two renderings is a rendering.
         angle = 2 * torch.pi * torch.rand(size, 1, 1, generator=generator)
         sound = vocoder.to_signal(angle.cos() * pair[:, 0] + angle.sin() * pair[:, 1])
+        sound = vocoder.level(sound.unsqueeze(1).expand(-1, 2, -1), mel)[:, 0]
         terms: dict[str, Tensor] = criterion(sound[:, EDGE:-EDGE], audio[..., EDGE:-EDGE])
         return terms
 

@@ -18,6 +18,7 @@ from codec.nano.config import NanoConfig
 from codec.nano.dsp import soft_limit
 from codec.nano.features import Features
 from codec.nano.flow import FlowDecoder, sample
+from codec.nano.level import mel_level
 from codec.nano.model import Autoencoder
 from codec.nano.vocoder import Vocoder
 from codec.noise import keyed_normal
@@ -52,7 +53,7 @@ class Nano(Codec):
 
     name = "nano"
     encoder_window = EncoderWindow(left=18, hop=24, lookahead=8)
-    decoder_window = DecoderWindow(context=112, hop=24, lookahead=8)
+    decoder_window = DecoderWindow(context=128, hop=24, lookahead=8)
     latent_tokens = 1
     render_margin_tokens = Vocoder.reach_tokens
     crossfade_samples = SAMPLES_PER_TOKEN // 2
@@ -85,7 +86,7 @@ class Nano(Codec):
         guidance = 1.0 if settings.guidance is None else settings.guidance
         temperature = DEFAULT_TEMPERATURE if settings.temperature is None else settings.temperature
         expected, hidden = (row[0] for row in codec.decode(tokens.unsqueeze(0), first_token))
-        latents = codec.normalizer.inverse(expected)
+        latents = expected.clone()
         if context is None:
             known, start = None, 0
         else:
@@ -93,8 +94,8 @@ class Nano(Codec):
             known, start = len(context), max(0, len(context) - _FLOW_CONTEXT)
             latents[:known] = context
         if steps:
-            normal = codec.normalizer(latents[start:]) - expected[start:]
-            given = None if known is None else normal[: known - start] / flow.deviation
+            unit = codec.normalizer.deviation * flow.deviation
+            residual = (latents[start:] - expected[start:]) / unit
             noise = keyed_normal(
                 seed,
                 first_token + start,
@@ -106,19 +107,18 @@ class Nano(Codec):
                 flow,
                 hidden[start:],
                 temperature * noise,
-                given,
+                None if known is None else residual[: known - start],
                 guidance=guidance,
                 times=time_grid(steps, settings.warp),
                 solver=settings.solver,
             )
             new = start if known is None else known
-            texture = (residual * flow.deviation)[new - start :]
+            texture = (residual * unit)[new - start :]
             # Semitones and stereo image stay at their expected values: the residual of semitones
             # leans towards silence (its mean would take tones 4 dB down), that of the image is
             # as good as unpredictable, and added noise only widens it.
             texture[:, self.config.mel_dims :] = 0
-            textured = codec.normalizer.inverse(expected[new:] + texture)
-            latents[new:] = self._at_level_of(latents[new:], textured)
+            latents[new:] = self._at_level_of(expected[new:], expected[new:] + texture)
         return latents
 
     def _at_level_of(self, plain: Tensor, textured: Tensor) -> Tensor:
@@ -127,13 +127,13 @@ class Nano(Codec):
         So texture moves power between bands and leaves loudness to the token decoder, which knows
         better: random movements of the level are heard as pumping.
         """
-        mels = slice(0, self.config.mel_dims)
-        shape = (-1, self.config.mels)
+        c, widths = self.config, self.models.codec.widths
+        mels = slice(0, c.mel_dims)
         levels = [
-            torch.logsumexp(2 * latents[:, mels].unflatten(1, shape), dim=2, keepdim=True) / 2
+            mel_level(latents[:, mels].unflatten(1, (c.mel_frames, c.mels)), widths)
             for latents in (plain, textured)
         ]
-        textured[:, mels] += (levels[0] - levels[1]).expand(-1, -1, self.config.mels).flatten(1)
+        textured[:, mels] += (levels[0] - levels[1]).repeat_interleave(c.mels, dim=1)
         return textured
 
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:

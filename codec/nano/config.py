@@ -29,8 +29,9 @@ class NanoConfig:
     semitone_n_fft: int = 2048
     stereo_bands: int = 20
 
-    # Quantiser: 8 * 8 * 8 * 8 = 2 ** 12; the slow channel (envelope.py) has the other two bits.
-    levels: tuple[int, ...] = (8, 8, 8, 8)
+    # Quantiser: 8 * 8 * 8 * 4 = 2 ** 11. The other three bits of a token are the level channel's
+    # (level.py) and the slow channel's (slow.py).
+    levels: tuple[int, ...] = (8, 8, 8, 4)
 
     # Models. Kernels are (left, right) taps around the present token, per block.
     encoder_width: int = 256

@@ -16,9 +16,10 @@ from codec.constants import SAMPLES_PER_TOKEN
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import band_matrix, frame, lowpass_kernel, mel_filterbank
 
-__all__ = ["Features", "decimate"]
+__all__ = ["Features", "decimate", "image_from_shares", "shares_from_image"]
 
 _DECIMATION_TAPS = 127
+_WIDEST = 0.996
 
 
 def decimate(audio: Tensor, factor: int, kernel: Tensor) -> Tensor:
@@ -29,6 +30,19 @@ def decimate(audio: Tensor, factor: int, kernel: Tensor) -> Tensor:
     half = len(kernel) // 2
     padded = F.pad(audio, (half, half)).unsqueeze(1)
     return F.conv1d(padded, kernel.view(1, 1, -1), stride=factor).squeeze(1)
+
+
+def image_from_shares(shares: Tensor) -> Tensor:
+    """(a - b)/(a + b) of two powers, in -1 ... 1, to the ln of their magnitudes' ratio.
+
+    What is 27 dB down counts as that far down: nobody hears the rest, and mono has a finite value.
+    """
+    return torch.atanh(shares.clamp(-1, 1) * _WIDEST)
+
+
+def shares_from_image(image: Tensor) -> Tensor:
+    """The inverse of :func:`image_from_shares`."""
+    return (torch.tanh(image) / _WIDEST).clamp(-1, 1)
 
 
 class Features(nn.Module):
@@ -77,7 +91,7 @@ class Features(nn.Module):
     def spectral(self, audio: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
         """ln mel magnitudes ``[tokens, 4, mels]`` and stereo ``[tokens, 2, bands]``.
 
-        Stereo: balance (L - R)/(L + R) and correlation 2 Re(L R*)/(L + R) of the powers.
+        Stereo: ln of left over right and of side over mid, in magnitude; 27 dB at most.
         """
         c = self.config
         frames = frame(audio, c.n_fft, c.hop, c.hop // 2, tokens * c.mel_frames)
@@ -92,7 +106,8 @@ class Features(nn.Module):
         cross = 2 * (left.real * right.real + left.imag * right.imag)
         parts = torch.stack([power_left - power_right, cross, total])  # [3, frames, bins]
         parts = (parts @ self.bands.T).unflatten(1, (tokens, c.mel_frames)).sum(dim=2)
-        stereo = parts[:2] / (parts[2] + 1e-4)
+        part = parts[:2] / (parts[2] + 1e-4)
+        stereo = image_from_shares(torch.stack([part[0], -part[1]]))
         return mel.unflatten(0, (tokens, c.mel_frames)), stereo.transpose(0, 1)
 
     def semitones(self, audio: Tensor, tokens: int) -> Tensor:

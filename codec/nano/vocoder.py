@@ -7,7 +7,8 @@ gains per bin and frame, real and positive, from the features; so it never has t
 Harmonic plus noise synthesis after Serra and Smith (1990) and Engel et al., "DDSP" (2020).
 
 The stereo image needs two uncorrelated renderings: noise has a second draw, the bank a second one
-in quadrature. They are mixed by the square root of each band's covariance matrix.
+in quadrature. They are mixed by the square root of each band's covariance matrix. At last the
+sound is measured and brought to the level that was asked for.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ from codec.nano.dsp import (
     mel_filterbank,
     overlap_add,
 )
+from codec.nano.features import shares_from_image
+from codec.nano.level import mel_widths
 from codec.noise import keyed_normal
 
 __all__ = ["Vocoder", "noise_excitation"]
 
 _NOISE_PURPOSE = 2
+_LEVEL_BANDS = 16
+_LEVEL_LIMIT = math.log(2)
 
 
 def noise_excitation(seed: int, first_token: int, tokens: int) -> Tensor:
@@ -65,6 +70,9 @@ class Vocoder(nn.Module):
         constant("low_window", torch.hann_window(c.n_fft // c.decimation))
         constant("mel_to_bin", interpolation_matrix(mel_centres(c.mels), hz))
         constant("mel_filters", mel_filterbank(c.n_fft, c.mels))
+        constant("mel_width", mel_widths(c.mels))
+        each = c.mels // _LEVEL_BANDS
+        constant("level_to_bin", self.mel_to_bin @ torch.eye(_LEVEL_BANDS).repeat_interleave(each, 0))
         # What a mel filter reads for a flat unit magnitude: the way back from mels to bins.
         constant("mel_area", torch.log(self.mel_filters.sum(dim=1)))
         edges = band_edges(c.stereo_bands)
@@ -90,6 +98,8 @@ class Vocoder(nn.Module):
     mel_to_bin: Tensor
     mel_filters: Tensor
     mel_area: Tensor
+    mel_width: Tensor
+    level_to_bin: Tensor
     band_to_bin: Tensor
     tone_hz: Tensor
     tone_phase: Tensor
@@ -163,15 +173,36 @@ class Vocoder(nn.Module):
         start = c.n_fft // 2 - c.hop // 2
         return signal[..., start : start + spectrum.shape[-2] * c.hop]
 
+    def level(self, sound: Tensor, mel: Tensor) -> Tensor:
+        """Sound ``[..., 2, samples]`` with its bands' powers frame by frame as the mels want them.
+
+        Noise fluctuates and neighbouring tones beat: what comes out of the excitations is never
+        quite as loud as its gains say. Here it is analysed again and corrected, by 6 dB at most,
+        in 16 bands. mel: ``[..., frames, mels]``.
+        """
+        c = self.config
+        spectrum = self.spectrum(sound, 1)
+        power = 0.5 * (spectrum.real.square() + spectrum.imag.square()).sum(dim=-3)
+        heard = torch.log((power + 1e-12).sqrt() @ self.mel_filters.T + c.mel_floor)
+        wanted, given = (
+            ((2 * x).exp() * self.mel_width).unflatten(-1, (_LEVEL_BANDS, -1)).sum(dim=-1)
+            for x in (mel, heard)
+        )
+        gain = 0.5 * torch.log((wanted + 1e-9) / (given + 1e-9))
+        gain = gain.clamp(-_LEVEL_LIMIT, _LEVEL_LIMIT) @ self.level_to_bin.T
+        return self.to_signal(spectrum * gain.exp().unsqueeze(-3))
+
     def stereo(self, spectra: Tensor, image: Tensor) -> Tensor:
         """Mix two uncorrelated renderings to left and right.
 
-        spectra: ``[2, frames, bins]`` of equal power. image: balance b and correlation c per band,
-        ``[tokens, 2, bands]``. The matrix is the root of [[1 + b, c], [c, 1 - b]].
+        spectra: ``[2, frames, bins]`` of equal power. image: ln of left over right and of side
+        over mid per band, ``[tokens, 2, bands]``, which give balance b and correlation c. The
+        matrix is the root of [[1 + b, c], [c, 1 - b]].
         """
         tokens = len(image)
+        shares = shares_from_image(image) * image.new_tensor([1.0, -1.0]).view(1, 2, 1)
         rows = nn.functional.interpolate(
-            image.flatten(1).T.unsqueeze(0),
+            shares.flatten(1).T.unsqueeze(0),
             size=tokens * self.config.mel_frames,
             mode="linear",
             align_corners=False,
@@ -196,4 +227,4 @@ class Vocoder(nn.Module):
         bank = self.spectrum(self.oscillators(notes, first_low), c.decimation)
         noise = self.spectrum(noise_excitation(seed, first_token, tokens), 1).unsqueeze(0)
         spectra = self(mel, notes, bank, noise)[0]
-        return self.to_signal(self.stereo(spectra, image))
+        return self.level(self.to_signal(self.stereo(spectra, image)), mel[0])
