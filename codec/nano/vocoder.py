@@ -72,7 +72,9 @@ class Vocoder(nn.Module):
         constant("mel_filters", mel_filterbank(c.n_fft, c.mels))
         constant("mel_width", mel_widths(c.mels))
         each = c.mels // _LEVEL_BANDS
-        constant("level_to_bin", self.mel_to_bin @ torch.eye(_LEVEL_BANDS).repeat_interleave(each, 0))
+        constant(
+            "level_to_bin", self.mel_to_bin @ torch.eye(_LEVEL_BANDS).repeat_interleave(each, 0)
+        )
         # What a mel filter reads for a flat unit magnitude: the way back from mels to bins.
         constant("mel_area", torch.log(self.mel_filters.sum(dim=1)))
         edges = band_edges(c.stereo_bands)

@@ -1,0 +1,96 @@
+"""The level channel: loudness in two bits a token."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from codec.nano.dsp import mel_filterbank
+from codec.nano.level import BASE, ENTRIES, GROUP, LevelChannel, mel_level, mel_widths
+from training.codebook import level_codebook
+
+
+@pytest.fixture(scope="module")
+def levels() -> Tensor:
+    """A level that wanders as music does, `[rows, tokens]`, ln."""
+    generator = torch.Generator().manual_seed(0)
+    slow = torch.randn(400, 1, generator=generator)
+    return slow + 0.3 * torch.randn(400, 64, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def channel(levels: Tensor) -> LevelChannel:
+    channel = LevelChannel()
+    channel.codebook.copy_(level_codebook(levels.unflatten(1, (-1, GROUP)).flatten(0, 1)))
+    return channel
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 3, 2_000_000_003])
+def test_levels_arrive(channel: LevelChannel, levels: Tensor, first: int) -> None:
+    digits = channel.write(levels, first)
+    assert 0 <= int(digits.min()) <= int(digits.max()) < BASE
+    error = channel.read(digits, first) - levels
+    inside = error[:, GROUP:-GROUP]
+    assert float(inside.square().mean().sqrt()) < 0.2  # 1.7 dB
+
+
+def test_digits_do_not_depend_on_the_window(channel: LevelChannel, levels: Tensor) -> None:
+    whole = channel.write(levels, 5)
+    part = channel.write(levels[:, 20:50], 25)
+    assert torch.equal(part[:, GROUP:-GROUP], whole[:, 20 + GROUP : 50 - GROUP])
+
+
+def test_rows_of_a_batch_have_places_of_their_own(channel: LevelChannel, levels: Tensor) -> None:
+    places = torch.tensor([0, 3, 6])
+    digits = channel.write(levels[:3], places)
+    read = channel.read(digits, places)
+    for row, place in enumerate(places.tolist()):
+        alone = channel.write(levels[row : row + 1], place)
+        assert torch.equal(alone[0], digits[row])
+        assert torch.equal(channel.read(alone, place)[0], read[row])
+
+
+def test_a_group_cut_off_at_the_end_keeps_its_rough_level(
+    channel: LevelChannel, levels: Tensor
+) -> None:
+    digits = channel.write(levels, 0)
+    for kept in (1, 2, 3):
+        read = channel.read(digits[:, : 8 + kept], 0)
+        error = (read[:, 8:] - levels[:, 8 : 8 + kept]).abs().mean()
+        assert float(error) < 0.5 < float(levels.std())
+
+
+def test_a_group_cut_off_at_its_beginning_takes_the_level_that_follows(
+    channel: LevelChannel, levels: Tensor
+) -> None:
+    digits = channel.write(levels, 0)
+    for cut in (1, 2, 3):
+        read = channel.read(digits[:, cut:12], cut)
+        assert torch.equal(
+            read[:, : GROUP - cut], read[:, GROUP - cut].unsqueeze(1).expand(-1, GROUP - cut)
+        )
+        assert torch.equal(read[:, GROUP - cut :], channel.read(digits[:, GROUP:12], GROUP))
+
+
+def test_a_single_token_is_enough(channel: LevelChannel) -> None:
+    for first in range(GROUP):
+        assert torch.isfinite(channel.read(torch.tensor([[2]]), first)).all()
+
+
+def test_the_codebook_is_sorted_and_used(channel: LevelChannel, levels: Tensor) -> None:
+    assert channel.codebook.shape == (ENTRIES, GROUP)
+    coarse = channel.codebook.mean(dim=1).view(-1, 16).mean(dim=1)
+    assert torch.equal(coarse, coarse.sort().values)
+    digits = channel.write(levels, 0).unflatten(1, (-1, GROUP))
+    entries = (digits * BASE ** torch.arange(GROUP - 1, -1, -1)).sum(dim=-1)
+    assert len(entries.unique()) > 0.9 * ENTRIES
+
+
+def test_level_of_a_flat_spectrum_is_that_of_its_power() -> None:
+    filters, widths = mel_filterbank(1920, 128), mel_widths(128)
+    one, two = (torch.log(filters @ torch.full((961,), size)) for size in (0.1, 0.2))
+    difference = mel_level(two, widths) - mel_level(one, widths)
+    assert float(difference) == pytest.approx(math.log(2), abs=1e-4)
