@@ -1,9 +1,10 @@
 """The level channel: two of a token's 14 bits say how loud it is.
 
 Loudness is what the ear misses first and what a network trained on other music gets wrong, so it
-is not learnt but sent: the levels of four tokens in a row are one of 256 entries of a codebook, whose
-index stands in their four pairs of bits. Groups sit at absolute multiples of four tokens. Everything
-else about a token is described relative to its level, so quiet music is treated like loud music.
+is not learnt but sent: the levels of four tokens in a row are one of 256 entries of a codebook,
+whose index stands in their four pairs of bits. Groups sit at absolute multiples of four tokens.
+Everything else about a token is described relative to its level, so quiet music is treated like
+loud music.
 """
 
 from __future__ import annotations

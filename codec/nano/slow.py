@@ -1,11 +1,11 @@
 """The slow channel: one of a token's 14 bits spells out what stays the same for seconds.
 
-The long-term spectrum (equaliser, bandwidth) and the stereo image differ most from one recording to
-the next, and a network trained on other music describes them badly. So they are not learnt but
-sent: the spectrum in 16 bands relative to the level, side over mid and left over right in four bands
-each, in turn, each as five bits in five tokens, a full round in 120 tokens (4.8 s). Spectral bands
-come in bit-reversed order, so that the rough shape is there first. Which of them a token is about
-follows from its absolute index.
+The long-term spectrum (equaliser, bandwidth) and the stereo image differ most from one recording
+to the next, and a network trained on other music describes them badly. So they are not learnt but
+sent: the spectrum in 16 bands relative to the level, side over mid and left over right in four
+bands each, in turn, each as five bits in five tokens, a full round in 120 tokens (4.8 s). Spectral
+bands come in bit-reversed order, so that the rough shape is there first. Which of them a token is
+about follows from its absolute index.
 """
 
 from __future__ import annotations
