@@ -16,7 +16,7 @@ from codec.nano import Nano
 __all__ = ["DESCRIPTIONS", "Version", "shuffle_learnt", "versions"]
 
 DESCRIPTIONS = {
-    "decoded": "from its tokens, 350 bit/s",
+    "decoded": "from 25 tokens of 14 bits a second",
     "copy": "the vocoder fed with the original's features: the ceiling",
     "mono": "decoded, left and right mixed: what a mono decoder would reach",
     "mean-mel": "the vocoder fed with the features' mean over time: one constant spectrum",
@@ -24,8 +24,8 @@ DESCRIPTIONS = {
     "half shuffled": "only what is learnt in random order, the slow channel in place: a harder "
     "floor with the right long-term spectrum and the wrong music",
     "finer": "decoded with more evaluations of the flow",
-    "opus-lowest": "Opus at the lowest constant rate that carries sound (1200 bit/s asked for)",
-    "opus-default": "Opus as ffmpeg makes it when asked for its lowest rate (500 bit/s)",
+    "opus-lowest": "the lowest constant rate that carries sound (1200 bit/s asked for)",
+    "opus-default": "what ffmpeg makes of its lowest setting (500 bit/s asked for)",
 }
 """Every version that may be measured, in the order of the tables."""
 

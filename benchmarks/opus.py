@@ -1,16 +1,16 @@
 """Opus at its lowest rates, through ffmpeg: what a user would pick instead.
 
-What libopus 1.x does with music at the bottom (measured with ffmpeg 5; stereo in, any frame length):
+What libopus does with music at the bottom (ffmpeg 5.1, stereo in):
 
 - ffmpeg refuses ``-b:a`` below 500.
 - With a variable rate, ffmpeg's default, every ``-b:a`` from 500 to 4000 gives the same stream of
-  about 5 kbit/s: mono, narrowband (4 kHz) speech mode. Frames of 60 or 120 ms take it to 4.5 kbit/s.
+  about 5 kbit/s: mono, below 4 kHz, in the mode for speech. Frames of 60 ms save a tenth of that.
 - With a constant rate (``-vbr off``) and frames of 20 ms the rate is what was asked for, and 1200
-  bit/s, three bytes a frame, is the lowest that carries any sound: again mono and narrowband. Below
-  that, and with frames of 60 ms below 2800, libopus writes packets that say "nothing here", and the
-  decoder plays silence.
+  bit/s, three bytes a frame, is the lowest that carries any sound: again mono and below 4 kHz.
+  Below that (and below 2400 to 2800 with longer frames) libopus writes packets that say "nothing
+  here", and the decoder plays silence.
 
-So there are two yardsticks: *lowest* (1200 bit/s, constant) and *default* (500 asked for, variable).
+So there are two yardsticks: *lowest* (1200 bit/s, constant), *default* (500 asked for, variable).
 Mono in gives the same rates, since libopus mixes to mono by itself.
 """
 
