@@ -24,6 +24,7 @@ from torch import Tensor
 import codec
 from benchmarks.codec import DEMO, medians
 from benchmarks.recordings import MusicError, load
+from codec.base import Codec
 from codec.constants import SAMPLE_RATE
 from codec.errors import CodecError
 from streaming.compute import DEFAULT_THREADS, use_threads
@@ -58,7 +59,7 @@ def random_encodec() -> Any:
     return model
 
 
-def run(nano: codec.Codec, encodec: Any, audio: Tensor, passes: int) -> dict[str, Any]:
+def run(nano: Codec, encodec: Any, audio: Tensor, passes: int) -> dict[str, Any]:
     """Real-time factors of both codecs both ways and EnCodec's over nano's.
 
     audio: float32 ``[2, samples]`` at 48 kHz.

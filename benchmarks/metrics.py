@@ -178,7 +178,7 @@ def seam_jump(audio: Sound, period: int, offset: int = 0) -> float:
     surroundings. The local level is the root mean square over 10 ms. 1 where there is no seam.
     """
     samples = analysis(audio).audio
-    seams = torch.arange(offset + period, samples.shape[1] - 1, period)
+    seams = torch.tensor(range(offset + period, samples.shape[1] - 1, period))
     if not len(seams):
         return 1.0
     change = samples.diff(dim=1).abs().amax(dim=0)
