@@ -12,7 +12,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -29,7 +31,14 @@ from codec.errors import CodecError
 from codec.nano import Nano
 from streaming.compute import DEFAULT_THREADS, use_threads
 
+if TYPE_CHECKING:
+    from benchmarks.listening_page import ListeningPage
+
 __all__ = ["main", "measure"]
+
+
+class MissingError(Exception):
+    """A package that is not installed; one sentence."""
 
 
 def measure(
@@ -49,19 +58,29 @@ def measure(
     return Recording(file, audio.shape[1] / SAMPLE_RATE, tokens, figures, rates), made
 
 
-def run(args: argparse.Namespace) -> Results:
-    """Measure everything that the arguments ask for, and write the page where one is asked for."""
+def begin_page(folder: Path) -> ListeningPage:
+    """A page in a folder; raises MissingError where nothing can draw its pictures."""
+    if find_spec("matplotlib") is None:
+        raise MissingError(
+            "--out draws with matplotlib, which is not installed; run: pip install '.[demo]'"
+        )
+    from benchmarks.listening_page import ListeningPage
+
+    return ListeningPage(folder)
+
+
+def run(args: argparse.Namespace) -> tuple[Results, Path | None]:
+    """Measure everything that the arguments ask for; returns the page too where one is asked for.
+
+    Raises MusicError, MissingError, CodecError, OpusError and OSError with a sentence each.
+    """
     nano = codec.load("nano", args.weights)
     assert isinstance(nano, Nano)
     settings = DecodeSettings(args.steps, args.guidance, args.temperature)
     files = find(args.music)[: args.limit]
     if said := opus.problem():
         print(said, file=sys.stderr)
-    page = None
-    if args.out is not None:
-        from benchmarks.listening_page import ListeningPage
-
-        page = ListeningPage(args.out)
+    page = None if args.out is None else begin_page(args.out)
     recordings = []
     for number, file in enumerate(files, 1):
         print(f"{number}/{len(files)} {file.name}", file=sys.stderr, flush=True)
@@ -71,10 +90,7 @@ def run(args: argparse.Namespace) -> Results:
         if page is not None:
             page.add(recording, audio, made)
     results = Results(nano.weights, recordings)
-    if page is not None:
-        index = page.write(results)
-        print(f"Open {index.resolve().as_uri()} in a browser.", file=sys.stderr)
-    return results
+    return results, None if page is None else page.write(results)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -100,10 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--limit must be at least 1")
     use_threads(DEFAULT_THREADS)
     try:
-        results = run(args)
-    except (MusicError, CodecError, opus.OpusError, OSError) as error:
+        results, page = run(args)
+    except (MusicError, MissingError, CodecError, opus.OpusError, OSError) as error:
         parser.error(str(error))
-    print(json.dumps(results.json()) if args.json else results.table())
+    print(json.dumps(results.json()) if args.json else results.table(), flush=True)
+    if page is not None:  # beside what is printed, so that it does not end up in the JSON
+        print(f"\nOpen {page.resolve().as_uri()} in a browser.", file=sys.stderr)
 
 
 if __name__ == "__main__":

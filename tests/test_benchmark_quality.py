@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from io import StringIO
@@ -34,6 +34,7 @@ class Run:
 
     folder: Path
     printed: str
+    said: str
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -48,9 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     soundfile.write(strange, data, rate)
     out = folder / "page"
     arguments = [str(SONGS[0]), str(strange), f"--seconds={SECONDS}", "--finer-steps=6"]
-    with redirect_stdout(StringIO()) as printed:
+    with redirect_stdout(StringIO()) as printed, redirect_stderr(StringIO()) as said:
         quality.main([*arguments, f"--out={out}"])
-    return Run(out, printed.getvalue())
+    return Run(out, printed.getvalue(), said.getvalue())
 
 
 def test_every_version_has_every_measure(run: Run) -> None:
@@ -94,6 +95,10 @@ def test_the_table_has_a_line_for_every_measure_and_goal(run: Run) -> None:
         assert any(line.startswith(label) for line in lines)
     assert "of at most 7.23 that 150 tokens can show" in run.printed
     assert "(too little music to tell)" in run.printed
+
+
+def test_the_page_is_named_at_the_end(run: Run) -> None:
+    assert run.said.splitlines()[-1] == f"Open {(run.folder / 'index.html').as_uri()} in a browser."
 
 
 def test_json_is_all_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,6 +254,19 @@ def test_an_ffmpeg_without_libopus_is_said_too(no_ffmpeg: Path) -> None:
     script.write_text("#!/bin/sh\necho ' A....D flac  FLAC'\n")
     script.chmod(0o755)
     assert opus.problem() == "Opus is left out: this ffmpeg is built without libopus."
+
+
+def test_a_page_without_matplotlib_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("benchmarks.quality.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as exit_info:
+        quality.main([str(SONGS[0]), f"--out={tmp_path / 'page'}"])
+    assert exit_info.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "run: pip install '.[demo]'" in said[-1]
+    assert not any(line.startswith("1/1") for line in said)
+    assert not (tmp_path / "page").exists()
 
 
 def test_nothing_to_measure_is_said_in_one_sentence(
