@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
 # Variables: PYTHON (interpreter for .venv), TORCH_INDEX (package index for torch alone),
-# ARGS (further arguments for demo, bench, train and pytest).
+# ARGS (further arguments for demo, bench, listen, train and pytest), MUSIC (what else to listen to).
 
 SHELL := bash
 export PYTHON TORCH_INDEX
@@ -12,12 +12,12 @@ sources := codec streaming tests benchmarks training scripts server.py client.py
 coverage := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench train clean setup-demo setup-test setup-train
+.PHONY: help demo test test-slow lint format bench listen train clean setup-demo setup-test setup-train
 
 help: ## this list
 	@echo "Live music at 350 bits per second. Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
-	@echo "Variables: PYTHON=python3.12  TORCH_INDEX=https://download.pytorch.org/whl/cpu  ARGS=..."
+	@echo "Variables: PYTHON=python3.12  TORCH_INDEX=https://download.pytorch.org/whl/cpu  ARGS=...  MUSIC=..."
 
 setup-demo setup-test setup-train: setup-%:
 	@scripts/setup.sh $*
@@ -45,10 +45,14 @@ bench: setup-test ## the figures of the README, as tables
 	$(python) -m benchmarks.codec --codec nano $(ARGS)
 	$(python) -m benchmarks.latency $(ARGS)
 
+listen: setup-demo ## leave a page to listen to in listen-out/; MUSIC=FOLDER adds music of your own
+	@$(python) -m benchmarks.quality streaming/data/demo.ogg tests/data/held_*.ogg \
+		$(if $(MUSIC),"$(MUSIC)") --out listen-out $(ARGS)
+
 train: setup-train ## render the training music and train the nano codec (about two hours on two cores)
 	$(python) -m training.train_all $(ARGS)
 
 clean: ## remove what the targets left behind (.venv stays)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
-	rm -f demo.wav demo.png
+	rm -rf demo.wav demo.png listen-out
 	find $(wildcard $(sources)) -name __pycache__ -type d -prune -exec rm -rf {} +

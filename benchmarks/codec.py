@@ -28,7 +28,7 @@ from codec.nano import Nano
 from codec.stream import StreamDecoder, StreamEncoder
 from streaming.compute import DEFAULT_THREADS, use_threads
 
-__all__ = ["Row", "main", "run"]
+__all__ = ["DEMO", "Row", "main", "medians", "run"]
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEMO = Path(__file__).parents[1] / "streaming" / "data" / "demo.ogg"

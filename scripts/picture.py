@@ -1,18 +1,26 @@
-"""A spectrogram picture of a source and of what a listener made of its tokens."""
+"""Spectrogram pictures: of a source and of what a listener made of its tokens, or one by one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE
 
-__all__ = ["draw", "log_spectrogram"]
+__all__ = ["Picture", "draw", "log_spectrogram", "loudest_db", "paint"]
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
 
 Audio = NDArray[np.float32]
+Picture = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Edges of the bands in hertz and levels in decibels: see :func:`log_spectrogram`."""
 
 _HOP = 480
 _LONG, _SHORT = 8192, 2048  # STFT windows: fine pitch below the crossover, fine timing above it
@@ -34,7 +42,7 @@ def _power(mono: Audio, n_fft: int) -> NDArray[np.float64]:
     return power / (window.sum() / 2) ** 2
 
 
-def log_spectrogram(audio: Audio) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def log_spectrogram(audio: Audio) -> Picture:
     """Levels on a logarithmic frequency axis.
 
     audio: float32 ``[2, samples]`` at 48 kHz. Returns the edges of the bands in hertz,
@@ -54,6 +62,29 @@ def log_spectrogram(audio: Audio) -> tuple[NDArray[np.float64], NDArray[np.float
     return edges, 10 * np.log10(levels + 1e-12)
 
 
+def loudest_db(pictures: Iterable[Picture]) -> float:
+    """The upper end of a scale that suits all pictures."""
+    return max(float(np.percentile(levels, 99.9)) for _, levels in pictures) + 3.0
+
+
+def paint(axis: Axes, picture: Picture, top_db: float) -> QuadMesh:
+    """Draw one spectrogram on an axis; its scale is the 75 dB below ``top_db``."""
+    edges, levels = picture
+    seconds = np.arange(levels.shape[1] + 1) * _HOP / SAMPLE_RATE
+    mesh = axis.pcolormesh(
+        seconds, edges, levels, cmap="magma", vmin=top_db - _RANGE_DB, vmax=top_db, rasterized=True
+    )
+    axis.set_yscale("log")
+    axis.set_ylim(_LOWEST_HZ, _HIGHEST_HZ)
+    axis.set_yticks(
+        [50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000],
+        ["50", "100", "200", "500", "1k", "2k", "5k", "10k", "20k"],
+    )
+    axis.minorticks_off()
+    axis.set_ylabel("Hz")
+    return mesh
+
+
 def draw(
     path: Path, source: Audio, result: Audio, *, title: str, source_label: str, result_label: str
 ) -> None:
@@ -67,24 +98,11 @@ def draw(
     import matplotlib.pyplot as plt
 
     pictures = [log_spectrogram(audio) for audio in (source, result)]
-    top = max(float(np.percentile(levels, 99.9)) for _, levels in pictures) + 3.0
+    top_db = loudest_db(pictures)
     figure, axes = plt.subplots(2, 1, figsize=(12, 8), sharex=True, layout="constrained")
     figure.suptitle(title, fontsize=15)
-    for axis, (edges, levels), label in zip(
-        axes, pictures, (source_label, result_label), strict=True
-    ):
-        seconds = np.arange(levels.shape[1] + 1) * _HOP / SAMPLE_RATE
-        mesh = axis.pcolormesh(
-            seconds, edges, levels, cmap="magma", vmin=top - _RANGE_DB, vmax=top, rasterized=True
-        )
-        axis.set_yscale("log")
-        axis.set_ylim(_LOWEST_HZ, _HIGHEST_HZ)
-        axis.set_yticks(
-            [50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000],
-            ["50", "100", "200", "500", "1k", "2k", "5k", "10k", "20k"],
-        )
-        axis.minorticks_off()
-        axis.set_ylabel("Hz")
+    for axis, picture, label in zip(axes, pictures, (source_label, result_label), strict=True):
+        mesh = paint(axis, picture, top_db)
         axis.set_title(label, loc="left", fontsize=11)
     axes[-1].set_xlabel("seconds")
     figure.colorbar(mesh, ax=axes, label="dB of full scale", pad=0.01, aspect=40)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from benchmarks import metrics
+from benchmarks.analysis import Analysis
+from benchmarks.measures import MEASURES, compare
 
 RATE = 48_000
 
@@ -42,6 +46,37 @@ def test_a_sound_is_like_itself() -> None:
     assert metrics.time_texture(audio, audio) == pytest.approx(1)
     assert metrics.band_texture(audio, audio) == pytest.approx(1)
     assert metrics.bandwidth_error_hz(audio, audio) == 0
+    assert metrics.spectral_convergence(audio, audio) == 0
+    assert metrics.image_width_error_db(audio, audio) == 0
+    assert metrics.balance_error_db(audio, audio) == 0
+
+
+def test_every_measure_says_what_a_copy_has() -> None:
+    audio = noise() + tone(440)
+    figures = compare(Analysis(audio), Analysis(audio))
+    for name, measure in MEASURES.items():
+        assert figures[name] == pytest.approx(measure.good, abs=0.2 if name == "seam" else 1e-5)
+
+
+def test_shared_analysis_gives_what_the_samples_give() -> None:
+    original, decoded = noise() + tone(440), 0.7 * noise(seed=1) + tone(523.25)
+    shared = compare(Analysis(original), Analysis(decoded))
+    assert shared["log_mel"] == metrics.log_mel_distance(original, decoded)
+    assert shared["chroma"] == metrics.chroma_correlation(original, decoded)
+    assert shared["sc_8192"] == metrics.spectral_convergence(original, decoded)
+    assert shared["onset_f"] == metrics.onset_f_measure(original, decoded)
+    assert shared["image_db"] == metrics.image_width_error_db(original, decoded)
+
+
+@pytest.mark.parametrize("silent", ["original", "decoded", "both"])
+def test_silence_is_measured_without_infinities(silent: str) -> None:
+    sounds = {"original": noise(), "decoded": noise(seed=1)}
+    for name in sounds if silent == "both" else [silent]:
+        sounds[name] = torch.zeros_like(sounds[name])
+    figures = compare(Analysis(sounds["original"]), Analysis(sounds["decoded"]))
+    assert all(math.isfinite(value) for value in figures.values())
+    if silent == "both":
+        assert figures["log_mel"] == figures["width_db"] == figures["balance_db"] == 0
 
 
 def test_antiphase_does_not_cancel() -> None:
@@ -49,7 +84,9 @@ def test_antiphase_does_not_cancel() -> None:
     pair, opposite = torch.cat([audio, audio]), torch.cat([audio, -audio])
     assert metrics.log_mel_distance(pair, opposite) < 1e-5
     assert metrics.stft_distance(pair, opposite) < 1e-5
-    assert metrics.stereo_width_error_db(pair, opposite) > 60
+    assert metrics.stereo_width_error_db(pair, opposite) == pytest.approx(
+        60
+    )  # the limits' distance
 
 
 def test_half_the_amplitude_is_six_decibels_less() -> None:
@@ -57,6 +94,54 @@ def test_half_the_amplitude_is_six_decibels_less() -> None:
     assert metrics.level_difference_db(audio, audio / 2) == pytest.approx(-6.02, abs=0.01)
     assert metrics.stft_distance(audio, audio / 2) == pytest.approx(0.5, abs=1e-4)
     assert metrics.stft_distance(audio, torch.zeros_like(audio)) == pytest.approx(1)
+
+
+def test_convergence_at_8192_hears_buzz() -> None:
+    clean = tone(441.0)
+    time = torch.arange(clean.shape[1]) / RATE
+    buzzing = clean * (1 + torch.cos(2 * torch.pi * 100 * time))  # as frames of 10 ms would do
+    # Two partials of half the amplitude, 100 Hz away on either side, are what it adds.
+    assert metrics.spectral_convergence(clean, buzzing) == pytest.approx(0.5**0.5, abs=0.02)
+    assert metrics.spectral_convergence(clean, 0.5 * clean) == pytest.approx(0.5, abs=1e-4)
+    assert metrics.spectral_convergence(clean, tone(880.0)) == pytest.approx(2**0.5, abs=0.05)
+
+
+def wide(db: float, seconds: float = 2) -> torch.Tensor:
+    """Noise whose side has so many decibels less power than its mid."""
+    mid, side = noise(seconds)[0], noise(seconds, 1)[0] * 10 ** (db / 20)
+    return torch.stack([mid + side, mid - side])
+
+
+def mono(audio: torch.Tensor) -> torch.Tensor:
+    return audio.mean(dim=0, keepdim=True).expand(2, -1)
+
+
+def test_a_mono_decoder_errs_by_what_the_original_has_above_30_dB_below_mid() -> None:  # noqa: N802
+    assert metrics.stereo_width_error_db(wide(-10), mono(wide(-10))) == pytest.approx(20, abs=0.1)
+    assert metrics.image_width_error_db(wide(-10), mono(wide(-10))) == pytest.approx(20, abs=0.5)
+    assert metrics.stereo_width_error_db(wide(-10), wide(-16)) == pytest.approx(6, abs=0.1)
+    assert metrics.stereo_width_error_db(wide(-40), mono(wide(-40))) == 0
+    assert metrics.image_width_error_db(wide(-50), mono(wide(-50))) == 0
+
+
+def test_the_right_width_at_the_wrong_time_or_place_is_an_error_of_the_image() -> None:
+    early = torch.cat([wide(0), wide(-20)], dim=1)
+    late = torch.cat([wide(-20), wide(0)], dim=1)
+    assert metrics.stereo_width_error_db(early, late) < 0.1
+    assert metrics.image_width_error_db(early, late) == pytest.approx(20, abs=1)
+    low, high = tone(200), tone(6000)
+    opposite = torch.tensor([[1.0], [-0.9]])
+    assert metrics.stereo_width_error_db(low + opposite * high, opposite * low + high) < 0.1
+    assert metrics.image_width_error_db(low + opposite * high, opposite * low + high) > 40
+
+
+def test_balance_tells_left_from_right() -> None:
+    left = noise() * torch.tensor([[1.0], [0.0]])
+    assert metrics.balance_error_db(left, left.flip(0)) == pytest.approx(60, abs=0.1)
+    assert metrics.balance_error_db(left, mono(left)) == pytest.approx(30, abs=0.1)
+    assert metrics.stereo_width_error_db(left, left.flip(0)) < 1e-4
+    half = left + 0.5 * left.flip(0)
+    assert metrics.balance_error_db(half, mono(half)) == pytest.approx(6.02, abs=0.1)
 
 
 def test_another_pitch_is_another_chroma() -> None:
@@ -94,6 +179,7 @@ def test_a_filtered_sound_is_narrower() -> None:
 def test_entropy_of_tokens() -> None:
     assert metrics.code_entropy_bits(torch.zeros(100, dtype=torch.int64)) == 0
     assert metrics.code_entropy_bits(torch.arange(1024)) == pytest.approx(10)
+    assert metrics.code_entropy_bits(torch.tensor([5, 5, 5, 9])) == pytest.approx(0.8113, abs=1e-4)
 
 
 def test_seams_show() -> None:
@@ -101,3 +187,10 @@ def test_seams_show() -> None:
     assert metrics.seam_jump(audio, 4800) == pytest.approx(1, abs=0.2)
     audio[:, 4800::9600] += 2.0
     assert metrics.seam_jump(audio, 4800) > 3
+    assert metrics.seam_jump(audio, audio.shape[1]) == 1  # there is no seam
+
+
+def test_a_level_that_stands_still_correlates_with_nothing() -> None:
+    steady = torch.full((2, RATE), 0.25)
+    assert metrics.envelope_correlation(noise(1), steady) == pytest.approx(0, abs=0.2)
+    assert metrics.envelope_correlation(noise(1), torch.zeros(2, RATE)) == 0
