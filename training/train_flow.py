@@ -15,7 +15,7 @@ from codec.nano.model import Autoencoder
 from codec.nano.slow import ROUND
 from training.augment import Augment
 from training.dataset import FeatureSet
-from training.loop import Run, half_precision, train
+from training.loop import Run, half_precision, train, warm_start
 
 __all__ = ["main"]
 
@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--codec", type=Path, required=True, help="averaged.pt of stage 1")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--tokens", type=int, default=160)
+    parser.add_argument("--init", type=Path, help="start from these weights")
+    parser.add_argument("--batch", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=240)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return (batch - expected) / codec.normalizer.deviation, hidden.float()
 
     sample = torch.cat([residual(augment(music.batch(32, 48)))[0].flatten(0, 1) for _ in range(6)])
+    if args.init is not None:
+        print("starting from", warm_start(model, args.init, "flow."))
     model.deviation.copy_(sample.std(dim=0).clamp_min(0.02))
 
     def objective(flow: nn.Module, batch: Tensor, random: torch.Generator) -> Tensor:
