@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE, TOKEN_RATE
-from streaming.playout import PlayoutBuffer, StartPlan, fill_gap, plan_start
+from streaming.playout import FADE_SAMPLES, PlayoutBuffer, StartPlan, fill_gap, plan_start
+from streaming.playout import fade_out as fall
 from streaming.protocol import Gap, Tokens
 from streaming.stats import RealTimeFactor
 from streaming.worker import Worker
@@ -89,16 +90,20 @@ class DecodeThread:
         self, next_token: int, first_token: int, packet_tokens: int, age_s: float, margin_s: float
     ) -> StartPlan:
         """Where to start; see `plan_start`. Latent frames may be several tokens long."""
-        unit = self.codec.latent_tokens
         return plan_start(
             next_token=next_token,
-            first_token=-(-first_token // unit) * unit,
+            first_token=self.whole_frame(first_token),
             packet_tokens=packet_tokens,
             age_s=age_s,
             margin_s=margin_s,
             hop=self.window.hop,
             lookahead=self.window.lookahead,
         )
+
+    def whole_frame(self, token: int) -> int:
+        """The first token from `token` on at which a latent frame begins."""
+        unit = self.codec.latent_tokens
+        return -(-token // unit) * unit
 
     async def start(self, *, first_token: int, start_token: int, stream_seed: int) -> None:
         """Make ready to be fed tokens from `first_token` on; sound starts at `start_token`."""
@@ -163,14 +168,24 @@ class Regenerator:
         decoder: started already.
         buffer: takes the sound; decoding waits while it has no room.
         pushed: set whenever sound was put into the buffer.
+        fade_in: the sound begins in the middle of something.
     """
 
-    def __init__(self, decoder: DecodeThread, buffer: PlayoutBuffer, pushed: asyncio.Event) -> None:
+    def __init__(
+        self,
+        decoder: DecodeThread,
+        buffer: PlayoutBuffer,
+        pushed: asyncio.Event,
+        *,
+        fade_in: bool = False,
+    ) -> None:
         self._decoder = decoder
         self._buffer = buffer
         self._pushed = pushed
         self._room = asyncio.Event()
         self._last_tokens = np.zeros(0, dtype=np.int64)
+        self._fade_in = fade_in
+        self._abandoned = False
         buffer.on_pull = self._room.set
 
     async def feed(self, item: Tokens | Gap) -> None:
@@ -178,9 +193,14 @@ class Regenerator:
         for tokens in self._pieces(item):
             await self._decode(await self._decoder.feed(tokens))
 
-    async def finish(self) -> None:
-        """Nothing follows: decode the rest without lookahead."""
-        await self._decode(await self._decoder.finish())
+    async def finish(self, *, fade_out: bool = False) -> None:
+        """Nothing follows: decode the rest without lookahead, on ``fade_out`` to a soft end."""
+        await self._decode(await self._decoder.finish(), fade_out=fade_out)
+
+    def abandon(self) -> None:
+        """Put nothing more into the buffer."""
+        self._abandoned = True
+        self._room.set()
 
     def _pieces(self, item: Tokens | Gap) -> Iterator[NDArray[np.int64]]:
         if isinstance(item, Tokens):
@@ -190,12 +210,20 @@ class Regenerator:
             for done in range(0, item.count, _GAP_PIECE_TOKENS):
                 yield fill_gap(self._last_tokens, min(_GAP_PIECE_TOKENS, item.count - done))
 
-    async def _decode(self, ready: bool) -> None:
+    async def _decode(self, ready: bool, *, fade_out: bool = False) -> None:
         """Decode every window that is ready."""
-        while ready and not self._buffer.finished:
-            while not self._buffer.has_room:
+        while ready and not (self._buffer.finished or self._abandoned):
+            while not (self._buffer.has_room or self._abandoned):
                 self._room.clear()
                 await self._room.wait()
             block, ready = await self._decoder.step()
+            if self._abandoned:
+                return
+            count = min(FADE_SAMPLES, block.shape[1])
+            if self._fade_in and count:
+                block[:, :count] *= fall(count)[::-1]
+                self._fade_in = False
+            if fade_out and not ready and count:
+                block[:, -count:] *= fall(count)
             self._buffer.push(block)
             self._pushed.set()

@@ -40,6 +40,9 @@ class SoundCard(Protocol):
     def write(self, block: Audio) -> None:
         """Take float32 ``[2, n]``; waits while the card's buffer is full."""
 
+    def drop(self) -> None:
+        """Fade out and let go of what was written and not played; from any thread."""
+
     def drain(self) -> None:
         """Play what has been written to its end, and wait for it."""
 
@@ -103,6 +106,11 @@ class Output:
                 await asyncio.sleep(hold_s)
             self._note_first()
             await self._card_worker.run(self._card.write, block)
+
+    def drop(self) -> None:
+        """What the sound card was given and has not played fades out and is let go."""
+        if self._card is not None:
+            self._card.drop()
 
     async def drain(self) -> None:
         """Wait until the sound card has played everything."""

@@ -10,13 +10,25 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.constants import TOKEN_RATE
+from codec.constants import SAMPLE_RATE, TOKEN_RATE
 
-__all__ = ["LiveEdge", "PlayoutBuffer", "StartPlan", "fill_gap", "plan_start"]
+__all__ = [
+    "FADE_SAMPLES",
+    "LiveEdge",
+    "PlayoutBuffer",
+    "StartPlan",
+    "fade_out",
+    "fill_gap",
+    "plan_start",
+]
+
+FADE_SAMPLES: Final = SAMPLE_RATE // 50
+"""20 ms: over which sound ends or begins in the middle of a stream."""
 
 Audio = NDArray[np.float32]
 
@@ -126,13 +138,15 @@ class PlayoutBuffer:
         self._pushed = 0
         self.samples = 0  # handed out so far
         self.start_sample = start_sample
+        self._before_start = 0  # samples handed out before `start_sample`
+        self._jumps: deque[tuple[int, int]] = deque()  # samples pushed before, position after
         self.on_pull: Callable[[], None] = lambda: None  # called whenever room was made
         self.finished = limit_samples == 0
 
     @property
     def position_sample(self) -> int:
         """Absolute index of the next sample to be handed out."""
-        return self.start_sample + self.samples
+        return self.start_sample + self.samples - self._before_start
 
     @property
     def buffered_samples(self) -> int:
@@ -160,6 +174,23 @@ class PlayoutBuffer:
             self._pushed += block.shape[1]
         self.finished = self._pushed == self._limit
 
+    def jump(self, sample: int) -> None:
+        """What is pushed from now on begins at this absolute index."""
+        self._jumps.append((self._pushed, sample))
+        self._pass_jumps()
+
+    def cut(self) -> None:
+        """Let go what waits, but for a moment that fades out."""
+        head = self.pull(FADE_SAMPLES)
+        self._pushed -= self.buffered_samples
+        self._blocks.clear()
+        self._jumps = deque((min(at, self._pushed), sample) for at, sample in self._jumps)
+        if head is not None:
+            self.samples -= head.shape[1]
+            self._blocks.append(head * fade_out(head.shape[1]))
+        self._pass_jumps()
+        self.on_pull()
+
     def finish(self) -> None:
         """Nothing more will be pushed."""
         self.finished = True
@@ -173,8 +204,19 @@ class PlayoutBuffer:
             self._blocks.appendleft(block[:, max_samples:])
             block = block[:, :max_samples]
         self.samples += block.shape[1]
+        self._pass_jumps()
         self.on_pull()
         return block
+
+    def _pass_jumps(self) -> None:
+        while self._jumps and self._jumps[0][0] <= self.samples:
+            self._before_start, self.start_sample = self._jumps.popleft()
+
+
+def fade_out(samples: int) -> Audio:
+    """Gains float32 `[n]` from 1 to 0, a raised cosine; reversed they fade in."""
+    at = (np.arange(samples, dtype=np.float32) + 0.5) / max(1, samples)
+    return (0.5 + 0.5 * np.cos(np.pi * at)).astype(np.float32)
 
 
 def fill_gap(last_tokens: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -61,7 +61,9 @@ class ListenerReport:
         ``wire_bits_per_s``: over the last minute, without the history sent on joining (see
         :mod:`streaming.stats`). ``first_audio_s``: from the start of connecting to the first sample
         handed to a sink. ``latency_s``: from the source to what is heard now, or was written to a
-        file last. ``underruns``: of the sound card. ``decode_rtf``: computing time per second of
+        file last. ``underruns``: of the sound card. ``reconnects``: how often the
+        connection was made again. ``clock_s``: Unix time at which what is heard now played at the
+        source, where the sender tells. ``decode_rtf``: computing time per second of
         sound. ``samples``: handed to the sinks. ``buffer_s``: received and not yet heard.
         ``position_s``: where in the stream the next sample lies. ``title``: of what is heard now.
         ``connected_s``: from the start of the program to the connection. ``max_loop_stall_ms``:
@@ -77,6 +79,8 @@ class ListenerReport:
             "first_audio_s": None if first_at_s is None else first_at_s - self._connect_at_s,
             "latency_s": listener.latency_s,
             "underruns": listener.output.underruns,
+            "reconnects": listener.reconnects,
+            "clock_s": listener.clock_s,
             "decode_rtf": None if listener.decoder is None else listener.decoder.rtf.value,
             "samples": listener.samples,
             "buffer_s": listener.buffered_s,
@@ -88,7 +92,7 @@ class ListenerReport:
 
     def status(self) -> tuple[str, list[str]]:
         """Title and parts for a status line, the most important first."""
-        figures = self.figures()
+        listener, figures = self._listener, self.figures()
         rtf = figures["decode_rtf"]
         parts = [
             f"buffer {format_seconds(figures['buffer_s'])}",
@@ -98,6 +102,10 @@ class ListenerReport:
             f"real-time factor {'-' if rtf is None else f'{rtf:.2f}'}",
             f"latency {format_seconds(figures['latency_s'])}",
         ]
+        if figures["reconnects"]:
+            parts.insert(1, f"reconnects {figures['reconnects']}")
+        if listener.link is not None and listener.link.away:
+            parts.insert(0, "no connection")
         if figures["lost_tokens"]:
             parts.insert(1, f"lost tokens {figures['lost_tokens']}")
         return figures["title"], parts

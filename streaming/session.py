@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from streaming.errors import ProtocolError
+from streaming.errors import ProtocolError, RefusedError
 from streaming.protocol import (
     End,
     Failure,
@@ -74,10 +74,14 @@ class ListenerSession:
     """The listener's side: :meth:`join` first, then :meth:`receive` each message.
 
     codec: what can be decoded here, checked against the hello; None accepts every codec (for
-    whoever does not decode). history: tokens wanted from before the live edge. next_token: on
-    coming back, the first token not yet received.
+    whoever does not decode). history: tokens wanted from before the live edge. join: the whole
+    first message, instead of history, client and next_token. key: the secret that lets us in.
 
-    Attributes: ``hello`` once it came; ``next_token``, the index of the token expected next;
+    When the connection was lost, :meth:`rejoin` gives the first message on the next one. If what
+    answers is the same stream, :meth:`receive` goes on where it was, without another Hello; if not
+    (or if more is missing than one can wait for), it reports a Hello, with which all begins anew.
+
+    Attributes: ``hello`` as it came last; ``next_token``, the index of the token expected next;
     ``lost_tokens`` and ``duplicate_tokens`` so far; ``traffic``; ``title`` as last announced.
     """
 
@@ -88,9 +92,12 @@ class ListenerSession:
         history: int = 256,
         client: str = "",
         next_token: int | None = None,
+        join: Join | None = None,
+        key: str = "",
     ) -> None:
         self._codec = codec
-        self._join = Join(history, client, next_token)
+        self._join = replace(join or Join(history, client, next_token), key=key)
+        self._resuming = False
         self.state = State.JOINING
         self.hello: Hello | None = None
         self.next_token = 0
@@ -102,6 +109,24 @@ class ListenerSession:
     def join(self) -> str:
         """The message to send as soon as the connection stands."""
         return self._join.encode()
+
+    def rejoin(self, join: Join | None = None) -> str:
+        """The message to send on a new connection: what is missing is wanted first.
+
+        join: begin anew with this instead of going on.
+        """
+        self.state = State.JOINING
+        self._resuming = join is None and self.hello is not None
+        if join is not None:
+            self._join = replace(join, key=self._join.key)
+        if not self._resuming or self.hello is None:
+            return self._join.encode()
+        next_token, stream = self.next_token, self.hello.stream
+        return replace(self._join, next_token=next_token, stream=stream, at_s=None).encode()
+
+    def expect(self, codec: CodecIdentity) -> None:
+        """From now on this is what can be decoded here."""
+        self._codec = codec
 
     def receive(self, data: str | bytes, now_s: float) -> list[Happening]:
         """Take one message; says what it brought, in order and without overlaps.
@@ -120,7 +145,7 @@ class ListenerSession:
             self.traffic.add(size, now_s, live=self.hello is not None)
 
         if isinstance(message, Failure):
-            raise ProtocolError(f"The sender closed the connection: {message.message}")
+            raise RefusedError(message.code, message.message)
         if isinstance(message, Unknown):
             logger.debug("passing over an event of unknown type %r", message.type)
             return []
@@ -135,11 +160,24 @@ class ListenerSession:
         if not isinstance(message, Hello):
             raise ProtocolError("The sender did not begin with a hello; check the address.")
         self._check(message)
+        goes_on = self._resuming and self._goes_on(message)
         self.hello = message
+        self.state = State.STREAMING
+        if goes_on:
+            return self._skip_to(message.first_token)
         self.title = message.title
         self.next_token = message.first_token
-        self.state = State.STREAMING
         return [message]
+
+    def _goes_on(self, hello: Hello) -> bool:
+        """Whether ``hello`` begins the rest of the stream that was heard before."""
+        before = self.hello
+        return (
+            before is not None
+            and bool(hello.stream)
+            and (hello.stream, hello.seed) == (before.stream, before.seed)
+            and hello.first_token - MAX_GAP_TOKENS <= self.next_token <= hello.next_token
+        )
 
     def _check(self, hello: Hello) -> None:
         rates = (hello.sample_rate, hello.token_rate, hello.token_bits)

@@ -37,6 +37,9 @@ _library_logger = logging.getLogger(f"{__name__}.library")
 _library_logger.setLevel(logging.CRITICAL)
 
 _PING_TIMEOUT_S: Final = 30.0
+SILENCE_S: Final = 15.0
+"""Eight packets of the default preset: unlikely on a connection that stands."""
+_PONG_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 2.0
 """Time for the last message and the closing handshake; then the connection is cut."""
 _WRITE_BUFFER_BYTES: Final = 4096
@@ -197,9 +200,10 @@ class Connection:
     connection breaks and ProtocolError where a message is too long. Use within ``async with``.
     """
 
-    def __init__(self, connection: ClientConnection, url: str) -> None:
+    def __init__(self, connection: ClientConnection, url: str, silence_s: float) -> None:
         self._connection = connection
         self._url = url
+        self._silence_s = silence_s
 
     async def __aenter__(self) -> Connection:
         return self
@@ -222,11 +226,25 @@ class Connection:
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         try:
             while True:
-                yield await self._connection.recv()
+                try:
+                    yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
+                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                    await self._check()
         except ConnectionClosed as closed:
             received = closed.rcvd.code if closed.rcvd else None
             if received not in (_NORMAL, _GOING_AWAY):
                 raise self._broken(closed) from None
+
+    async def _check(self) -> None:
+        """A connection whose other end has vanished looks as one on which nothing is said: ask."""
+        pong = await self._connection.ping()
+        try:
+            await asyncio.wait_for(pong, _PONG_TIMEOUT_S)
+        except (TimeoutError, asyncio.TimeoutError):
+            self._connection.transport.abort()
+            raise TransportError(
+                f"{self._url} does not answer any more; start the listener again."
+            ) from None
 
     async def close(self) -> None:
         """Close in good order, within two seconds."""
@@ -240,8 +258,11 @@ class Connection:
         return TransportError(f"The connection to {self._url} broke; start the listener again.")
 
 
-async def connect(url: str, timeout_s: float = 10.0) -> Connection:
-    """Connect to a sender. Raises TransportError with one sentence where that fails."""
+async def connect(url: str, timeout_s: float = 10.0, silence_s: float = SILENCE_S) -> Connection:
+    """Connect to a sender. Raises TransportError with one sentence where that fails.
+
+    silence_s: after so long without a message the sender is asked whether it is still there.
+    """
     try:
         connection = await websocket_connect(
             url,
@@ -269,7 +290,7 @@ async def connect(url: str, timeout_s: float = 10.0) -> Connection:
         raise TransportError(f"The host in {url} is unknown; check its spelling.") from None
     except OSError as error:
         raise TransportError(_unreachable(url, error)) from None
-    return Connection(connection, url)
+    return Connection(connection, url, silence_s)
 
 
 def _unreachable(url: str, error: OSError) -> str:

@@ -160,7 +160,7 @@ async def test_a_lost_connection_completes_the_file_and_is_an_error(
     async with plain_serve(leave, "127.0.0.1", 0, compression=None) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(TransportError, match="broke"):
-            await run(url, "--out", out, "--stats", stats)
+            await run(url, "--out", out, "--stats", stats, "--reconnect", 0)
     assert soundfile.info(out).frames % 1920 == 0
     assert soundfile.info(out).frames > 0
     assert json.loads(stats.read_text().splitlines()[-1])["final"] is True

@@ -27,6 +27,8 @@ KEYS = {
     "first_audio_s",
     "latency_s",
     "underruns",
+    "reconnects",
+    "clock_s",
     "decode_rtf",
     "samples",
     "buffer_s",

@@ -361,6 +361,28 @@ def test_what_does_not_fit_is_left_to_the_caller():
     assert player.free == 0
 
 
+def test_what_was_written_can_be_let_go_with_a_fade_and_what_follows_plays():
+    player = Player(RATE, prefill_s=0.01)
+    out = np.zeros((2, 480), np.float32)
+    player.drop()  # nothing is there yet
+    player.write(np.full((2, 4800), 0.5, np.float32))
+    player.fill(out)
+    player.drop()
+    player.write(np.full((2, 4800), -0.5, np.float32))
+    heard = [out.copy()]
+    for _ in range(9):
+        player.fill(out)
+        heard.append(out.copy())
+    sound = np.concatenate(heard, axis=1)
+    assert (sound[:, FADE:480] == 0.5).all()
+    falling = np.flatnonzero(sound[0, 480:] <= 0)[0]
+    assert falling <= FADE
+    assert (sound[:, 480 + FADE : 960] == 0).all()
+    assert (sound[:, 960 + FADE :] == -0.5).all()
+    assert np.abs(np.diff(sound)).max() < 2 * np.pi / FADE
+    assert player.underruns == 0
+
+
 def test_a_tiny_buffer_still_plays():
     player = Player(RATE, capacity_s=0.0, prefill_s=1.0)
     player.write(np.ones((2, player.free), np.float32))

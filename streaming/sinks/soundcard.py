@@ -147,6 +147,10 @@ class SoundCardSink(Sink):
             else:
                 time.sleep(_POLL_S)
 
+    def drop(self) -> None:
+        """Fade out what was written and has not been played, and let it go; from any thread."""
+        self._player.drop()
+
     def drain(self) -> None:
         self._queue(self._resampler.finish())
         self._resampler = Resampler(SAMPLE_RATE, self.rate)
