@@ -179,6 +179,7 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
         catch_up=CatchUp(catch_up),
         backoff=Backoff(attempts=arguments.reconnect),
         margin_s=preset.margin_s if arguments.buffer is None else arguments.buffer,
+        most_margin_s=arguments.most_buffer,
         limit_samples=None if seconds is None else round(seconds * SAMPLE_RATE),
         client="client.py",
         decode=DecodeOptions(
@@ -274,7 +275,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--buffer",
         type=number(float, 0, 60),
         metavar="S",
-        help="seconds of sound in reserve against late packets (default: by the preset)",
+        help="seconds of sound in reserve against late packets, at least (default: by the preset)",
+    )
+    parser.add_argument(
+        "--most-buffer",
+        type=number(float, 0, 60),
+        default=8.0,
+        metavar="S",
+        help="and at most, where packets come unevenly (default: %(default)g)",
     )
     parser.add_argument(
         "--seed",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.constants import SAMPLE_RATE, TOKEN_RATE
-from streaming.playout import FADE_SAMPLES, PlayoutBuffer, StartPlan, fill_gap, plan_start
-from streaming.playout import fade_out as fall
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
+from streaming.fading import FADE_SAMPLES, Envelope
+from streaming.fading import fade_out as fall
+from streaming.playout import PlayoutBuffer, StartPlan, fill_gap, plan_start
 from streaming.protocol import Gap, Tokens
 from streaming.stats import RealTimeFactor
 from streaming.worker import Worker
@@ -27,6 +28,8 @@ __all__ = ["DecodeOptions", "DecodeThread", "Regenerator"]
 
 _GAP_PIECE_TOKENS: Final = 64
 _KEPT_TOKENS: Final = TOKEN_RATE  # what a gap is filled with
+_CONTINUED_TOKENS: Final = TOKEN_RATE
+_LONG_FADE: Final = SAMPLE_RATE // 2
 
 Audio = NDArray[np.float32]
 
@@ -100,6 +103,11 @@ class DecodeThread:
             lookahead=self.window.lookahead,
         )
 
+    def decodable(self, next_token: int) -> int:
+        """Up to which token sound can be made when all before `next_token` has come."""
+        hop = self.window.hop
+        return max(0, (next_token - self.window.lookahead) // hop * hop)
+
     def whole_frame(self, token: int) -> int:
         """The first token from `token` on at which a latent frame begins."""
         unit = self.codec.latent_tokens
@@ -168,7 +176,8 @@ class Regenerator:
         decoder: started already.
         buffer: takes the sound; decoding waits while it has no room.
         pushed: set whenever sound was put into the buffer.
-        fade_in: the sound begins in the middle of something.
+        start_token: where the sound begins.
+        fade_in: it begins in the middle of something.
     """
 
     def __init__(
@@ -177,6 +186,7 @@ class Regenerator:
         buffer: PlayoutBuffer,
         pushed: asyncio.Event,
         *,
+        start_token: int = 0,
         fade_in: bool = False,
     ) -> None:
         self._decoder = decoder
@@ -184,7 +194,9 @@ class Regenerator:
         self._pushed = pushed
         self._room = asyncio.Event()
         self._last_tokens = np.zeros(0, dtype=np.int64)
-        self._fade_in = fade_in
+        self._envelope = Envelope(start_token * SAMPLES_PER_TOKEN)
+        if fade_in:
+            self._envelope.silence(0, start_token * SAMPLES_PER_TOKEN)
         self._abandoned = False
         buffer.on_pull = self._room.set
 
@@ -207,6 +219,12 @@ class Regenerator:
             self._last_tokens = np.concatenate([self._last_tokens, item.tokens])[-_KEPT_TOKENS:]
             yield item.tokens
         else:
+            # The decoder goes on from its context for a second; what follows would be made up.
+            end = item.first_token + item.count
+            silent_from = item.first_token + _CONTINUED_TOKENS
+            if end > silent_from:
+                spt = SAMPLES_PER_TOKEN
+                self._envelope.silence(silent_from * spt, end * spt, fall_samples=_LONG_FADE)
             for done in range(0, item.count, _GAP_PIECE_TOKENS):
                 yield fill_gap(self._last_tokens, min(_GAP_PIECE_TOKENS, item.count - done))
 
@@ -219,11 +237,9 @@ class Regenerator:
             block, ready = await self._decoder.step()
             if self._abandoned:
                 return
-            count = min(FADE_SAMPLES, block.shape[1])
-            if self._fade_in and count:
-                block[:, :count] *= fall(count)[::-1]
-                self._fade_in = False
-            if fade_out and not ready and count:
-                block[:, -count:] *= fall(count)
+            self._envelope.apply(block)
+            if fade_out and not ready:
+                count = min(FADE_SAMPLES, block.shape[1])
+                block[:, block.shape[1] - count :] *= fall(count)
             self._buffer.push(block)
             self._pushed.set()

@@ -27,9 +27,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.decoding import DecodeOptions, DecodeThread, Regenerator
 from streaming.errors import SinkClosed, UserError
+from streaming.jitter import JitterBuffer
 from streaming.link import Backoff, Dial, Link, Messages
 from streaming.output import Output
 from streaming.playout import LiveEdge, PlayoutBuffer
@@ -66,7 +67,8 @@ class CatchUp(Enum):
 class ListenerSettings:
     """What a listener may choose.
 
-    margin_s: sound that should still be there when the next packet comes. history_tokens: how
+    margin_s: sound that should still be there when the next packet comes. most_margin_s: how much
+    of that the listener may want by itself, where packets come unevenly. history_tokens: how
     much of what went before to ask for on joining. limit_samples: end after so many; None: never.
     client: name told to the sender. key: the secret that lets us in. hello_timeout_s: time for the
     sender's first message. start: where in the stream to begin. catch_up: what to do about sound
@@ -74,6 +76,7 @@ class ListenerSettings:
     """
 
     margin_s: float = 0.5
+    most_margin_s: float = 8.0
     history_tokens: int = 256
     limit_samples: int | None = None
     client: str = ""
@@ -123,6 +126,12 @@ class Listener:
         self._start_at = self.settings.start
         self._regenerator: Regenerator | None = None
         self._moving = False
+        self.jitter = JitterBuffer(
+            self.settings.margin_s,
+            self.settings.most_margin_s,
+            catch_up=self.settings.catch_up is not CatchUp.NONE,
+        )
+        self._decodable = 0  # up to here sound can be made of what has come
         self._titles: deque[Title] = deque(maxlen=_KEPT_TITLES)
         self._queue: asyncio.Queue[Tokens | Gap | Hello | None] = asyncio.Queue(_QUEUED_MESSAGES)
         self._buffer = PlayoutBuffer(0, int(_BUFFER_S * SAMPLE_RATE), self.settings.limit_samples)
@@ -271,6 +280,7 @@ class Listener:
         """Something begins."""
         self._hello_at_s = self._clock()
         self._edge = LiveEdge()
+        self.jitter.restart()
         self._titles.append(Title(hello.title, hello.first_token))
         if hello.next_token > hello.first_token:
             self._note_arrival(hello.next_token, hello, hello.age_s)
@@ -303,6 +313,12 @@ class Listener:
         if not self._moving:
             return
         self._moving = False
+        self.jitter = JitterBuffer(
+            self.settings.margin_s,
+            self.settings.most_margin_s,
+            catch_up=self.settings.catch_up is not CatchUp.NONE,
+        )
+        self._decodable = 0  # up to here sound can be made of what has come
         while not self._queue.empty():
             self._queue.get_nowait()
         if self._regenerator is not None:
@@ -312,7 +328,14 @@ class Listener:
         self.output.drop()
 
     def _note_arrival(self, end_token: int, hello: Hello, age_s: float = 0.0) -> None:
-        self._edge.arrived(end_token, self._clock(), delay_s=hello.delay_s, age_s=age_s)
+        now_s = self._clock()
+        self._edge.arrived(end_token, now_s, delay_s=hello.delay_s, age_s=age_s)
+        if self.output.paced and not age_s and self.output.first_at_s is not None:
+            reserve_s = (self._decodable * SAMPLES_PER_TOKEN - self.heard_sample) / SAMPLE_RATE
+            stream_s = end_token / TOKEN_RATE
+            self.output.speed = self.jitter.arrived(stream_s, max(0.0, reserve_s), now_s)
+        if self.decoder is not None:
+            self._decodable = self.decoder.decodable(end_token)
 
     async def _decode(self, hello: Hello, decoder: DecodeThread) -> None:
         """From the queue into the play-out buffer."""
@@ -330,9 +353,10 @@ class Listener:
             if item is not None:
                 history.append(item)
             if regenerator is None and history and self._can_start(hello, item):
-                regenerator = Regenerator(decoder, self._buffer, self._pushed, fade_in=begun)
-                self._regenerator = regenerator
-                await self._start(hello, decoder, _end(history[-1]))
+                start_token = await self._start(hello, decoder, _end(history[-1]))
+                self._regenerator = regenerator = Regenerator(
+                    decoder, self._buffer, self._pushed, start_token=start_token, fade_in=begun
+                )
             if regenerator is not None:
                 for received in history:
                     await regenerator.feed(received)
@@ -353,7 +377,7 @@ class Listener:
         start = self._start_at
         return not start.live and start.first_heard(hello.first_token) < hello.next_token
 
-    async def _start(self, hello: Hello, decoder: DecodeThread, next_token: int) -> None:
+    async def _start(self, hello: Hello, decoder: DecodeThread, next_token: int) -> int:
         """Choose the place where the sound begins, see `plan_start`."""
         if self._in_the_past(hello):
             heard = self._start_at.first_heard(hello.first_token)
@@ -370,6 +394,7 @@ class Listener:
         await decoder.start(
             first_token=hello.first_token, start_token=start_token, stream_seed=hello.seed
         )
+        return start_token
 
     async def _play(self) -> None:
         """From the play-out buffer to the output, until nothing more comes."""

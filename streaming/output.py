@@ -37,6 +37,9 @@ class SoundCard(Protocol):
     def underruns(self) -> int:
         """How often the sound ran out before its end."""
 
+    speed: float
+    """How fast what is written next is played: a factor."""
+
     def write(self, block: Audio) -> None:
         """Take float32 ``[2, n]``; waits while the card's buffer is full."""
 
@@ -80,6 +83,21 @@ class Output:
     def unheard_samples(self) -> int:
         """Samples handed over that the sound card has yet to play; 0 without one."""
         return 0 if self._card is None or self._closed else self._card.buffered_samples
+
+    @property
+    def paced(self) -> bool:
+        """Whether a sound card sets the pace."""
+        return self._card is not None
+
+    @property
+    def speed(self) -> float:
+        """How fast the sound card plays what comes next; files get everything as it is."""
+        return 1.0 if self._card is None else self._card.speed
+
+    @speed.setter
+    def speed(self, speed: float) -> None:
+        if self._card is not None:
+            self._card.speed = speed
 
     @property
     def underruns(self) -> int:

@@ -10,25 +10,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.constants import SAMPLE_RATE, TOKEN_RATE
+from codec.constants import TOKEN_RATE
+from streaming.fading import FADE_SAMPLES, fade_out
 
-__all__ = [
-    "FADE_SAMPLES",
-    "LiveEdge",
-    "PlayoutBuffer",
-    "StartPlan",
-    "fade_out",
-    "fill_gap",
-    "plan_start",
-]
-
-FADE_SAMPLES: Final = SAMPLE_RATE // 50
-"""20 ms: over which sound ends or begins in the middle of a stream."""
+__all__ = ["LiveEdge", "PlayoutBuffer", "StartPlan", "fill_gap", "plan_start"]
 
 Audio = NDArray[np.float32]
 
@@ -211,12 +200,6 @@ class PlayoutBuffer:
     def _pass_jumps(self) -> None:
         while self._jumps and self._jumps[0][0] <= self.samples:
             self._before_start, self.start_sample = self._jumps.popleft()
-
-
-def fade_out(samples: int) -> Audio:
-    """Gains float32 `[n]` from 1 to 0, a raised cosine; reversed they fade in."""
-    at = (np.arange(samples, dtype=np.float32) + 0.5) / max(1, samples)
-    return (0.5 + 0.5 * np.cos(np.pi * at)).astype(np.float32)
 
 
 def fill_gap(last_tokens: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -82,7 +82,8 @@ class ListenerSession:
     (or if more is missing than one can wait for), it reports a Hello, with which all begins anew.
 
     Attributes: ``hello`` as it came last; ``next_token``, the index of the token expected next;
-    ``lost_tokens`` and ``duplicate_tokens`` so far; ``traffic``; ``title`` as last announced.
+    ``lost_tokens``, ``gaps`` (runs of them) and ``duplicate_tokens`` so far; ``traffic``; ``title``
+    as last announced.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class ListenerSession:
         self.hello: Hello | None = None
         self.next_token = 0
         self.lost_tokens = 0
+        self.gaps = 0
         self.duplicate_tokens = 0
         self.title = ""
         self.traffic = Traffic()
@@ -237,6 +239,7 @@ class ListenerSession:
             raise ProtocolError(f"The stream jumped forward by {count} tokens; connect again.")
         gap = Gap(self.next_token, count)
         self.lost_tokens += count
+        self.gaps += 1
         self.next_token = token
         return [gap]
 

@@ -139,6 +139,7 @@ class FakeCard(MemorySink):
         self.buffered_samples = 0
         self.underruns = 0
         self.dropped = 0
+        self.speed = 1.0
         self.drain_gate = threading.Event()
         self.drain_gate.set()
 

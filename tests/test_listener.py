@@ -14,8 +14,9 @@ from streaming.decoding import DecodeOptions
 from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
 from streaming.link import Backoff
 from streaming.listener import CatchUp, Listener, ListenerSettings
+from streaming.lossy import LossyLink
 from streaming.output import Output
-from streaming.protocol import End, Failure, Gap, Join, Title, decode
+from streaming.protocol import End, Failure, Gap, Join, Title, Tokens, decode
 from streaming.timeline import StartAt
 from tests.fake_codec import FakeCodec
 from tests.listening import (
@@ -233,9 +234,36 @@ async def test_lost_tokens_are_replaced_so_that_the_timeline_stays_exact(count: 
     assert file.samples == 400 * 1920
     same = 1920 * (100 - 12)
     assert np.array_equal(file.sound[:, :same], whole_sound(all_tokens)[:, :same])
-    # The filling is no silence.
+    assert listener.session.gaps == 1
+    # For a second the filling is no silence; then it fades to one, and back after the gap.
     gap = file.sound[:, 100 * 1920 : (100 + count) * 1920]
-    assert np.sqrt(np.mean(gap**2)) > 0.05
+    assert np.sqrt(np.mean(gap[:, :48_000] ** 2)) > 0.05
+    assert not gap[:, 72_000:].any()
+    after = file.sound[:, (100 + count) * 1920 :]
+    assert np.sqrt(np.mean(after**2)) > 0.05
+    assert steps(file.sound) <= 1.2 * steps(whole_sound(all_tokens))
+
+
+async def test_a_link_that_loses_in_bursts_leaves_music_that_continues() -> None:
+    all_tokens, file = tokens(3000), MemorySink()
+    packets = [Tokens(at, all_tokens[at : at + 8]) for at in range(0, 3000, 8)]
+    link = LossyLink(jitter_s=0.05, loss=0.05, burst_packets=2.0, seed=3)
+    arrived = [packet for _, packet in link.deliver(enumerate(packets))]
+    lost = 3000 - sum(len(packet.tokens) for packet in arrived)
+    assert 0.02 < lost / 3000 < 0.1
+    script = Script(hello(), *(packet.encode() for packet in arrived), End(3000).encode())
+    listener = await listen(script, file)
+    assert listener.session.lost_tokens == lost
+    assert listener.session.gaps > 3
+    assert file.samples == 3000 * 1920
+    # Half a second by half a second: as loud as without losses, nowhere silent, nowhere loud.
+    heard, whole = (
+        np.sqrt(np.mean(sound.reshape(2, -1, 24_000) ** 2, axis=(0, 2)))
+        for sound in (file.sound, whole_sound(all_tokens))
+    )
+    assert np.median(heard) == pytest.approx(np.median(whole), rel=0.05)
+    assert heard.min() > 0.5 * whole.min()
+    assert heard.max() < 1.5 * whole.max()
 
 
 async def test_a_stream_that_ends_before_its_first_token_gives_no_sound() -> None:
@@ -519,3 +547,30 @@ async def test_with_jump_an_outage_that_was_heard_is_left_out(dry: bool) -> None
         assert card.samples < 250 * 1920
     else:
         assert np.array_equal(card.sound, whole_sound(all_tokens))
+
+
+@pytest.mark.parametrize(("behind_s", "faster"), [(9.0, True), (0.0, False)])
+async def test_a_sound_card_that_is_late_plays_a_little_faster(
+    behind_s: float, faster: bool
+) -> None:
+    now = [100.0]
+    card = FakeCard()
+    listener = Listener(Output([], card, clock=lambda: now[0]), FakeCodec(), clock=lambda: now[0])
+    all_tokens = tokens(1000)
+    script = Script(hello(stream="s"), *token_messages(all_tokens[:48]), then="wait")
+    running = asyncio.create_task(listener.run(script))
+    while listener.output.hold_until_s == 0:
+        await asyncio.sleep(0.001)
+    for count in range(1, 20):
+        now[0] += 1.92
+        card.buffered_samples = round(behind_s * 48_000)
+        script.add(token_messages(all_tokens)[count])
+        while listener.session.next_token < 48 * (count + 1):
+            await asyncio.sleep(0.001)
+        while card.samples < (48 * (count + 1) - 12) // 8 * 8 * 1920:
+            await asyncio.sleep(0.001)
+    assert card.speed == listener.jitter.speed
+    assert (card.speed == 1.01) is faster
+    assert (card.speed < 1.0) is not faster
+    listener.stop()
+    await running

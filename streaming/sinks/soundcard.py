@@ -19,7 +19,7 @@ from streaming.devices import (
     quiet_stderr,
 )
 from streaming.errors import SettingsError, SinkError
-from streaming.resample import Resampler
+from streaming.resample import VariableResampler
 from streaming.sinks.base import Sink
 from streaming.sinks.player import FADE_S, Player
 
@@ -37,7 +37,8 @@ class SoundCardSink(Sink):
     """Plays on a sound output; `write` waits while the buffer is full.
 
     The device's callback only copies from a ring buffer (see `Player`, also for what happens
-    when the sound runs out). A device that does not run at 48 kHz gets resampled sound.
+    when the sound runs out). What is written passes a resampler, for devices that do not run at
+    48 kHz and for `speed`, by which the listener keeps up with a sender whose clock differs.
 
     Args:
         device: an index, a part of a name, or None for the default output.
@@ -49,9 +50,12 @@ class SoundCardSink(Sink):
     Raises:
         DeviceError: no such device, or it cannot be opened.
         SettingsError: the volume is out of range.
+
+    Attributes: `speed`, a factor on how fast what is written next is played.
     """
 
     paces = True
+    speed: float
 
     def __init__(
         self,
@@ -85,7 +89,8 @@ class SoundCardSink(Sink):
                 self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
             raise device_error(self.device, error, output=True) from error
-        self._resampler = Resampler(SAMPLE_RATE, self.rate)
+        self.speed = 1.0
+        self._resampler = VariableResampler(SAMPLE_RATE, self.rate)
 
     def _callback(self, frames: NDArray[np.float32], count: int, when: Any, status: Any) -> None:
         self._callbacks += 1
@@ -133,6 +138,7 @@ class SoundCardSink(Sink):
     def write(self, block: NDArray[np.float32]) -> None:
         if self._closed:
             raise ValueError("write() after close()")
+        self._resampler.speed = self.speed
         self._queue(self._resampler.push(block))
 
     def _queue(self, block: NDArray[np.float32]) -> None:
@@ -153,7 +159,7 @@ class SoundCardSink(Sink):
 
     def drain(self) -> None:
         self._queue(self._resampler.finish())
-        self._resampler = Resampler(SAMPLE_RATE, self.rate)
+        self._resampler = VariableResampler(SAMPLE_RATE, self.rate)
         self._player.finish()
         patience = time.monotonic() + self._player.buffered / self.rate + _STALL_S
         while self._player.buffered or not self._player.silent:
