@@ -61,15 +61,15 @@ class ListenerReport:
         ``wire_bits_per_s``: over the last minute, without the history sent on joining (see
         :mod:`streaming.stats`). ``first_audio_s``: from the start of connecting to the first sample
         handed to a sink. ``latency_s``: from the source to what is heard now, or was written to a
-        file last. ``underruns``: of the sound card. ``speed``: at which the sound card
-        plays. ``reserve_s``: sound that was left when packets came, smoothed; ``target_s``: how
-        much there should be; ``drift_ppm``: by how much the sender's clock is faster.
-        ``reconnects``: how often the connection was made again. ``clock_s``: Unix time at which
-        what is heard now played at the source, where the sender tells. ``gaps``: runs of lost
-        tokens. ``decode_rtf``: computing time per second of sound. ``samples``: handed to the sinks. ``buffer_s``: received and not yet heard.
-        ``position_s``: where in the stream the next sample lies. ``title``: of what is heard now.
-        ``connected_s``: from the start of the program to the connection. ``max_loop_stall_ms``:
-        the longest time that the event loop was held up.
+        file last. ``underruns``: of the sound card. ``speed``: at which the sound card plays.
+        ``reserve_s``: sound that was left when packets came, smoothed; ``target_s``: how much there
+        should be; ``drift_ppm``: by how much the sender's clock is faster. ``reconnects``: how
+        often the connection was made again. ``clock_s``: Unix time at which what is heard now
+        played at the source, where the sender tells. ``gaps``: runs of lost tokens. ``decode_rtf``:
+        computing time per second of sound. ``samples``: handed to the sinks. ``buffer_s``: received
+        and not yet heard. ``position_s``: where in the stream the next sample lies. ``title``: of
+        what is heard now. ``connected_s``: from the start of the program to the connection.
+        ``max_loop_stall_ms``: the longest time that the event loop was held up.
         """
         listener, now_s = self._listener, self._clock()
         session, first_at_s = listener.session, listener.output.first_at_s
