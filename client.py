@@ -13,16 +13,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import codec
 from codec.constants import SAMPLE_RATE
 from codec.sampling import SOLVERS
-from streaming.cli import add_common_arguments, codec_loader, number, run_program
+from streaming.cli import (
+    add_auth_arguments,
+    add_common_arguments,
+    codec_loader,
+    number,
+    run_program,
+)
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
 from streaming.errors import SettingsError, TransportError
+from streaming.guard import read_auth_tokens
 from streaming.link import Backoff, Dial
 from streaming.listener import CatchUp, Listener, ListenerSettings
 from streaming.output import Output
@@ -34,6 +42,7 @@ from streaming.sinks.soundcard import MAX_VOLUME
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
+from streaming.tls import client_context
 from streaming.websocket import Connection, connect
 from streaming.worker import call_on_thread
 
@@ -80,6 +89,7 @@ async def run(
 ) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
     check_address(arguments.url)
+    tls = client_context(arguments.url, arguments.ca)
     stop = asyncio.Event()
     settings = make_settings(arguments)
     fetch = codec_loader(arguments, load_codec, "decoder")
@@ -99,7 +109,7 @@ async def run(
                 return
             listener = Listener(output, expected, load=load, settings=settings)
             connect_at_s = time.monotonic()
-            dial = functools.partial(connect, arguments.url)
+            dial = functools.partial(connect, arguments.url, tls=tls)
             connection = await unless(stop, dial())
             if connection is not None:
                 report = ListenerReport(listener, connect_at_s, process_age_s())
@@ -176,6 +186,9 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
     catch_up = arguments.catch_up or ("speed" if start.live else "none")
     return ListenerSettings(
         start=start,
+        auth_token=next(
+            iter(read_auth_tokens(arguments.auth_token, arguments.auth_token_file)), ""
+        ),
         catch_up=CatchUp(catch_up),
         backoff=Backoff(attempts=arguments.reconnect),
         margin_s=preset.margin_s if arguments.buffer is None else arguments.buffer,
@@ -328,6 +341,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             metavar="N",
             help=f"of decoder windows, {what}, in tokens of 40 ms (default: by preset and codec)",
         )
+    add_auth_arguments(parser, "name it to a sender that asks for it")
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="trust these certificates of wss:// senders, PEM"
+    )
     add_common_arguments(parser, "decoding")
     return parser.parse_args(join_place(sys.argv[1:] if argv is None else argv))
 

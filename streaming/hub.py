@@ -135,7 +135,7 @@ class Hub:
 
     Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``traffic``,
     what each listener is sent of the live stream; ``dropped_listeners``, how many fell too far
-    behind; ``most_listeners``, how many there were at once.
+    behind; ``most_listeners``, how many there were at once; ``max_lag_s``.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Hub:
         spare = round(min(max_lag_s, _MAX_SPARE_S) * TOKEN_RATE) + MAX_TOKENS_PER_MESSAGE
         self.rewind = RewindBuffer(history_tokens + spare)
         self.timeline = Timeline()
-        self._max_lag_s = max_lag_s
+        self.max_lag_s = max_lag_s
         self._titles: deque[Title] = deque()
         self._released_s: float | None = None
         self._newest: tuple[int, bytes] | None = None  # the packet that most listeners take next
@@ -331,7 +331,7 @@ class Hub:
         size = len(message) if isinstance(message, bytes) else len(message.encode())
         self.traffic.add(size, now_s, tokens=tokens, end_token=self.next_token)
         for outbox in list(self._outboxes):
-            outbox.move(self._max_lag_s)
+            outbox.move(self.max_lag_s)
             if outbox.failure is not None:
                 self._outboxes.discard(outbox)
                 self.dropped_listeners += 1

@@ -70,9 +70,10 @@ class ListenerSettings:
     margin_s: sound that should still be there when the next packet comes. most_margin_s: how much
     of that the listener may want by itself, where packets come unevenly. history_tokens: how
     much of what went before to ask for on joining. limit_samples: end after so many; None: never.
-    client: name told to the sender. key: the secret that lets us in. hello_timeout_s: time for the
-    sender's first message. start: where in the stream to begin. catch_up: what to do about sound
-    that is heard later than it could be, after an outage. backoff: how to come back after one.
+    client: name told to the sender. auth_token: the secret that lets us in. hello_timeout_s: time
+    for the sender's first message. start: where in the stream to begin. catch_up: what to do about
+    sound that is heard later than it could be, after an outage. backoff: how to come back after
+    one.
     """
 
     margin_s: float = 0.5
@@ -80,7 +81,7 @@ class ListenerSettings:
     history_tokens: int = 256
     limit_samples: int | None = None
     client: str = ""
-    key: str = ""
+    auth_token: str = field(default="", repr=False)
     start: StartAt = field(default_factory=StartAt)
     catch_up: CatchUp = CatchUp.SPEED
     backoff: Backoff = field(default_factory=Backoff)
@@ -409,7 +410,7 @@ class Listener:
     def _new_session(self, codec: Codec) -> ListenerSession:
         settings = self.settings
         join = settings.start.join(settings.history_tokens, settings.client)
-        return ListenerSession(_identity(codec), join=join, key=settings.key)
+        return ListenerSession(_identity(codec), join=join, auth_token=settings.auth_token)
 
 
 def _identity(codec: Codec) -> CodecIdentity:

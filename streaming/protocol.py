@@ -29,10 +29,10 @@ from streaming.errors import ProtocolError
 from streaming.packing import pack_tokens, unpack_tokens
 
 __all__ = [
+    "MAX_AUTH_TOKEN",
     "MAX_CLIENT_MESSAGE",
     "MAX_DELAY_S",
     "MAX_INDEX",
-    "MAX_KEY",
     "MAX_SEED",
     "MAX_SERVER_MESSAGE",
     "MAX_TITLE",
@@ -63,7 +63,7 @@ MAX_TITLE: Final = 200
 """Characters of a title; longer ones are cut."""
 MAX_NAME: Final = 64
 MAX_DELAY_S: Final = 86_400.0
-MAX_KEY: Final = 1024
+MAX_AUTH_TOKEN: Final = 1024
 """Characters of the secret that lets a listener in."""
 MAX_UNIX_S: Final = 253_402_300_799.0  # the end of the year 9999
 MAX_SEED: Final = 2**53 - 1  # what every JSON implementation can hold exactly
@@ -80,7 +80,8 @@ class Join:
 
     next_token: the index of the first token wanted, on coming back the first not got yet. stream:
     on coming back, the stream of which that is a token; empty for any. at_s: what played at this
-    Unix time is wanted instead. key: the secret that lets the listener in, where one is needed.
+    Unix time is wanted instead. auth_token: the secret that lets the listener in, where one is
+    needed.
     """
 
     type: ClassVar = "join"
@@ -89,7 +90,7 @@ class Join:
     next_token: int | None = None
     stream: str = ""
     at_s: float | None = None
-    key: str = field(default="", repr=False)
+    auth_token: str = field(default="", repr=False)
 
     def encode(self) -> str:
         """As JSON text."""
@@ -102,8 +103,8 @@ class Join:
             fields["stream"] = self.stream
         if self.at_s is not None:
             fields["at_s"] = round(self.at_s, 3)
-        if self.key:
-            fields["key"] = self.key
+        if self.auth_token:
+            fields["auth_token"] = self.auth_token
         return _to_json(self.type, fields)
 
 
@@ -237,7 +238,8 @@ class End:
 class Failure:
     """An ``error`` event: why the other end closes the connection.
 
-    code: a word for programs (``protocol``, ``lag``, ``timeout``). message: a sentence for people.
+    code: a word for programs (``protocol``, ``lag``, ``timeout``, ``auth``). message: a sentence
+    for people.
     """
 
     type: ClassVar = "error"
@@ -343,8 +345,8 @@ class _Fields:
     def secret(self, name: str) -> str:
         """As it was sent: cleaning would let a longer secret pass for a shorter one."""
         value = self._fields.get(name, "")
-        if not isinstance(value, str) or len(value) > MAX_KEY:
-            raise self._wrong(name, f"text of at most {MAX_KEY} characters")
+        if not isinstance(value, str) or len(value) > MAX_AUTH_TOKEN:
+            raise self._wrong(name, f"text of at most {MAX_AUTH_TOKEN} characters")
         return value
 
     def text(self, name: str, limit: int = MAX_TITLE, default: str | None = None) -> str:
@@ -373,7 +375,7 @@ def _decode_join(read: _Fields) -> Join:
         next_token=read.integer("next_token") if read.has("next_token") else None,
         stream=read.text("stream", MAX_NAME, default=""),
         at_s=read.seconds("at_s", MAX_UNIX_S) if read.has("at_s") else None,
-        key=read.secret("key"),
+        auth_token=read.secret("auth_token"),
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import ssl
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.errors import SettingsError
+from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
 from streaming.protocol import Gap
 from streaming.sender import PacedSource, Sender
@@ -60,6 +62,7 @@ class ServiceSettings:
     given; lookahead: overrides the codec's. All in tokens. seed: None takes the store's, or 0.
     rewind_s: how much of the stream is held for those who come back or listen to the past. store:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
+    auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`.
     """
 
     host: str = "127.0.0.1"
@@ -70,6 +73,10 @@ class ServiceSettings:
     rewind_s: float = DEFAULT_REWIND_S
     store: Path | None = None
     max_lag_s: float = MAX_LAG_S
+    auth_tokens: Sequence[str] = field(default=(), repr=False)
+    limits: Limits = field(default_factory=Limits)
+    origins: Sequence[str] = ()
+    tls: ssl.SSLContext | None = None
     hop: int | None = None
     lookahead: int | None = None
 
@@ -149,7 +156,17 @@ async def _send(
     hub.delay_s = window.lookahead / TOKEN_RATE
     sender = Sender(source, codec, hub, worker, window=window, store=store)
     stall = LoopStall()
-    async with WebSocketServer(hub, settings.host, settings.port) as server:
+    server = WebSocketServer(
+        hub,
+        settings.host,
+        settings.port,
+        auth=AuthTokens(settings.auth_tokens),
+        limits=settings.limits,
+        origins=settings.origins,
+        tls=settings.tls,
+    )
+    _warn_of_strangers(settings)
+    async with server:
         logger.info("listening on %s", server.url)
         report = _Report(hub, sender, stall, stats, status)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
@@ -165,6 +182,19 @@ async def _send(
             report.finish()
             if store is not None:
                 store.close()
+
+
+def _warn_of_strangers(settings: ServiceSettings) -> None:
+    """Say what is open to whoever can reach the address."""
+    if is_loopback(settings.host):
+        return
+    if not settings.auth_tokens:
+        logger.warning(
+            "everybody who can reach %s can listen: --auth-token-file keeps others out",
+            settings.host,
+        )
+    elif settings.tls is None:
+        logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
 
 
 def _open_hub(

@@ -75,7 +75,8 @@ class ListenerSession:
 
     codec: what can be decoded here, checked against the hello; None accepts every codec (for
     whoever does not decode). history: tokens wanted from before the live edge. join: the whole
-    first message, instead of history, client and next_token. key: the secret that lets us in.
+    first message, instead of history, client and next_token. auth_token: the secret
+    that lets us in.
 
     When the connection was lost, :meth:`rejoin` gives the first message on the next one. If what
     answers is the same stream, :meth:`receive` goes on where it was, without another Hello; if not
@@ -94,10 +95,10 @@ class ListenerSession:
         client: str = "",
         next_token: int | None = None,
         join: Join | None = None,
-        key: str = "",
+        auth_token: str = "",
     ) -> None:
         self._codec = codec
-        self._join = replace(join or Join(history, client, next_token), key=key)
+        self._join = replace(join or Join(history, client, next_token), auth_token=auth_token)
         self._resuming = False
         self.state = State.JOINING
         self.hello: Hello | None = None
@@ -120,7 +121,7 @@ class ListenerSession:
         self.state = State.JOINING
         self._resuming = join is None and self.hello is not None
         if join is not None:
-            self._join = replace(join, key=self._join.key)
+            self._join = replace(join, auth_token=self._join.auth_token)
         if not self._resuming or self.hello is None:
             return self._join.encode()
         next_token, stream = self.next_token, self.hello.stream
@@ -248,12 +249,20 @@ class SenderSession:
     """The sender's side of one connection: joins it to the hub, refuses nonsense.
 
     wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
-    session ended. ``state`` is ENDED when nothing more will follow what :meth:`take` returns;
-    ``failure`` then says whether that is for a fault.
+    session ended. admit: whether the secret in the join message lets the listener in. ``state`` is
+    ENDED when nothing more will follow what :meth:`take` returns; ``failure`` then says whether
+    that is for a fault.
     """
 
-    def __init__(self, hub: Hub, now_s: float, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        now_s: float,
+        wake: Callable[[], None] = lambda: None,
+        admit: Callable[[str], bool] = lambda auth_token: True,
+    ) -> None:
         self._hub = hub
+        self._admit = admit
         self._wake = wake
         self._outbox: Outbox | None = None
         self._refusal: Failure | None = None
@@ -285,6 +294,10 @@ class SenderSession:
                 logger.debug("passing over an event of unknown type %r", message.type)
             elif not isinstance(message, Join) or self._outbox is not None:
                 raise ProtocolError("A listener sends one join message and nothing else.")
+            elif not self._admit(message.auth_token):
+                self.refuse(
+                    Failure("auth", "This sender needs an access token, and yours is not right.")
+                )
             else:
                 self.client = message.client
                 self._outbox = self._hub.join(message, now_s, self._wake)

@@ -246,10 +246,10 @@ def test_another_stream_after_coming_back_begins_anew(changes):
 
 
 def test_one_can_begin_anew_on_purpose():
-    session = ListenerSession(OURS, join=Join(client="test", at_s=9.0), key="secret")
-    assert decode(session.rejoin()) == Join(client="test", at_s=9.0, key="secret")
+    session = ListenerSession(OURS, join=Join(client="test", at_s=9.0), auth_token="secret")
+    assert decode(session.rejoin()) == Join(client="test", at_s=9.0, auth_token="secret")
     session.receive(STREAM.encode(), 0.0)
-    assert decode(session.rejoin(Join(16))) == Join(16, key="secret")
+    assert decode(session.rejoin(Join(16))) == Join(16, auth_token="secret")
     hello = replace(STREAM, first_token=90, next_token=148)
     assert session.receive(hello.encode(), 9.0) == [hello]
 
