@@ -46,6 +46,9 @@ class SoundCard(Protocol):
     def drop(self) -> None:
         """Fade out and let go of what was written and not played; from any thread."""
 
+    def interrupt(self) -> None:
+        """Wait no longer for a device that is lost; from any thread."""
+
     def drain(self) -> None:
         """Play what has been written to its end, and wait for it."""
 
@@ -145,6 +148,8 @@ class Output:
         if self._closed:
             return
         self._closed = True
+        if self._card is not None:
+            self._card.interrupt()
         closing = [worker.run(file.close) for file, worker in self._files]
         if self._card is not None:
             closing.append(self._card_worker.run(self._card.close))

@@ -146,6 +146,9 @@ class FakeCard(MemorySink):
     def drop(self) -> None:
         self.dropped += 1
 
+    def interrupt(self) -> None:
+        self.interrupted = True
+
     def drain(self) -> None:
         super().drain()
         self.drain_gate.wait()

@@ -534,21 +534,82 @@ def test_volume_and_underruns_are_the_players(fake):
         SoundCardSink(volume=float("nan"))
 
 
-def test_a_device_that_dies_is_one_sentence(fake, monkeypatch):
-    sink = SoundCardSink(buffer_s=0.1)
+def test_a_device_that_is_lost_is_waited_for_and_what_it_held_is_played(fake, monkeypatch, caplog):
+    monkeypatch.setattr(soundcard_module, "_RETRY_S", 0.01)
+    caplog.set_level("INFO")
+    signal = np.full((2, RATE), 0.5, np.float32)
+    sink = SoundCardSink(buffer_s=0.2, prefill_s=0.01)
+    with Turning(fake.streams[0]) as before:
+        write_in_blocks(sink, signal[:, : RATE // 2], 1920)
     fake.streams[0].active = False
-    with pytest.raises(SinkError, match=r"'Speakers .front.' has stopped playing"):
-        sink.write(tone(RATE))
-    with pytest.raises(SinkError, match="has stopped playing"):
+    fake.open_error = "Device unavailable"
+    writing = threading.Thread(target=write_in_blocks, args=(sink, signal[:, RATE // 2 :], 1920))
+    writing.start()
+    while not sink.losses:
+        pass
+    fake.open_error = ""
+    while len(fake.streams) < 2:
+        pass
+    with Turning(fake.streams[1]) as after:
+        writing.join()
         sink.drain()
-    sink.close()
+        sink.close()
+    heard = heard_sound(before).shape[1] + heard_sound(after).shape[1]
+    assert RATE - 1000 < heard < RATE + 1000
+    assert largest_step(heard_sound(after)[:, :480]) < 4 / FADE
+    assert sink.losses == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "The sound output 'Speakers (front)' has stopped; waiting for it.",
+        "The sound output 'Speakers (front)' is back.",
+    ]
+
+
+def test_a_device_may_come_back_at_another_rate(fake, monkeypatch):
+    monkeypatch.setattr(soundcard_module, "_RETRY_S", 0.01)
+    sink = SoundCardSink(buffer_s=0.1, prefill_s=0.01)
+    fake.streams[0].active = False
+    fake.rates = {44_100}
+    writing = threading.Thread(target=sink.write, args=(tone(RATE // 2),))
+    writing.start()
+    while len(fake.streams) < 2:
+        pass
+    with Turning(fake.streams[1]):
+        writing.join()
+        assert sink.rate == 44_100
+        sink.close()
+
+
+def test_who_ends_does_not_wait_for_a_device_that_is_lost(fake, monkeypatch):
     monkeypatch.setattr(soundcard_module, "_STALL_S", 0.05)
     sink = SoundCardSink(buffer_s=0.1)
+    sink.write(tone(4000))
+    with pytest.raises(SinkError, match=r"'Speakers .front.' has stopped playing"):
+        sink.drain()
+    fake.open_error = "Device unavailable"
+    sink.interrupt()
     with pytest.raises(SinkError, match="has stopped playing"):
         sink.write(tone(RATE))
-    with pytest.raises(SinkError, match="has stopped playing"):
-        sink.drain()
     sink.close()
+
+
+def test_a_callback_never_raises_and_plays_silence_instead(fake, monkeypatch):
+    def fail(out):
+        raise RuntimeError("bug")
+
+    with SoundCardSink() as sink:
+        monkeypatch.setattr(sink._player, "fill", fail)
+        assert not fake.streams[0].play(480).any()
+        assert sink.faults == 1
+        monkeypatch.undo()
+
+
+def test_a_mono_block_longer_than_any_is_played_in_parts(fake, monkeypatch):
+    monkeypatch.setattr(soundcard_module, "_MAX_MONO_BLOCK", 1000)
+    with SoundCardSink("Headset", prefill_s=0.0) as sink:
+        sink.write(np.full((2, RATE), 0.5, np.float32))
+        out = fake.streams[0].play(4800)
+    assert out[0, 1000:] == pytest.approx(0.5, abs=2e-3)
+    assert sink.faults == 0
 
 
 def test_a_device_that_stands_still_is_not_waited_for(fake):

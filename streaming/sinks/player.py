@@ -99,6 +99,11 @@ class Player:
         """Fade out at once and let go what has been written so far; the rest is played."""
         self._drop_to = self._ring.written
 
+    def pause(self) -> None:
+        """Begin with a fade when `fill` is called next. Only while nothing calls it."""
+        self._state = _State.PAUSED
+        self._faded = 0
+
     def fill(self, out: NDArray[np.float32]) -> None:
         """Write the next samples into `out` `[2, n]`."""
         if self._state is _State.PAUSED:
