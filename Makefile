@@ -12,7 +12,7 @@ sources := codec streaming tests benchmarks training scripts server.py client.py
 coverage := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow chaos lint format bench train clean setup-demo setup-test setup-train
+.PHONY: help demo test test-slow chaos fuzz soak lint format bench train clean setup-demo setup-test setup-train
 
 help: ## this list
 	@echo "Live music at 350 bits per second. Targets:"
@@ -34,6 +34,12 @@ test-slow: setup-test ## the tests that take minutes
 
 chaos: setup-test ## kill, freeze and slow connections, 200 times each
 	$(python) -m pytest -m "slow or not slow" tests/test_chaos.py $(ARGS)
+
+fuzz: setup-test ## mutate what the parsers read, for an hour or ten million inputs
+	$(python) -m tests.fuzz $(ARGS)
+
+soak: setup-test ## an hour of stream with cuts: nothing lost, memory flat
+	$(python) -m tests.soak $(ARGS)
 
 lint: setup-test ## ruff and mypy alone
 	$(python) -m ruff check $(sources)

@@ -49,7 +49,7 @@ async def test_short_outages_are_not_heard_and_a_long_one_once(
         WebSocketServer(hub, "127.0.0.1", 0) as server,
         FaultProxy(server.port) as proxy,
     ):
-        started_s = time.monotonic()
+        started_s = 0.0
 
         async def publish() -> None:
             while (passed_s := time.monotonic() - started_s) < SECONDS:
@@ -70,7 +70,6 @@ async def test_short_outages_are_not_heard_and_a_long_one_once(
                 proxy.refusing = False
                 await asyncio.sleep(25.0 if long else 4.5)
 
-        publishing = asyncio.create_task(publish())
         recorder = pulse.record(recorded)
         player = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -80,6 +79,11 @@ async def test_short_outages_are_not_heard_and_a_long_one_once(
             env=pulse.env,
             stderr=asyncio.subprocess.PIPE,
         )
+        while not hub.listeners:
+            assert player.returncode is None
+            await asyncio.sleep(0.05)
+        started_s = time.monotonic()
+        publishing = asyncio.create_task(publish())
         interrupting = asyncio.create_task(interrupt())
         _, log = await player.communicate()
         await publishing

@@ -42,8 +42,9 @@ class SoundCardSink(Sink):
 
     The device's callback only copies from a ring buffer (see `Player`, also for what happens
     when the sound runs out); it never waits and never raises. A device that is lost is waited for:
-    `write` goes on when it, or another that fits, is there again. What is written passes a resampler, for devices that do not run at
-    48 kHz and for `speed`, by which the listener keeps up with a sender whose clock differs.
+    `write` goes on when it, or another that fits, is there again. What is written passes a
+    resampler, for devices that do not run at 48 kHz and for `speed`, by which the listener keeps up
+    with a sender whose clock differs.
 
     Args:
         device: an index, a part of a name, or None for the default output.
