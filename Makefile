@@ -12,7 +12,8 @@ sources := codec streaming tests benchmarks training scripts server.py client.py
 coverage := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench listen train clean setup-demo setup-test setup-train
+.PHONY: help demo test test-slow chaos fuzz soak lint format bench listen train clean \
+	setup-demo setup-test setup-train
 
 help: ## this list
 	@echo "Live music at 350 bits per second. Targets:"
@@ -31,6 +32,15 @@ test: setup-test lint ## set up, check style and types, run the tests with cover
 
 test-slow: setup-test ## the tests that take minutes
 	$(python) -m pytest -m slow $(ARGS)
+
+chaos: setup-test ## kill, freeze and slow connections, 200 times each
+	$(python) -m pytest -m "slow or not slow" tests/test_chaos.py $(ARGS)
+
+fuzz: setup-test ## mutate what the parsers read, for an hour or ten million inputs
+	$(python) -m tests.fuzz $(ARGS)
+
+soak: setup-test ## an hour of stream with cuts: nothing lost, memory flat
+	$(python) -m tests.soak $(ARGS)
 
 lint: setup-test ## ruff and mypy alone
 	$(python) -m ruff check $(sources)

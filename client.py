@@ -6,22 +6,33 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import codec
 from codec.constants import SAMPLE_RATE
 from codec.sampling import SOLVERS
-from streaming.cli import add_common_arguments, codec_loader, number, run_program
+from streaming.cli import (
+    add_auth_arguments,
+    add_common_arguments,
+    codec_loader,
+    number,
+    run_program,
+)
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
 from streaming.errors import SettingsError, TransportError
-from streaming.listener import Listener, ListenerSettings
+from streaming.guard import read_auth_tokens
+from streaming.link import Backoff, Dial
+from streaming.listener import CatchUp, Listener, ListenerSettings
 from streaming.output import Output
 from streaming.protocol import MAX_SEED
 from streaming.report import ListenerReport, process_age_s
@@ -30,6 +41,8 @@ from streaming.sinks import FileSink, RawSink, Sink, SoundCardSink
 from streaming.sinks.soundcard import MAX_VOLUME
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
+from streaming.timeline import StartAt
+from streaming.tls import client_context
 from streaming.websocket import Connection, connect
 from streaming.worker import call_on_thread
 
@@ -76,6 +89,7 @@ async def run(
 ) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
     check_address(arguments.url)
+    tls = client_context(arguments.url, arguments.ca)
     stop = asyncio.Event()
     settings = make_settings(arguments)
     fetch = codec_loader(arguments, load_codec, "decoder")
@@ -95,10 +109,13 @@ async def run(
                 return
             listener = Listener(output, expected, load=load, settings=settings)
             connect_at_s = time.monotonic()
-            connection = await unless(stop, connect(arguments.url))
+            dial = functools.partial(connect, arguments.url, tls=tls)
+            connection = await unless(stop, dial())
             if connection is not None:
                 report = ListenerReport(listener, connect_at_s, process_age_s())
-                await listen(listener, connection, report, stats, status, stop)
+                retry = dial if arguments.reconnect != 0 else None
+                with go_live_on_signal(listener):
+                    await listen(listener, connection, retry, report, stats, status, stop)
         finally:
             await output.close()
 
@@ -106,6 +123,7 @@ async def run(
 async def listen(
     listener: Listener,
     connection: Connection,
+    dial: Dial | None,
     report: ListenerReport,
     stats: StatsWriter,
     status: StatusLine,
@@ -113,7 +131,7 @@ async def listen(
 ) -> None:
     """Listen until the end or until ``stop``, and report meanwhile and afterwards."""
     reporting = asyncio.ensure_future(report.run(status, stats))
-    listening = asyncio.ensure_future(listener.run(connection))
+    listening = asyncio.ensure_future(listener.run(connection, dial))
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,10 +142,22 @@ async def listen(
         reporting.cancel()
         stopping.cancel()
         await asyncio.gather(reporting, stopping, return_exceptions=True)
-        await connection.close()
         status.close()
         logger.info("%s", summary)
         stats.write(figures, final=True)
+
+
+@contextlib.contextmanager
+def go_live_on_signal(listener: Listener) -> Iterator[None]:
+    """SIGUSR1 brings a listener that is behind back to the live edge."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
+        loop.add_signal_handler(signal.SIGUSR1, listener.go_to, StartAt())
+    try:
+        yield
+    finally:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
+            loop.remove_signal_handler(signal.SIGUSR1)
 
 
 def open_output(arguments: argparse.Namespace) -> Output:
@@ -152,8 +182,17 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
     """What the arguments ask of the listener."""
     preset = PRESETS[arguments.preset]
     seconds: float | None = arguments.seconds
+    start = StartAt.parse(arguments.start)
+    catch_up = arguments.catch_up or ("speed" if start.live else "none")
     return ListenerSettings(
+        start=start,
+        auth_token=next(
+            iter(read_auth_tokens(arguments.auth_token, arguments.auth_token_file)), ""
+        ),
+        catch_up=CatchUp(catch_up),
+        backoff=Backoff(attempts=arguments.reconnect),
         margin_s=preset.margin_s if arguments.buffer is None else arguments.buffer,
+        most_margin_s=arguments.most_buffer,
         limit_samples=None if seconds is None else round(seconds * SAMPLE_RATE),
         client="client.py",
         decode=DecodeOptions(
@@ -179,6 +218,16 @@ def check_address(url: str) -> None:
     raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
+def join_place(argv: Sequence[str]) -> list[str]:
+    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option."""
+    words = list(argv)
+    for index, word in enumerate(words[:-1]):
+        if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():
+            words[index : index + 2] = [f"--from={words[index + 1]}"]
+            break
+    return words
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
     parser = argparse.ArgumentParser(prog="client.py", description=__doc__)
@@ -200,6 +249,26 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="end after so much sound (default: play until the stream ends)",
     )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default="live",
+        metavar="PLACE",
+        help="begin at live, -10m, 2026-11-22T20:00 or token:12345 (default: %(default)s); "
+        "SIGUSR1 goes back to live",
+    )
+    parser.add_argument(
+        "--reconnect",
+        type=number(int, 0, 1_000_000),
+        metavar="N",
+        help="give up after N vain attempts in a row to come back (default: never)",
+    )
+    parser.add_argument(
+        "--catch-up",
+        choices=[way.value for way in CatchUp],
+        help="after an outage play a little faster, jump to live, or stay behind "
+        "(default: speed; with --from none)",
+    )
     parser.add_argument("--device", help="sound output: number or part of its name")
     parser.add_argument("--list-devices", action="store_true", help="show sound devices and end")
     parser.add_argument(
@@ -219,7 +288,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--buffer",
         type=number(float, 0, 60),
         metavar="S",
-        help="seconds of sound in reserve against late packets (default: by the preset)",
+        help="seconds of sound in reserve against late packets, at least (default: by the preset)",
+    )
+    parser.add_argument(
+        "--most-buffer",
+        type=number(float, 0, 60),
+        default=8.0,
+        metavar="S",
+        help="and at most, where packets come unevenly (default: %(default)g)",
     )
     parser.add_argument(
         "--seed",
@@ -265,8 +341,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             metavar="N",
             help=f"of decoder windows, {what}, in tokens of 40 ms (default: by preset and codec)",
         )
+    add_auth_arguments(parser, "name it to a sender that asks for it")
+    parser.add_argument(
+        "--ca", type=Path, metavar="FILE", help="trust these certificates of wss:// senders, PEM"
+    )
     add_common_arguments(parser, "decoding")
-    return parser.parse_args(argv)
+    return parser.parse_args(join_place(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import codec
-from streaming.cli import add_common_arguments, codec_loader, number, run_program
+from streaming.cli import (
+    add_auth_arguments,
+    add_common_arguments,
+    codec_loader,
+    number,
+    run_program,
+)
 from streaming.errors import SettingsError
+from streaming.guard import Limits, read_auth_tokens
+from streaming.hub import MAX_LAG_S
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.service import PRESETS, ServiceSettings, serve
 from streaming.signals import set_on_signals
 from streaming.sources import CaptureSource, Playlist, RawFormat, Source, StdinSource
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
+from streaming.timeline import parse_duration_s
+from streaming.tls import server_context
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -48,6 +58,13 @@ async def run(
         preset=PRESETS[arguments.preset],
         packet_tokens=arguments.packet_tokens,
         seed=arguments.seed,
+        rewind_s=parse_duration_s(arguments.rewind),
+        store=arguments.store,
+        max_lag_s=arguments.max_lag,
+        auth_tokens=read_auth_tokens(arguments.auth_token, arguments.auth_token_file),
+        limits=Limits(arguments.max_listeners, arguments.max_per_address),
+        origins=arguments.allow_origin,
+        tls=server_context(arguments.tls_cert, arguments.tls_key),
         hop=arguments.hop,
         lookahead=arguments.lookahead,
     )
@@ -136,9 +153,56 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed",
         type=number(int, 0, MAX_SEED),
-        default=0,
         metavar="N",
-        help="of the decoders' noise: same tokens and seed, same sound (default: %(default)s)",
+        help="of the decoders' noise: same tokens and seed, same sound (default: the store's or 0)",
+    )
+    parser.add_argument(
+        "--rewind",
+        default="24h",
+        metavar="DURATION",
+        help="keep so much of the stream for listeners who come back or listen to the past: 90s, "
+        "10m, 24h (default: %(default)s, 4.3 MB)",
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="FOLDER",
+        help="keep it on disk as well, and go on there when started again",
+    )
+    add_auth_arguments(parser, "let in only listeners that name it")
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="encrypt (wss://): certificate chain, PEM"
+    )
+    parser.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="its private key, unless in the same file"
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let a web page listen, such as https://radio.example; may be given more than once",
+    )
+    parser.add_argument(
+        "--max-listeners",
+        type=number(int, 1, 100_000),
+        default=Limits.connections,
+        metavar="N",
+        help="connections at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-per-address",
+        type=number(int, 1, 100_000),
+        default=Limits.per_address,
+        metavar="N",
+        help="connections at once from one address (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-lag",
+        type=number(float, 1, 3600),
+        default=MAX_LAG_S,
+        metavar="S",
+        help="drop a listener that falls so many seconds behind (default: %(default)g)",
     )
     add_common_arguments(parser, "encoding")
     return parser.parse_args(argv)

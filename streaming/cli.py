@@ -14,13 +14,14 @@ import codec
 from codec.errors import CodecError
 from streaming.compute import default_threads, use_threads
 from streaming.errors import UserError
+from streaming.guard import AUTH_TOKEN_VARIABLE
 from streaming.status import StatusLine
 
 if TYPE_CHECKING:
     from codec.base import Codec
     from codec.mucodec.model import Part
 
-__all__ = ["add_common_arguments", "codec_loader", "number", "run_program"]
+__all__ = ["add_auth_arguments", "add_common_arguments", "codec_loader", "number", "run_program"]
 
 
 def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
@@ -64,6 +65,19 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
+
+
+def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """The secret between sender and listeners; ``purpose`` is what it does here."""
+    parser.add_argument(
+        "--auth-token",
+        metavar="SECRET",
+        help=f"{purpose}; others on this machine can see it here, so better use "
+        f"--auth-token-file or the environment's {AUTH_TOKEN_VARIABLE}",
+    )
+    parser.add_argument(
+        "--auth-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+    )
 
 
 def codec_loader(

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.constants import SAMPLE_RATE, TOKEN_RATE
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
+from streaming.fading import FADE_SAMPLES, Envelope
+from streaming.fading import fade_out as fall
 from streaming.playout import PlayoutBuffer, StartPlan, fill_gap, plan_start
 from streaming.protocol import Gap, Tokens
 from streaming.stats import RealTimeFactor
@@ -26,6 +28,8 @@ __all__ = ["DecodeOptions", "DecodeThread", "Regenerator"]
 
 _GAP_PIECE_TOKENS: Final = 64
 _KEPT_TOKENS: Final = TOKEN_RATE  # what a gap is filled with
+_CONTINUED_TOKENS: Final = TOKEN_RATE
+_LONG_FADE: Final = SAMPLE_RATE // 2
 
 Audio = NDArray[np.float32]
 
@@ -89,16 +93,25 @@ class DecodeThread:
         self, next_token: int, first_token: int, packet_tokens: int, age_s: float, margin_s: float
     ) -> StartPlan:
         """Where to start; see `plan_start`. Latent frames may be several tokens long."""
-        unit = self.codec.latent_tokens
         return plan_start(
             next_token=next_token,
-            first_token=-(-first_token // unit) * unit,
+            first_token=self.whole_frame(first_token),
             packet_tokens=packet_tokens,
             age_s=age_s,
             margin_s=margin_s,
             hop=self.window.hop,
             lookahead=self.window.lookahead,
         )
+
+    def decodable(self, next_token: int) -> int:
+        """Up to which token sound can be made when all before `next_token` has come."""
+        hop = self.window.hop
+        return max(0, (next_token - self.window.lookahead) // hop * hop)
+
+    def whole_frame(self, token: int) -> int:
+        """The first token from `token` on at which a latent frame begins."""
+        unit = self.codec.latent_tokens
+        return -(-token // unit) * unit
 
     async def start(self, *, first_token: int, start_token: int, stream_seed: int) -> None:
         """Make ready to be fed tokens from `first_token` on; sound starts at `start_token`."""
@@ -163,14 +176,28 @@ class Regenerator:
         decoder: started already.
         buffer: takes the sound; decoding waits while it has no room.
         pushed: set whenever sound was put into the buffer.
+        start_token: where the sound begins.
+        fade_in: it begins in the middle of something.
     """
 
-    def __init__(self, decoder: DecodeThread, buffer: PlayoutBuffer, pushed: asyncio.Event) -> None:
+    def __init__(
+        self,
+        decoder: DecodeThread,
+        buffer: PlayoutBuffer,
+        pushed: asyncio.Event,
+        *,
+        start_token: int = 0,
+        fade_in: bool = False,
+    ) -> None:
         self._decoder = decoder
         self._buffer = buffer
         self._pushed = pushed
         self._room = asyncio.Event()
         self._last_tokens = np.zeros(0, dtype=np.int64)
+        self._envelope = Envelope(start_token * SAMPLES_PER_TOKEN)
+        if fade_in:
+            self._envelope.silence(0, start_token * SAMPLES_PER_TOKEN)
+        self._abandoned = False
         buffer.on_pull = self._room.set
 
     async def feed(self, item: Tokens | Gap) -> None:
@@ -178,24 +205,41 @@ class Regenerator:
         for tokens in self._pieces(item):
             await self._decode(await self._decoder.feed(tokens))
 
-    async def finish(self) -> None:
-        """Nothing follows: decode the rest without lookahead."""
-        await self._decode(await self._decoder.finish())
+    async def finish(self, *, fade_out: bool = False) -> None:
+        """Nothing follows: decode the rest without lookahead, on ``fade_out`` to a soft end."""
+        await self._decode(await self._decoder.finish(), fade_out=fade_out)
+
+    def abandon(self) -> None:
+        """Put nothing more into the buffer."""
+        self._abandoned = True
+        self._room.set()
 
     def _pieces(self, item: Tokens | Gap) -> Iterator[NDArray[np.int64]]:
         if isinstance(item, Tokens):
             self._last_tokens = np.concatenate([self._last_tokens, item.tokens])[-_KEPT_TOKENS:]
             yield item.tokens
         else:
+            # The decoder goes on from its context for a second; what follows would be made up.
+            end = item.first_token + item.count
+            silent_from = item.first_token + _CONTINUED_TOKENS
+            if end > silent_from:
+                spt = SAMPLES_PER_TOKEN
+                self._envelope.silence(silent_from * spt, end * spt, fall_samples=_LONG_FADE)
             for done in range(0, item.count, _GAP_PIECE_TOKENS):
                 yield fill_gap(self._last_tokens, min(_GAP_PIECE_TOKENS, item.count - done))
 
-    async def _decode(self, ready: bool) -> None:
+    async def _decode(self, ready: bool, *, fade_out: bool = False) -> None:
         """Decode every window that is ready."""
-        while ready and not self._buffer.finished:
-            while not self._buffer.has_room:
+        while ready and not (self._buffer.finished or self._abandoned):
+            while not (self._buffer.has_room or self._abandoned):
                 self._room.clear()
                 await self._room.wait()
             block, ready = await self._decoder.step()
+            if self._abandoned:
+                return
+            self._envelope.apply(block)
+            if fade_out and not ready:
+                count = min(FADE_SAMPLES, block.shape[1])
+                block[:, block.shape[1] - count :] *= fall(count)
             self._buffer.push(block)
             self._pushed.set()

@@ -23,6 +23,7 @@ __all__ = [
     "list_devices",
     "load_sounddevice",
     "quiet_stderr",
+    "refresh_devices",
 ]
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,17 @@ def load_sounddevice() -> ModuleType:
             "Sound devices need the PortAudio library; install it (on Debian and Ubuntu: "
             "apt install libportaudio2)."
         ) from error
+
+
+def refresh_devices() -> None:
+    """Have PortAudio look again: it knows only the devices that were there when it was started.
+
+    No stream may be open in this process.
+    """
+    sounddevice = load_sounddevice()
+    with contextlib.suppress(AttributeError, sounddevice.PortAudioError), quiet_stderr():
+        sounddevice._terminate()
+        sounddevice._initialize()
 
 
 def list_devices() -> list[AudioDevice]:

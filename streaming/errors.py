@@ -6,6 +6,7 @@ StreamingError
 │   ├── SinkError
 │   ├── DeviceError
 │   ├── ProtocolError
+│   │   └── RefusedError  the far end told us why it closes the connection
 │   ├── TransportError
 │   └── SettingsError
 └── SinkClosed           the reader of a pipe has gone: an end, not a fault
@@ -14,6 +15,7 @@ StreamingError
 __all__ = [
     "DeviceError",
     "ProtocolError",
+    "RefusedError",
     "SettingsError",
     "SinkClosed",
     "SinkError",
@@ -46,6 +48,14 @@ class DeviceError(UserError):
 
 class ProtocolError(UserError):
     """The far end said something that the protocol does not allow or that we cannot decode."""
+
+
+class RefusedError(ProtocolError):
+    """The sender closed the connection and said why; ``code`` is its word for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"The sender closed the connection: {message}")
+        self.code = code
 
 
 class TransportError(UserError):

@@ -1,11 +1,14 @@
-"""One stream to many listeners: rolling history, bounded queues, joining at any moment.
+"""One stream to many listeners: rewind buffer, joining at any moment, nothing queued twice.
 
 Plain objects without threads, sockets and clocks. Everything is called on one thread, in a program
 that of the event loop.
 
-When a queue is full: a listener that has not taken the tokens of ``max_lag_s`` seconds (or a
-thousand messages, should they be without tokens) is dropped with an error event. What was queued
-for it is let go; nobody else notices.
+A listener is a place in the stream (an :class:`Outbox`): what it is to be sent is read from the
+rewind buffer when its connection has room, so a thousand listeners that are an hour behind take no
+more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back than it
+was before (or for which a thousand events wait) is dropped with an error event; nobody else
+notices. Who catches up on what was missed, or listens to the past on purpose, is not behind in
+this sense.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
 from streaming.protocol import (
+    MAX_DELAY_S,
     MAX_TOKENS_PER_MESSAGE,
     End,
     Failure,
@@ -30,80 +34,108 @@ from streaming.protocol import (
     Tokens,
     clean_text,
 )
+from streaming.rewind import RewindBuffer
 from streaming.stats import Traffic
+from streaming.timeline import Timeline
 
 __all__ = ["HISTORY_TOKENS", "MAX_LAG_S", "Hub", "Outbox", "StreamInfo"]
 
 HISTORY_TOKENS: Final = 1024
-"""Tokens kept for those who join: 41 s, 1792 bytes."""
+"""Tokens kept for those who join, where nothing else is asked for: 41 s."""
 MAX_LAG_S: Final = 30.0
-_MAX_QUEUED_MESSAGES: Final = 1000
-_MAX_TITLES: Final = 64
+_MAX_QUEUED_EVENTS: Final = 1000
+_MAX_TITLES: Final = 1024
+_FEW_PACKETS: Final = 4
+"""A listener that is further behind is sent several packets in one message."""
+_MAX_SPARE_S: Final = 600.0
 
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """What does not change during a stream and is said in every hello."""
+    """What does not change during a stream and is said in every hello.
+
+    stream: names the stream, so that a listener which comes back knows whether it is the same.
+    """
 
     codec: str
     weights: str
     digest: str
     seed: int
     packet_tokens: int
+    stream: str = ""
 
 
 class Outbox:
-    """What is queued for one listener. Only the hub puts in; :meth:`take` takes out.
+    """One listener's place in the stream; :meth:`take` moves it on.
 
-    Attributes: ``closed`` when nothing more will be put in, ``failure`` if that is for a fault.
+    Attributes: ``closed`` when nothing more will follow what can be taken, ``failure`` if that is
+    for a fault.
     """
 
-    def __init__(self, max_lag_s: float, wake: Callable[[], None]) -> None:
-        self._max_lag_s = max_lag_s
+    def __init__(self, hub: Hub, first_token: int, wake: Callable[[], None]) -> None:
+        self._hub = hub
         self._wake = wake
-        self._queue: deque[tuple[str | bytes, int]] = deque()
-        self._behind_tokens = 0
+        self._place = first_token
+        self._least_behind = self._behind
+        self._live_from = hub.next_token
+        # Each with the place in the stream before which it is not sent.
+        self._events: deque[tuple[int, str]] = deque()
         self.closed = False
         self.failure: Failure | None = None
 
     @property
     def lag_s(self) -> float:
-        """Seconds of live stream that wait here; history sent on joining does not count."""
-        return self._behind_tokens / TOKEN_RATE
+        """Seconds that this listener has fallen behind, counted from where it was best."""
+        return max(0, self._behind - self._least_behind) / TOKEN_RATE
 
-    def put(self, message: str | bytes, live_tokens: int = 0) -> None:
-        """Queue ``message``; drops everything and fails where the listener is too far behind."""
-        self._queue.append((message, live_tokens))
-        self._behind_tokens += live_tokens
-        if self.lag_s > self._max_lag_s or len(self._queue) > _MAX_QUEUED_MESSAGES:
-            reason = f"This listener fell more than {self._max_lag_s:.0f} s behind the stream."
+    @property
+    def _behind(self) -> int:
+        return self._hub.next_token - self._place
+
+    def announce(self, event: str, token: int) -> None:
+        """Send ``event`` as soon as everything before ``token`` was sent."""
+        self._events.append((token, event))
+
+    def move(self, max_lag_s: float) -> None:
+        """The stream has moved on; fails where this listener is too far behind."""
+        if self.lag_s > max_lag_s or len(self._events) > _MAX_QUEUED_EVENTS:
+            reason = f"This listener fell more than {max_lag_s:.0f} s behind the stream."
             self.failure = Failure("lag", reason)
-            self._queue.clear()
-            self._behind_tokens = 0
-            self._queue.append((self.failure.encode(), 0))
+            self._events.clear()
+            self._events.append((0, self.failure.encode()))
             self.closed = True
         self._wake()
 
     def close(self) -> None:
-        """Nothing follows what is queued."""
+        """Nothing follows what can be taken."""
         self.closed = True
         self._wake()
 
     def take(self) -> str | bytes | None:
-        """The next message to send, which then no longer counts as waiting; None if none is."""
-        if not self._queue:
+        """The next message to send, which then counts as sent; None when there is none now."""
+        if self._events and self._events[0][0] <= self._place:
+            return self._events.popleft()[1]
+        if self.failure is not None:
             return None
-        message, live_tokens = self._queue.popleft()
-        self._behind_tokens -= live_tokens
+        most = MAX_TOKENS_PER_MESSAGE
+        packet = self._hub.info.packet_tokens
+        if self._place >= self._live_from and self._behind <= _FEW_PACKETS * packet:
+            most = packet
+        elif self._place < self._live_from:
+            most = min(most, self._live_from - self._place)
+        if self._events:
+            most = min(most, self._events[0][0] - self._place)
+        message, self._place = self._hub.read(self._place, most)
+        self._least_behind = min(self._least_behind, self._behind)
         return message
 
 
 class Hub:
     """The stream as it stands, and everyone who listens to it.
 
-    Attributes: ``next_token``, the live edge, one past the last token published; ``traffic``, what
-    each listener is sent of the live stream; ``dropped_listeners``, how many fell too far behind;
-    ``most_listeners``, how many there were at once.
+    Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``traffic``,
+    what each listener is sent of the live stream; ``dropped_listeners``, how many fell too far
+    behind; ``most_listeners``, how many there were at once; ``max_lag_s``.
     """
 
     def __init__(
@@ -114,25 +146,38 @@ class Hub:
         max_lag_s: float = MAX_LAG_S,
     ) -> None:
         self.info = info
-        self.next_token = 0
         self.delay_s = 0.0
         self.lost_tokens = 0  # left out because the source lost them
         self.dropped_listeners = 0
         self.most_listeners = 0
         self.traffic = Traffic()
         self._history_tokens = history_tokens
-        self._max_lag_s = max_lag_s
-        self._packets: deque[Tokens] = deque()
-        self._held_tokens = 0
+        # Whoever joins at the far end, or lags, must not have the ground taken from under its feet.
+        spare = round(min(max_lag_s, _MAX_SPARE_S) * TOKEN_RATE) + MAX_TOKENS_PER_MESSAGE
+        self.rewind = RewindBuffer(history_tokens + spare)
+        self.timeline = Timeline()
+        self.max_lag_s = max_lag_s
         self._titles: deque[Title] = deque()
         self._released_s: float | None = None
+        self._newest: tuple[int, bytes] | None = None  # the packet that most listeners take next
         self._end: End | None = None
         self._outboxes: set[Outbox] = set()
+
+    @property
+    def next_token(self) -> int:
+        """The live edge, one past the last token published."""
+        return self.rewind.next_token
 
     @property
     def listeners(self) -> int:
         """How many listeners are joined."""
         return len(self._outboxes)
+
+    @property
+    def held_s(self) -> float:
+        """Seconds of the stream that can be listened to again."""
+        held = self.next_token - self.rewind.oldest_token
+        return min(held, self._history_tokens) / TOKEN_RATE
 
     @property
     def ended(self) -> bool:
@@ -144,43 +189,65 @@ class Hub:
         """The title announced last."""
         return self._titles[-1].title if self._titles else ""
 
-    def publish(self, tokens: NDArray[np.int64], now_s: float, delay_s: float = 0.0) -> None:
-        """Send the next packet, int64 ``[n]``, 1 <= n <= 1024, to all and keep it as history.
+    def publish(
+        self,
+        tokens: NDArray[np.int64],
+        now_s: float,
+        delay_s: float = 0.0,
+        unix_s: float | None = None,
+    ) -> None:
+        """Send the next packet, int64 ``[n]``, 1 <= n <= 1024, to all and keep it for rewinding.
 
-        delay_s: seconds from the source sample at the packet's end to this moment.
+        delay_s: seconds from the source sample at the packet's end to this moment. unix_s: this
+        moment by the clock on the wall; without it nobody can ask for an hour.
         """
-        packet = Tokens(self.next_token, np.array(tokens, dtype=np.int64))
+        packet = Tokens(self.next_token, tokens)
         message = packet.encode()
-        self.next_token = packet.end_token
+        self._newest = (packet.first_token, message)
         self.delay_s = max(0.0, delay_s)
         self._released_s = now_s
-        self._packets.append(packet)
-        self._held_tokens += len(packet.tokens)
-        while self._held_tokens - len(self._packets[0].tokens) >= self._history_tokens:
-            self._held_tokens -= len(self._packets.popleft().tokens)
-        while len(self._titles) > 1 and self._titles[1].token <= self._oldest_token:
-            self._titles.popleft()
-        self._broadcast(message, now_s, len(packet.tokens))
+        self.restore(tokens, None if unix_s is None else unix_s - self.delay_s)
+        self._count(message, now_s, len(tokens))
 
-    def set_title(self, title: str, token: int, now_s: float) -> None:
-        """Announce that ``title`` begins at ``token``; nothing is sent when it is the same."""
+    def restore(self, tokens: NDArray[np.int64], unix_s: float | None) -> None:
+        """Keep tokens, int64 ``[n]``, for rewinding; the last of them ended at ``unix_s``."""
+        if unix_s is not None:
+            self.timeline.note(self.next_token, unix_s - len(tokens) / TOKEN_RATE)
+        self.rewind.append(tokens)
+        oldest = self.rewind.oldest_token
+        self.timeline.forget_before(oldest)
+        while len(self._titles) > 1 and self._titles[1].token <= oldest:
+            self._titles.popleft()
+
+    def go_on_at(self, token: int) -> None:
+        """Make ``token`` the next one; what lies between was lost, unless nothing came before."""
+        if not self.next_token:
+            self.rewind.start(token)
+        elif token > self.next_token:
+            self.rewind.skip(token - self.next_token)
+
+    def restore_title(self, title: Title) -> None:
+        """Keep a title of what is kept for rewinding."""
+        self._titles.append(title)
+
+    def set_title(self, title: str, token: int, now_s: float) -> bool:
+        """Announce that ``title`` begins at ``token``; False, and no word, when it is the same."""
         title = clean_text(title)
         if title == self.title:
-            return
+            return False
         announced = Title(title, token)
         self._titles.append(announced)
         if len(self._titles) > _MAX_TITLES:
             self._titles.popleft()
         self._broadcast(announced.encode(), now_s)
+        return True
 
     def skip(self, count: int, now_s: float) -> None:
-        """Leave out ``count`` tokens that the source lost. History does not reach across a gap."""
+        """Leave out ``count`` tokens that the source lost."""
         gap = Gap(self.next_token, count)
         self.lost_tokens += count
-        self.next_token += count
-        self._packets.clear()
-        self._held_tokens = 0
-        self._broadcast(gap.encode(), now_s)
+        self.rewind.skip(count)
+        self._count(gap.encode(), now_s)
 
     def end(self, reason: str, now_s: float) -> None:
         """The stream is over: everyone is told, and nothing more is sent."""
@@ -196,12 +263,8 @@ class Hub:
 
         wake: called whenever the outbox has something new or was closed.
         """
-        oldest = self._oldest_token
-        if join.next_token is not None and join.next_token <= self.next_token:
-            first = max(oldest, join.next_token)
-        else:
-            first = max(oldest, self.next_token - join.history)
-        outbox = Outbox(self._max_lag_s, wake)
+        first = self._first_token(join)
+        outbox = Outbox(self, first, wake)
         title = next((t.title for t in reversed(self._titles) if t.token <= first), "")
         age_s = 0.0 if self._released_s is None else max(0.0, now_s - self._released_s)
         hello = Hello(
@@ -211,46 +274,64 @@ class Hub:
             seed=self.info.seed,
             first_token=first,
             next_token=self.next_token,
-            age_s=age_s,
-            delay_s=self.delay_s,
+            age_s=min(age_s, MAX_DELAY_S),
+            delay_s=min(self.delay_s, MAX_DELAY_S),
             packet_tokens=self.info.packet_tokens,
             title=title,
+            stream=self.info.stream,
+            first_at_s=self.timeline.time_of(first),
         )
-        outbox.put(hello.encode())
+        outbox.announce(hello.encode(), first)
         for announced in self._titles:
             if announced.token > first:
-                outbox.put(announced.encode())
-        tokens = self._tokens_from(first)
-        for start in range(0, len(tokens), MAX_TOKENS_PER_MESSAGE):
-            part = tokens[start : start + MAX_TOKENS_PER_MESSAGE]
-            outbox.put(Tokens(first + start, part).encode())
+                outbox.announce(announced.encode(), min(announced.token, self.next_token))
         if self._end is not None:
-            outbox.put(self._end.encode())
-            outbox.close()
+            outbox.announce(self._end.encode(), self.next_token)
+            outbox.closed = True
         self._outboxes.add(outbox)
         self.most_listeners = max(self.most_listeners, self.listeners)
+        wake()
         return outbox
 
     def leave(self, outbox: Outbox) -> None:
         """Forget a listener; a second time does nothing."""
         self._outboxes.discard(outbox)
 
-    @property
-    def _oldest_token(self) -> int:
-        return self._packets[0].first_token if self._packets else self.next_token
+    def read(self, place: int, most: int) -> tuple[bytes | str | None, int]:
+        """A message with at most ``most`` tokens from ``place`` on, and the place after it."""
+        part = self.rewind.read(place, most)
+        if part is None:
+            return None, place
+        if isinstance(part, Gap):
+            return part.encode(), place + part.count
+        whole = self._newest is not None and self._newest[0] == place
+        if whole and part.end_token == self.next_token:
+            assert self._newest is not None
+            return self._newest[1], part.end_token
+        return part.encode(), part.end_token
 
-    def _tokens_from(self, first: int) -> NDArray[np.int64]:
-        """Held tokens ``[first, next_token)``."""
-        held = [packet.tokens for packet in self._packets if packet.end_token > first]
-        if not held:
-            return np.zeros(0, dtype=np.int64)
-        return np.concatenate(held)[first - self.next_token :]
+    def _first_token(self, join: Join) -> int:
+        """Where the history of a listener begins."""
+        wanted = self.next_token - join.history
+        moment = None if join.at_s is None else self.timeline.token_at(join.at_s)
+        ours = not join.stream or join.stream == self.info.stream
+        if moment is not None:
+            wanted = moment
+        elif join.next_token is not None and ours and join.next_token <= self.next_token:
+            wanted = join.next_token
+        oldest = max(self.rewind.oldest_token, self.next_token - self._history_tokens)
+        return min(max(oldest, wanted), self.next_token)
 
-    def _broadcast(self, message: str | bytes, now_s: float, tokens: int = 0) -> None:
+    def _broadcast(self, event: str, now_s: float) -> None:
+        for outbox in self._outboxes:
+            outbox.announce(event, self.next_token)
+        self._count(event, now_s)
+
+    def _count(self, message: str | bytes, now_s: float, tokens: int = 0) -> None:
         size = len(message) if isinstance(message, bytes) else len(message.encode())
         self.traffic.add(size, now_s, tokens=tokens, end_token=self.next_token)
         for outbox in list(self._outboxes):
-            outbox.put(message, tokens)
+            outbox.move(self.max_lag_s)
             if outbox.failure is not None:
                 self._outboxes.discard(outbox)
                 self.dropped_listeners += 1

@@ -8,7 +8,12 @@ lies between them is bounded, and a part that is full holds up the one before it
 - the sound card's ring is full most of the time: sound waits in the play-out buffer;
 - the play-out buffer is full: decoding pauses, tokens wait in the queue;
 - the queue is full: nothing is read from the connection, so the sender sees a listener that lags
-  and drops it in the end. Nothing is thrown away on this side.
+  and drops it in the end. It takes a day of what was missed, so that is rare.
+
+Nothing is thrown away on this side, unless the listener leaves its place in the stream on purpose.
+What a connection that comes and goes does to the sound is little: tokens that were missed arrive
+late, in order and once (:mod:`streaming.link`); a sound card that ran dry meanwhile has faded out
+and fades in again.
 """
 
 from __future__ import annotations
@@ -19,55 +24,67 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
-from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.decoding import DecodeOptions, DecodeThread, Regenerator
-from streaming.errors import SinkClosed, TransportError, UserError
+from streaming.errors import SinkClosed, UserError
+from streaming.jitter import JitterBuffer
+from streaming.link import Backoff, Dial, Link, Messages
 from streaming.output import Output
 from streaming.playout import LiveEdge, PlayoutBuffer
-from streaming.protocol import Gap, Hello, Title, Tokens, decode
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
+from streaming.session import CodecIdentity, Happening, ListenerSession
+from streaming.timeline import StartAt
 from streaming.worker import call_on_thread
 
 if TYPE_CHECKING:
     from codec.base import Codec
 
-__all__ = ["Listener", "ListenerSettings", "Messages"]
+__all__ = ["CatchUp", "Listener", "ListenerSettings"]
 
 logger = logging.getLogger(__name__)
 
-_QUEUED_MESSAGES: Final = 256
+_QUEUED_MESSAGES: Final = 4096
 _BUFFER_S: Final = 4.0
 _BLOCK_SAMPLES: Final = SAMPLE_RATE // 10
 _KEPT_TITLES: Final = 64
 
 
-class Messages(Protocol):
-    """A connection to a sender, such as :class:`streaming.websocket.Connection`."""
+class CatchUp(Enum):
+    """What to do when an outage or a late packet has left the sound further behind than need be."""
 
-    async def send(self, message: str | bytes) -> None:
-        """Send one message. Raises TransportError."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[str | bytes]:
-        """What arrives, until the sender closes; raises TransportError where the link breaks."""
-        ...
+    SPEED = "speed"
+    """Play a little faster until it is where it was."""
+    JUMP = "jump"
+    """Leave out what was missed and go on live."""
+    NONE = "none"
+    """Stay behind: everything is heard, at its own pace."""
 
 
 @dataclass(frozen=True)
 class ListenerSettings:
     """What a listener may choose.
 
-    margin_s: sound that should still be there when the next packet comes. history_tokens: how
+    margin_s: sound that should still be there when the next packet comes. most_margin_s: how much
+    of that the listener may want by itself, where packets come unevenly. history_tokens: how
     much of what went before to ask for on joining. limit_samples: end after so many; None: never.
-    client: name told to the sender. hello_timeout_s: time for the sender's first message.
+    client: name told to the sender. auth_token: the secret that lets us in. hello_timeout_s: time
+    for the sender's first message. start: where in the stream to begin. catch_up: what to do about
+    sound that is heard later than it could be, after an outage. backoff: how to come back after
+    one.
     """
 
     margin_s: float = 0.5
+    most_margin_s: float = 8.0
     history_tokens: int = 256
     limit_samples: int | None = None
     client: str = ""
+    auth_token: str = field(default="", repr=False)
+    start: StartAt = field(default_factory=StartAt)
+    catch_up: CatchUp = CatchUp.SPEED
+    backoff: Backoff = field(default_factory=Backoff)
     hello_timeout_s: float = 10.0
     decode: DecodeOptions = field(default_factory=DecodeOptions)
 
@@ -106,8 +123,18 @@ class Listener:
         self._clock = clock
         self._hello_at_s = 0.0
         self._edge = LiveEdge()
+        self.link: Link | None = None
+        self._start_at = self.settings.start
+        self._regenerator: Regenerator | None = None
+        self._moving = False
+        self.jitter = JitterBuffer(
+            self.settings.margin_s,
+            self.settings.most_margin_s,
+            catch_up=self.settings.catch_up is not CatchUp.NONE,
+        )
+        self._decodable = 0  # up to here sound can be made of what has come
         self._titles: deque[Title] = deque(maxlen=_KEPT_TITLES)
-        self._queue: asyncio.Queue[Tokens | Gap | None] = asyncio.Queue(_QUEUED_MESSAGES)
+        self._queue: asyncio.Queue[Tokens | Gap | Hello | None] = asyncio.Queue(_QUEUED_MESSAGES)
         self._buffer = PlayoutBuffer(0, int(_BUFFER_S * SAMPLE_RATE), self.settings.limit_samples)
         self._broke: UserError | None = None
         self._stop = asyncio.Event()
@@ -149,20 +176,55 @@ class Listener:
         begun = (title.title for title in reversed(self._titles) if title.token <= heard)
         return next(begun, "")
 
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and made again."""
+        return 0 if self.link is None else self.link.reconnects
+
+    @property
+    def clock_s(self) -> float | None:
+        """Unix time at which what is heard now played at the source, where the sender tells."""
+        hello = self.session.hello
+        if hello is None or hello.first_at_s is None:
+            return None
+        first_sample = hello.first_token * SAMPLES_PER_TOKEN
+        return hello.first_at_s + (self.heard_sample - first_sample) / SAMPLE_RATE
+
+    def go_to(self, start: StartAt) -> None:
+        """Leave the place in the stream for another: what is heard fades out, the other fades in.
+
+        Does nothing where there is no connection, or no way to make another one.
+        """
+        if self.link is not None and self.link.can_move:
+            self._start_at = start
+            self._moving = True
+            self.link.go_to(start.join(self.settings.history_tokens, self.settings.client))
+
     def stop(self) -> None:
         """End soon: what was handed over stays, the rest is let go, :meth:`run` returns."""
         self._stop.set()
 
-    async def run(self, connection: Messages) -> None:
+    async def run(self, connection: Messages, dial: Dial | None = None) -> None:
         """Join and play until the stream ends, the limit is reached or :meth:`stop` is called.
 
-        When the connection breaks, everything received is still played and the files completed.
+        dial: makes further connections when this one breaks. Without it, or when it does not
+        succeed, everything received is still played and the files completed.
 
         Raises:
             UserError: why there is nothing more to hear, after everything was closed.
             CodecError: the stream's codec cannot be loaded.
         """
-        playing = asyncio.create_task(self._join_and_play(connection))
+        self.link = link = Link(
+            self.session,
+            connection,
+            dial,
+            meet=self._meet,
+            rejoin=self._rejoin,
+            backoff=self.settings.backoff,
+            hello_timeout_s=self.settings.hello_timeout_s,
+            clock=self._clock,
+        )
+        playing = asyncio.create_task(self._join_and_play(link))
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -173,18 +235,20 @@ class Listener:
             if self.decoder is not None:
                 await self.decoder.close()
             await self.output.close()
+            await link.close()
         if self._broke is not None and not self._stop.is_set():
             raise self._broke
 
-    async def _join_and_play(self, connection: Messages) -> None:
-        messages = aiter(connection)
-        await connection.send(self.session.join())
-        hello = await self._meet(messages)
+    async def _join_and_play(self, link: Link) -> None:
+        happenings = aiter(link)
+        hello = await anext(happenings)
+        assert isinstance(hello, Hello)  # the session takes nothing else first
+        self._welcome(hello)
         self.decoder = decoder = DecodeThread(self._codec, self.settings.decode)
         tasks = [
             playing := asyncio.create_task(self._play()),
             asyncio.create_task(self._decode(hello, decoder)),
-            asyncio.create_task(self._receive(messages, hello)),
+            asyncio.create_task(self._receive(happenings)),
         ]
         running = set(tasks)
         try:
@@ -198,93 +262,140 @@ class Listener:
         finally:
             await _cancel(*tasks)
 
-    async def _meet(self, messages: AsyncIterator[str | bytes]) -> Hello:
-        """Wait for the hello and make sure that the stream can be decoded."""
-        timeout_s = self.settings.hello_timeout_s
-        while True:
-            try:
-                data = await asyncio.wait_for(anext(messages), timeout_s)
-            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
-                raise TransportError(
-                    f"The sender said nothing for {timeout_s:.0f} s; check the address."
-                ) from None
-            except StopAsyncIteration:
-                raise TransportError("The sender hung up without a word; try again.") from None
-            now_s = self._clock()
-            message = decode(data)
-            if isinstance(message, Hello) and message.codec != self._codec.name and self._load:
-                self._codec = await call_on_thread(self._load, message.codec)
-                self.session = self._new_session(self._codec)
-            for hello in self.session.receive(data, now_s):
-                assert isinstance(hello, Hello)  # the session takes nothing else first
-                self._hello_at_s = now_s
-                self._titles.append(Title(hello.title, hello.first_token))
-                if hello.next_token > hello.first_token:
-                    self._note_arrival(hello.next_token, hello, hello.age_s)
-                return hello
+    async def _meet(self, hello: Hello) -> None:
+        """Make sure that the stream can be decoded, before the session looks at its hello."""
+        if self.decoder is None and hello.codec != self._codec.name and self._load:
+            self._codec = await call_on_thread(self._load, hello.codec)
+            self.session.expect(_identity(self._codec))
 
-    async def _receive(self, messages: AsyncIterator[str | bytes], hello: Hello) -> None:
-        """Messages into the queue; None at the end, also when the connection broke."""
+    def _rejoin(self) -> Join | None:
+        """Where to go on after an outage, unless it is where we were."""
+        if self.settings.catch_up is not CatchUp.JUMP or not self._start_at.live:
+            return None
+        if self.buffered_s > 0:
+            return None  # nothing was missed yet
+        self._moving = True
+        return self._start_at.join(self.settings.history_tokens, self.settings.client)
+
+    def _welcome(self, hello: Hello) -> None:
+        """Something begins."""
+        self._hello_at_s = self._clock()
+        self._edge = LiveEdge()
+        self.jitter.restart()
+        self._titles.append(Title(hello.title, hello.first_token))
+        if hello.next_token > hello.first_token:
+            self._note_arrival(hello.next_token, hello, hello.age_s)
+
+    async def _receive(self, happenings: AsyncIterator[Happening]) -> None:
+        """Messages into the queue; None at the end, also when the connection broke for good."""
         try:
-            async for data in messages:
-                for happening in self.session.receive(data, self._clock()):
-                    if isinstance(happening, Title):
-                        self._titles.append(happening)
-                    elif isinstance(happening, Tokens | Gap):
-                        if isinstance(happening, Tokens) and happening.end_token > hello.next_token:
-                            self._note_arrival(happening.end_token, hello)
-                        await self._queue.put(happening)
-                    else:
-                        self.end_reason = getattr(happening, "reason", "")
-                        await self._queue.put(None)
-                        return
-            raise TransportError(
-                "The sender hung up in the middle of the stream; start the listener again."
-            )
+            async for happening in happenings:
+                if isinstance(happening, Title):
+                    self._titles.append(happening)
+                elif isinstance(happening, Hello):
+                    self._leave_place()
+                    self._welcome(happening)
+                    await self._queue.put(happening)
+                elif isinstance(happening, End):
+                    self.end_reason = happening.reason
+                    break
+                else:
+                    hello = self.session.hello
+                    assert hello is not None
+                    if isinstance(happening, Tokens) and happening.end_token > hello.next_token:
+                        self._note_arrival(happening.end_token, hello)
+                    await self._queue.put(happening)
         except UserError as error:
             self._broke = error
-            await self._queue.put(None)
+        await self._queue.put(None)
+
+    def _leave_place(self) -> None:
+        """Something else begins: on purpose at once, otherwise after all that there is."""
+        if not self._moving:
+            return
+        self._moving = False
+        self.jitter = JitterBuffer(
+            self.settings.margin_s,
+            self.settings.most_margin_s,
+            catch_up=self.settings.catch_up is not CatchUp.NONE,
+        )
+        self._decodable = 0  # up to here sound can be made of what has come
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        if self._regenerator is not None:
+            self._regenerator.abandon()
+        self._titles.clear()
+        self._buffer.cut()
+        self.output.drop()
 
     def _note_arrival(self, end_token: int, hello: Hello, age_s: float = 0.0) -> None:
-        self._edge.arrived(end_token, self._clock(), delay_s=hello.delay_s, age_s=age_s)
+        now_s = self._clock()
+        self._edge.arrived(end_token, now_s, delay_s=hello.delay_s, age_s=age_s)
+        if self.output.paced and not age_s and self.output.first_at_s is not None:
+            reserve_s = (self._decodable * SAMPLES_PER_TOKEN - self.heard_sample) / SAMPLE_RATE
+            stream_s = end_token / TOKEN_RATE
+            self.output.speed = self.jitter.arrived(stream_s, max(0.0, reserve_s), now_s)
+        if self.decoder is not None:
+            self._decodable = self.decoder.decodable(end_token)
 
     async def _decode(self, hello: Hello, decoder: DecodeThread) -> None:
         """From the queue into the play-out buffer."""
-        regenerator = Regenerator(decoder, self._buffer, self._pushed)
         history: list[Tokens | Gap] = []
-        started = False
+        regenerator: Regenerator | None = None
+        begun = False
         while True:
             item = await self._queue.get()
+            if isinstance(item, Hello):
+                if regenerator is not None:
+                    await regenerator.finish(fade_out=True)
+                hello, regenerator, begun = item, None, True
+                history.clear()
+                continue
             if item is not None:
                 history.append(item)
-            if not started and history and (item is None or _end(item) >= hello.next_token):
-                # The history is complete, or as complete as it will ever be.
-                await self._start(hello, decoder, _end(history[-1]))
-                started = True
-            if started:
+            if regenerator is None and history and self._can_start(hello, item):
+                start_token = await self._start(hello, decoder, _end(history[-1]))
+                self._regenerator = regenerator = Regenerator(
+                    decoder, self._buffer, self._pushed, start_token=start_token, fade_in=begun
+                )
+            if regenerator is not None:
                 for received in history:
                     await regenerator.feed(received)
                 history.clear()
             if item is None:
                 break
-        if started:
+        if regenerator is not None:
             await regenerator.finish()
         self._buffer.finish()
         self._pushed.set()
 
-    async def _start(self, hello: Hello, decoder: DecodeThread, next_token: int) -> None:
+    def _can_start(self, hello: Hello, item: Tokens | Gap | None) -> bool:
+        """Whether the history is complete, or as complete as it will ever be, or need not be."""
+        return item is None or _end(item) >= hello.next_token or self._in_the_past(hello)
+
+    def _in_the_past(self, hello: Hello) -> bool:
+        """Whether the sound is to begin before the live edge."""
+        start = self._start_at
+        return not start.live and start.first_heard(hello.first_token) < hello.next_token
+
+    async def _start(self, hello: Hello, decoder: DecodeThread, next_token: int) -> int:
         """Choose the place where the sound begins, see `plan_start`."""
-        live = next_token > hello.next_token or hello.next_token == hello.first_token
-        age_s = 0.0 if live else hello.age_s + self._clock() - self._hello_at_s
-        plan = decoder.plan(
-            next_token, hello.first_token, hello.packet_tokens, age_s, self.settings.margin_s
-        )
-        self._buffer.start_sample = plan.start_token * SAMPLES_PER_TOKEN
-        self.output.hold_until_s = self._clock() + plan.hold_s
-        logger.debug("starting at token %d, in %.2f s", plan.start_token, plan.hold_s)
+        if self._in_the_past(hello):
+            heard = self._start_at.first_heard(hello.first_token)
+            start_token, hold_s = decoder.whole_frame(heard), 0.0
+        else:
+            live = next_token > hello.next_token or hello.next_token == hello.first_token
+            age_s = 0.0 if live else hello.age_s + self._clock() - self._hello_at_s
+            margin_s = self.settings.margin_s
+            plan = decoder.plan(next_token, hello.first_token, hello.packet_tokens, age_s, margin_s)
+            start_token, hold_s = plan.start_token, plan.hold_s
+        self._buffer.jump(start_token * SAMPLES_PER_TOKEN)
+        self.output.hold_until_s = self._clock() + hold_s
+        logger.debug("starting at token %d, in %.2f s", start_token, hold_s)
         await decoder.start(
-            first_token=hello.first_token, start_token=plan.start_token, stream_seed=hello.seed
+            first_token=hello.first_token, start_token=start_token, stream_seed=hello.seed
         )
+        return start_token
 
     async def _play(self) -> None:
         """From the play-out buffer to the output, until nothing more comes."""
@@ -297,11 +408,13 @@ class Listener:
                 await self.output.write(block)
 
     def _new_session(self, codec: Codec) -> ListenerSession:
-        return ListenerSession(
-            CodecIdentity(codec.name, codec.weights, codec.digest),
-            history=self.settings.history_tokens,
-            client=self.settings.client,
-        )
+        settings = self.settings
+        join = settings.start.join(settings.history_tokens, settings.client)
+        return ListenerSession(_identity(codec), join=join, auth_token=settings.auth_token)
+
+
+def _identity(codec: Codec) -> CodecIdentity:
+    return CodecIdentity(codec.name, codec.weights, codec.digest)
 
 
 def _end(item: Tokens | Gap) -> int:

@@ -37,8 +37,17 @@ class SoundCard(Protocol):
     def underruns(self) -> int:
         """How often the sound ran out before its end."""
 
+    speed: float
+    """How fast what is written next is played: a factor."""
+
     def write(self, block: Audio) -> None:
         """Take float32 ``[2, n]``; waits while the card's buffer is full."""
+
+    def drop(self) -> None:
+        """Fade out and let go of what was written and not played; from any thread."""
+
+    def interrupt(self) -> None:
+        """Wait no longer for a device that is lost; from any thread."""
 
     def drain(self) -> None:
         """Play what has been written to its end, and wait for it."""
@@ -79,6 +88,21 @@ class Output:
         return 0 if self._card is None or self._closed else self._card.buffered_samples
 
     @property
+    def paced(self) -> bool:
+        """Whether a sound card sets the pace."""
+        return self._card is not None
+
+    @property
+    def speed(self) -> float:
+        """How fast the sound card plays what comes next; files get everything as it is."""
+        return 1.0 if self._card is None else self._card.speed
+
+    @speed.setter
+    def speed(self, speed: float) -> None:
+        if self._card is not None:
+            self._card.speed = speed
+
+    @property
     def underruns(self) -> int:
         """How often the sound card ran dry; 0 without one."""
         return 0 if self._card is None else self._card.underruns
@@ -104,6 +128,11 @@ class Output:
             self._note_first()
             await self._card_worker.run(self._card.write, block)
 
+    def drop(self) -> None:
+        """What the sound card was given and has not played fades out and is let go."""
+        if self._card is not None:
+            self._card.drop()
+
     async def drain(self) -> None:
         """Wait until the sound card has played everything."""
         if self._card is not None:
@@ -119,6 +148,8 @@ class Output:
         if self._closed:
             return
         self._closed = True
+        if self._card is not None:
+            self._card.interrupt()
         closing = [worker.run(file.close) for file, worker in self._files]
         if self._card is not None:
             closing.append(self._card_worker.run(self._card.close))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
+from streaming.fading import FADE_SAMPLES, fade_out
 
 __all__ = ["LiveEdge", "PlayoutBuffer", "StartPlan", "fill_gap", "plan_start"]
 
@@ -126,13 +127,15 @@ class PlayoutBuffer:
         self._pushed = 0
         self.samples = 0  # handed out so far
         self.start_sample = start_sample
+        self._before_start = 0  # samples handed out before `start_sample`
+        self._jumps: deque[tuple[int, int]] = deque()  # samples pushed before, position after
         self.on_pull: Callable[[], None] = lambda: None  # called whenever room was made
         self.finished = limit_samples == 0
 
     @property
     def position_sample(self) -> int:
         """Absolute index of the next sample to be handed out."""
-        return self.start_sample + self.samples
+        return self.start_sample + self.samples - self._before_start
 
     @property
     def buffered_samples(self) -> int:
@@ -160,6 +163,23 @@ class PlayoutBuffer:
             self._pushed += block.shape[1]
         self.finished = self._pushed == self._limit
 
+    def jump(self, sample: int) -> None:
+        """What is pushed from now on begins at this absolute index."""
+        self._jumps.append((self._pushed, sample))
+        self._pass_jumps()
+
+    def cut(self) -> None:
+        """Let go what waits, but for a moment that fades out."""
+        head = self.pull(FADE_SAMPLES)
+        self._pushed -= self.buffered_samples
+        self._blocks.clear()
+        self._jumps = deque((min(at, self._pushed), sample) for at, sample in self._jumps)
+        if head is not None:
+            self.samples -= head.shape[1]
+            self._blocks.append(head * fade_out(head.shape[1]))
+        self._pass_jumps()
+        self.on_pull()
+
     def finish(self) -> None:
         """Nothing more will be pushed."""
         self.finished = True
@@ -173,8 +193,13 @@ class PlayoutBuffer:
             self._blocks.appendleft(block[:, max_samples:])
             block = block[:, :max_samples]
         self.samples += block.shape[1]
+        self._pass_jumps()
         self.on_pull()
         return block
+
+    def _pass_jumps(self) -> None:
+        while self._jumps and self._jumps[0][0] <= self.samples:
+            self._before_start, self.start_sample = self._jumps.popleft()
 
 
 def fill_gap(last_tokens: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ import re
 import struct
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
@@ -29,7 +29,9 @@ from streaming.errors import ProtocolError
 from streaming.packing import pack_tokens, unpack_tokens
 
 __all__ = [
+    "MAX_AUTH_TOKEN",
     "MAX_CLIENT_MESSAGE",
+    "MAX_DELAY_S",
     "MAX_INDEX",
     "MAX_SEED",
     "MAX_SERVER_MESSAGE",
@@ -61,6 +63,9 @@ MAX_TITLE: Final = 200
 """Characters of a title; longer ones are cut."""
 MAX_NAME: Final = 64
 MAX_DELAY_S: Final = 86_400.0
+MAX_AUTH_TOKEN: Final = 1024
+"""Characters of the secret that lets a listener in."""
+MAX_UNIX_S: Final = 253_402_300_799.0  # the end of the year 9999
 MAX_SEED: Final = 2**53 - 1  # what every JSON implementation can hold exactly
 
 _TOKENS_KIND: Final = 1
@@ -73,13 +78,19 @@ _JOINERS: Final = "\u200c\u200d"  # format characters that words and emoji are w
 class Join:
     """A listener's first message: ``history`` tokens wanted from before the live edge.
 
-    next_token: on coming back, the index of the first token that the listener has not got.
+    next_token: the index of the first token wanted, on coming back the first not got yet. stream:
+    on coming back, the stream of which that is a token; empty for any. at_s: what played at this
+    Unix time is wanted instead. auth_token: the secret that lets the listener in, where one is
+    needed.
     """
 
     type: ClassVar = "join"
     history: int = 256
     client: str = ""
     next_token: int | None = None
+    stream: str = ""
+    at_s: float | None = None
+    auth_token: str = field(default="", repr=False)
 
     def encode(self) -> str:
         """As JSON text."""
@@ -88,6 +99,12 @@ class Join:
             fields["client"] = clean_text(self.client, MAX_NAME)
         if self.next_token is not None:
             fields["next_token"] = self.next_token
+        if self.stream:
+            fields["stream"] = self.stream
+        if self.at_s is not None:
+            fields["at_s"] = round(self.at_s, 3)
+        if self.auth_token:
+            fields["auth_token"] = self.auth_token
         return _to_json(self.type, fields)
 
 
@@ -97,7 +114,9 @@ class Hello:
 
     first_token: index of the first token that follows. next_token: the live edge, one past the last
     token released. age_s: seconds since that release. delay_s: seconds from a source sample to the
-    release of its token when it is the last of its packet (lookahead and computing).
+    release of its token when it is the last of its packet (lookahead and computing). stream: names
+    the stream whose tokens these indices count, so that who comes back knows whether they are the
+    same. first_at_s: Unix time at which the first token played at the source, where it is known.
     """
 
     type: ClassVar = "hello"
@@ -111,12 +130,19 @@ class Hello:
     delay_s: float
     packet_tokens: int
     title: str = ""
+    stream: str = ""
+    first_at_s: float | None = None
     sample_rate: int = SAMPLE_RATE
     token_rate: int = TOKEN_RATE
     token_bits: int = TOKEN_BITS
 
     def encode(self) -> str:
         """As JSON text."""
+        optional: dict[str, Any] = {}
+        if self.stream:
+            optional["stream"] = self.stream
+        if self.first_at_s is not None:
+            optional["first_at_s"] = round(self.first_at_s, 3)
         return _to_json(
             self.type,
             {
@@ -134,6 +160,7 @@ class Hello:
                 "delay_s": round(self.delay_s, 3),
                 "packet_tokens": self.packet_tokens,
                 "title": clean_text(self.title),
+                **optional,
             },
         )
 
@@ -211,7 +238,8 @@ class End:
 class Failure:
     """An ``error`` event: why the other end closes the connection.
 
-    code: a word for programs (``protocol``, ``lag``, ``timeout``). message: a sentence for people.
+    code: a word for programs (``protocol``, ``lag``, ``timeout``, ``auth``). message: a sentence
+    for people.
     """
 
     type: ClassVar = "error"
@@ -306,13 +334,20 @@ class _Fields:
             raise self._wrong(name, f"a whole number from {low} to {high}")
         return value
 
-    def seconds(self, name: str) -> float:
+    def seconds(self, name: str, high: float = MAX_DELAY_S) -> float:
         value: Any = self._fields.get(name)
         # The comparison is false for NaN, and infinities are out of range.
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value <= MAX_DELAY_S:
-            raise self._wrong(name, f"a number of seconds from 0 to {MAX_DELAY_S:.0f}")
+        if not number or not 0 <= value <= high:
+            raise self._wrong(name, f"a number of seconds from 0 to {high:.0f}")
         return float(value)
+
+    def secret(self, name: str) -> str:
+        """As it was sent: cleaning would let a longer secret pass for a shorter one."""
+        value = self._fields.get(name, "")
+        if not isinstance(value, str) or len(value) > MAX_AUTH_TOKEN:
+            raise self._wrong(name, f"text of at most {MAX_AUTH_TOKEN} characters")
+        return value
 
     def text(self, name: str, limit: int = MAX_TITLE, default: str | None = None) -> str:
         value = self._fields.get(name, default)
@@ -338,6 +373,9 @@ def _decode_join(read: _Fields) -> Join:
         history=read.integer("history"),
         client=read.text("client", MAX_NAME, default=""),
         next_token=read.integer("next_token") if read.has("next_token") else None,
+        stream=read.text("stream", MAX_NAME, default=""),
+        at_s=read.seconds("at_s", MAX_UNIX_S) if read.has("at_s") else None,
+        auth_token=read.secret("auth_token"),
     )
 
 
@@ -357,6 +395,8 @@ def _decode_hello(read: _Fields) -> Hello:
         delay_s=read.seconds("delay_s"),
         packet_tokens=read.integer("packet_tokens", 1, MAX_TOKENS_PER_MESSAGE),
         title=read.text("title", default=""),
+        stream=read.text("stream", MAX_NAME, default=""),
+        first_at_s=read.seconds("first_at_s", MAX_UNIX_S) if read.has("first_at_s") else None,
         sample_rate=read.integer("sample_rate", low=1),
         token_rate=read.integer("token_rate", low=1),
         token_bits=read.integer("token_bits", low=1),

@@ -61,22 +61,33 @@ class ListenerReport:
         ``wire_bits_per_s``: over the last minute, without the history sent on joining (see
         :mod:`streaming.stats`). ``first_audio_s``: from the start of connecting to the first sample
         handed to a sink. ``latency_s``: from the source to what is heard now, or was written to a
-        file last. ``underruns``: of the sound card. ``decode_rtf``: computing time per second of
-        sound. ``samples``: handed to the sinks. ``buffer_s``: received and not yet heard.
-        ``position_s``: where in the stream the next sample lies. ``title``: of what is heard now.
-        ``connected_s``: from the start of the program to the connection. ``max_loop_stall_ms``:
-        the longest time that the event loop was held up.
+        file last. ``underruns``: of the sound card. ``speed``: at which the sound card plays.
+        ``reserve_s``: sound that was left when packets came, smoothed; ``target_s``: how much there
+        should be; ``drift_ppm``: by how much the sender's clock is faster. ``reconnects``: how
+        often the connection was made again. ``clock_s``: Unix time at which what is heard now
+        played at the source, where the sender tells. ``gaps``: runs of lost tokens. ``decode_rtf``:
+        computing time per second of sound. ``samples``: handed to the sinks. ``buffer_s``: received
+        and not yet heard. ``position_s``: where in the stream the next sample lies. ``title``: of
+        what is heard now. ``connected_s``: from the start of the program to the connection.
+        ``max_loop_stall_ms``: the longest time that the event loop was held up.
         """
         listener, now_s = self._listener, self._clock()
         session, first_at_s = listener.session, listener.output.first_at_s
         return {
             "tokens": session.traffic.tokens,
             "lost_tokens": session.lost_tokens,
+            "gaps": session.gaps,
             "payload_bits_per_s": session.traffic.payload_bits_per_s(now_s),
             "wire_bits_per_s": session.traffic.wire_bits_per_s(now_s),
             "first_audio_s": None if first_at_s is None else first_at_s - self._connect_at_s,
             "latency_s": listener.latency_s,
             "underruns": listener.output.underruns,
+            "speed": listener.output.speed,
+            "reserve_s": listener.jitter.reserve_s,
+            "target_s": listener.jitter.target_s,
+            "drift_ppm": 1e6 * listener.jitter.drift,
+            "reconnects": listener.reconnects,
+            "clock_s": listener.clock_s,
             "decode_rtf": None if listener.decoder is None else listener.decoder.rtf.value,
             "samples": listener.samples,
             "buffer_s": listener.buffered_s,
@@ -88,7 +99,7 @@ class ListenerReport:
 
     def status(self) -> tuple[str, list[str]]:
         """Title and parts for a status line, the most important first."""
-        figures = self.figures()
+        listener, figures = self._listener, self.figures()
         rtf = figures["decode_rtf"]
         parts = [
             f"buffer {format_seconds(figures['buffer_s'])}",
@@ -98,6 +109,10 @@ class ListenerReport:
             f"real-time factor {'-' if rtf is None else f'{rtf:.2f}'}",
             f"latency {format_seconds(figures['latency_s'])}",
         ]
+        if figures["reconnects"]:
+            parts.insert(1, f"reconnects {figures['reconnects']}")
+        if listener.link is not None and listener.link.away:
+            parts.insert(0, "no connection")
         if figures["lost_tokens"]:
             parts.insert(1, f"lost tokens {figures['lost_tokens']}")
         return figures["title"], parts

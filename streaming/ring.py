@@ -35,6 +35,16 @@ class RingBuffer:
         """Samples that can be written now. Only the reader can make it grow."""
         return self.capacity - (self._written - self._read)
 
+    @property
+    def written(self) -> int:
+        """Samples written since the start."""
+        return self._written
+
+    @property
+    def taken(self) -> int:
+        """Samples read or skipped since the start."""
+        return self._read
+
     def write(self, block: NDArray[np.float32]) -> int:
         """Copy the start of `block` `[channels, n]` as far as it fits; returns how many samples."""
         count = min(block.shape[1], self.free)

@@ -23,6 +23,7 @@ from codec.constants import CHANNELS, SAMPLE_RATE, SAMPLES_PER_TOKEN
 from streaming.hub import Hub
 from streaming.level import sanitise
 from streaming.pacing import RealTimePacer
+from streaming.protocol import Title, Tokens
 from streaming.stats import RealTimeFactor
 from streaming.worker import Worker
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from codec.base import Codec, EncoderWindow
     from codec.stream import StreamEncoder
     from streaming.sources import Source
+    from streaming.store import TokenStore
 
 __all__ = ["BLOCK_SAMPLES", "PacedSource", "Sender"]
 
@@ -107,6 +109,9 @@ class Sender:
     """Encodes a source and publishes its tokens to a hub in packets at absolute multiples.
 
     window: encoder window, the codec's own by default. worker: the thread on which the codec runs.
+    store: where every packet is written before it is sent. wall: Unix time in seconds.
+
+    Goes on at the token at which the hub stands, as if the source began there.
 
     Attributes: ``source_samples`` read so far, ``encode_rtf`` the real-time factor of encoding.
     """
@@ -119,9 +124,15 @@ class Sender:
         worker: Worker,
         *,
         window: EncoderWindow | None = None,
+        store: TokenStore | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
+        self._store = store
+        self._store_worker = Worker("store")
+        self._wall = wall
+        self._first_token = hub.next_token
         self._codec = codec
         self._hub = hub
         self._worker = worker
@@ -151,6 +162,9 @@ class Sender:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+            if self._store is not None:
+                await self._store_worker.run(self._store.close)
+            await self._store_worker.close()
         if problem is not None:
             self._hub.end("the source failed", self._clock())
             raise problem
@@ -161,8 +175,11 @@ class Sender:
         problem: Exception | None = None
         try:
             while (block := await self._source.read()).shape[1]:
-                first_token = self.source_samples // SAMPLES_PER_TOKEN
-                self._hub.set_title(self._source.title, first_token, self._clock())
+                first_token = self._first_token + self.source_samples // SAMPLES_PER_TOKEN
+                title = self._source.title
+                if self._hub.set_title(title, first_token, self._clock()) and self._store:
+                    announced = Title(self._hub.title, first_token)
+                    await self._store_worker.run(self._store.title, announced)
                 self.source_samples += block.shape[1]
                 self._arrivals.append((self.source_samples, self._clock()))
                 await blocks.put(block)
@@ -175,9 +192,9 @@ class Sender:
         encoder = await self._worker.run(self._make_encoder)
         while (block := await blocks.get()).shape[1]:
             self._take(*await self._worker.run(_push, encoder, block))
-            self._release()
+            await self._release()
         self._take(*await self._worker.run(_push, encoder, None))
-        self._release(everything=True)
+        await self._release(everything=True)
 
     def _make_encoder(self) -> StreamEncoder:
         from codec.stream import StreamEncoder  # imports torch: not on the event loop
@@ -188,19 +205,25 @@ class Sender:
         self._factor.add(busy_s, sound_s)
         self._pending = np.concatenate([self._pending, tokens])
 
-    def _release(self, *, everything: bool = False) -> None:
+    async def _release(self, *, everything: bool = False) -> None:
         """Publish the packets that are complete, and the last incomplete one on ``everything``."""
         while len(self._pending):
-            count = self._packet_tokens - self._hub.next_token % self._packet_tokens
+            done = self._hub.next_token - self._first_token
+            count = self._packet_tokens - done % self._packet_tokens
             if len(self._pending) < count and not everything:
                 return
             packet, self._pending = self._pending[:count], self._pending[count:]
+            if self._store is not None:
+                ended_s = self._wall() - self._delay_s(len(packet), self._clock())
+                stamped = Tokens(self._hub.next_token, packet)
+                await self._store_worker.run(self._store.tokens, stamped, ended_s)
             now_s = self._clock()
-            self._hub.publish(packet, now_s, self._delay_s(len(packet), now_s))
+            self._hub.publish(packet, now_s, self._delay_s(len(packet), now_s), self._wall())
 
     def _delay_s(self, tokens: int, now_s: float) -> float:
         """Seconds since the last sample of the packet to be released came from the source."""
-        end_sample = (self._hub.next_token + tokens) * SAMPLES_PER_TOKEN
+        end_token = self._hub.next_token + tokens - self._first_token
+        end_sample = end_token * SAMPLES_PER_TOKEN
         while len(self._arrivals) > 1 and self._arrivals[0][0] < end_sample:
             self._arrivals.popleft()
         return now_s - self._arrivals[0][1]

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import ssl
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.errors import SettingsError
-from streaming.hub import Hub, StreamInfo
+from streaming.guard import AuthTokens, Limits, is_loopback
+from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
+from streaming.protocol import Gap
 from streaming.sender import PacedSource, Sender
 from streaming.signals import unless
 from streaming.stats import LoopStall, StatsWriter
 from streaming.status import StatusLine, format_bit_rate
+from streaming.store import TokenStore, restore
 from streaming.websocket import WebSocketServer
 from streaming.worker import Worker
 
@@ -23,12 +29,15 @@ if TYPE_CHECKING:
     from codec.base import Codec, EncoderWindow
     from streaming.sources import Source
 
-__all__ = ["PRESETS", "Preset", "ServiceSettings", "packets", "serve"]
+__all__ = ["DEFAULT_REWIND_S", "PRESETS", "Preset", "ServiceSettings", "packets", "serve"]
 
 logger = logging.getLogger(__name__)
 
 _OPEN_WAIT_S: Final = 1.0
 """How long to wait for a bad source to show before the codec is loaded; a pipe may take longer."""
+
+
+DEFAULT_REWIND_S: Final = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,24 @@ class ServiceSettings:
     """Where to listen and how to send.
 
     packet_tokens, hop: override the preset's, and each follows from the other where one alone is
-    given; lookahead: overrides the codec's. All in tokens.
+    given; lookahead: overrides the codec's. All in tokens. seed: None takes the store's, or 0.
+    rewind_s: how much of the stream is held for those who come back or listen to the past. store:
+    folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
+    auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`.
     """
 
     host: str = "127.0.0.1"
     port: int = 8765
     preset: Preset = PRESETS["default"]
     packet_tokens: int | None = None
-    seed: int = 0
+    seed: int | None = None
+    rewind_s: float = DEFAULT_REWIND_S
+    store: Path | None = None
+    max_lag_s: float = MAX_LAG_S
+    auth_tokens: Sequence[str] = field(default=(), repr=False)
+    limits: Limits = field(default_factory=Limits)
+    origins: Sequence[str] = ()
+    tls: ssl.SSLContext | None = None
     hop: int | None = None
     lookahead: int | None = None
 
@@ -132,13 +151,22 @@ async def _send(
     packet_tokens, window = packets(settings, codec)
     codec.check_window(window)
     await unless(stop, worker.run(codec.warm_up, window))
-    info = StreamInfo(codec.name, codec.weights, codec.digest, settings.seed, packet_tokens)
-    hub = Hub(info)
+    hub, store = await worker.run(_open_hub, settings, codec, packet_tokens)
     # Until the first packet shows it: no token is there before its lookahead.
     hub.delay_s = window.lookahead / TOKEN_RATE
-    sender = Sender(source, codec, hub, worker, window=window)
+    sender = Sender(source, codec, hub, worker, window=window, store=store)
     stall = LoopStall()
-    async with WebSocketServer(hub, settings.host, settings.port) as server:
+    server = WebSocketServer(
+        hub,
+        settings.host,
+        settings.port,
+        auth=AuthTokens(settings.auth_tokens),
+        limits=settings.limits,
+        origins=settings.origins,
+        tls=settings.tls,
+    )
+    _warn_of_strangers(settings)
+    async with server:
         logger.info("listening on %s", server.url)
         report = _Report(hub, sender, stall, stats, status)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
@@ -152,6 +180,51 @@ async def _send(
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
             report.finish()
+            if store is not None:
+                store.close()
+
+
+def _warn_of_strangers(settings: ServiceSettings) -> None:
+    """Say what is open to whoever can reach the address."""
+    if is_loopback(settings.host):
+        return
+    if not settings.auth_tokens:
+        logger.warning(
+            "everybody who can reach %s can listen: --auth-token-file keeps others out",
+            settings.host,
+        )
+    elif settings.tls is None:
+        logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
+
+
+def _open_hub(
+    settings: ServiceSettings, codec: Codec, packet_tokens: int
+) -> tuple[Hub, TokenStore | None]:
+    """The hub, with what an earlier run has left in the store."""
+    keep_tokens = max(HISTORY_TOKENS, round(settings.rewind_s * TOKEN_RATE))
+    stream, seed = secrets.token_hex(8), settings.seed
+    store = None
+    if settings.store is not None:
+        store = TokenStore(
+            settings.store,
+            codec=codec.name,
+            digest=codec.digest,
+            seed=seed,
+            keep_tokens=keep_tokens,
+        )
+        stream, seed = store.identity.stream, store.identity.seed
+    info = StreamInfo(codec.name, codec.weights, codec.digest, seed or 0, packet_tokens, stream)
+    hub = Hub(info, history_tokens=keep_tokens, max_lag_s=settings.max_lag_s)
+    if store is not None:
+        restore(hub, store)
+        # A latent frame may be several tokens long: begin at a whole one.
+        spare = -store.next_token % codec.latent_tokens
+        if spare:
+            store.gap(Gap(store.next_token, spare))
+        hub.go_on_at(store.next_token)
+        if store.next_token:
+            logger.info("going on after %.0f s of stored stream", store.next_token / TOKEN_RATE)
+    return hub, store
 
 
 class _Report:
@@ -195,6 +268,7 @@ class _Report:
             "encode_rtf": self._sender.encode_rtf,
             "listeners": self._hub.listeners,
             "dropped_listeners": self._hub.dropped_listeners,
+            "rewind_s": self._hub.held_s,
             "source_samples": self._sender.source_samples,
             "delay_s": self._hub.delay_s,
             "max_loop_stall_ms": self._stall.longest_ms,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from streaming.errors import ProtocolError
+from streaming.errors import ProtocolError, RefusedError
 from streaming.protocol import (
     End,
     Failure,
@@ -74,11 +74,17 @@ class ListenerSession:
     """The listener's side: :meth:`join` first, then :meth:`receive` each message.
 
     codec: what can be decoded here, checked against the hello; None accepts every codec (for
-    whoever does not decode). history: tokens wanted from before the live edge. next_token: on
-    coming back, the first token not yet received.
+    whoever does not decode). history: tokens wanted from before the live edge. join: the whole
+    first message, instead of history, client and next_token. auth_token: the secret
+    that lets us in.
 
-    Attributes: ``hello`` once it came; ``next_token``, the index of the token expected next;
-    ``lost_tokens`` and ``duplicate_tokens`` so far; ``traffic``; ``title`` as last announced.
+    When the connection was lost, :meth:`rejoin` gives the first message on the next one. If what
+    answers is the same stream, :meth:`receive` goes on where it was, without another Hello; if not
+    (or if more is missing than one can wait for), it reports a Hello, with which all begins anew.
+
+    Attributes: ``hello`` as it came last; ``next_token``, the index of the token expected next;
+    ``lost_tokens``, ``gaps`` (runs of them) and ``duplicate_tokens`` so far; ``traffic``; ``title``
+    as last announced.
     """
 
     def __init__(
@@ -88,13 +94,17 @@ class ListenerSession:
         history: int = 256,
         client: str = "",
         next_token: int | None = None,
+        join: Join | None = None,
+        auth_token: str = "",
     ) -> None:
         self._codec = codec
-        self._join = Join(history, client, next_token)
+        self._join = replace(join or Join(history, client, next_token), auth_token=auth_token)
+        self._resuming = False
         self.state = State.JOINING
         self.hello: Hello | None = None
         self.next_token = 0
         self.lost_tokens = 0
+        self.gaps = 0
         self.duplicate_tokens = 0
         self.title = ""
         self.traffic = Traffic()
@@ -102,6 +112,24 @@ class ListenerSession:
     def join(self) -> str:
         """The message to send as soon as the connection stands."""
         return self._join.encode()
+
+    def rejoin(self, join: Join | None = None) -> str:
+        """The message to send on a new connection: what is missing is wanted first.
+
+        join: begin anew with this instead of going on.
+        """
+        self.state = State.JOINING
+        self._resuming = join is None and self.hello is not None
+        if join is not None:
+            self._join = replace(join, auth_token=self._join.auth_token)
+        if not self._resuming or self.hello is None:
+            return self._join.encode()
+        next_token, stream = self.next_token, self.hello.stream
+        return replace(self._join, next_token=next_token, stream=stream, at_s=None).encode()
+
+    def expect(self, codec: CodecIdentity) -> None:
+        """From now on this is what can be decoded here."""
+        self._codec = codec
 
     def receive(self, data: str | bytes, now_s: float) -> list[Happening]:
         """Take one message; says what it brought, in order and without overlaps.
@@ -120,7 +148,7 @@ class ListenerSession:
             self.traffic.add(size, now_s, live=self.hello is not None)
 
         if isinstance(message, Failure):
-            raise ProtocolError(f"The sender closed the connection: {message.message}")
+            raise RefusedError(message.code, message.message)
         if isinstance(message, Unknown):
             logger.debug("passing over an event of unknown type %r", message.type)
             return []
@@ -135,11 +163,24 @@ class ListenerSession:
         if not isinstance(message, Hello):
             raise ProtocolError("The sender did not begin with a hello; check the address.")
         self._check(message)
+        goes_on = self._resuming and self._goes_on(message)
         self.hello = message
+        self.state = State.STREAMING
+        if goes_on:
+            return self._skip_to(message.first_token)
         self.title = message.title
         self.next_token = message.first_token
-        self.state = State.STREAMING
         return [message]
+
+    def _goes_on(self, hello: Hello) -> bool:
+        """Whether ``hello`` begins the rest of the stream that was heard before."""
+        before = self.hello
+        return (
+            before is not None
+            and bool(hello.stream)
+            and (hello.stream, hello.seed) == (before.stream, before.seed)
+            and hello.first_token - MAX_GAP_TOKENS <= self.next_token <= hello.next_token
+        )
 
     def _check(self, hello: Hello) -> None:
         rates = (hello.sample_rate, hello.token_rate, hello.token_bits)
@@ -199,6 +240,7 @@ class ListenerSession:
             raise ProtocolError(f"The stream jumped forward by {count} tokens; connect again.")
         gap = Gap(self.next_token, count)
         self.lost_tokens += count
+        self.gaps += 1
         self.next_token = token
         return [gap]
 
@@ -207,12 +249,20 @@ class SenderSession:
     """The sender's side of one connection: joins it to the hub, refuses nonsense.
 
     wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
-    session ended. ``state`` is ENDED when nothing more will follow what :meth:`take` returns;
-    ``failure`` then says whether that is for a fault.
+    session ended. admit: whether the secret in the join message lets the listener in. ``state`` is
+    ENDED when nothing more will follow what :meth:`take` returns; ``failure`` then says whether
+    that is for a fault.
     """
 
-    def __init__(self, hub: Hub, now_s: float, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        now_s: float,
+        wake: Callable[[], None] = lambda: None,
+        admit: Callable[[str], bool] = lambda auth_token: True,
+    ) -> None:
         self._hub = hub
+        self._admit = admit
         self._wake = wake
         self._outbox: Outbox | None = None
         self._refusal: Failure | None = None
@@ -244,6 +294,10 @@ class SenderSession:
                 logger.debug("passing over an event of unknown type %r", message.type)
             elif not isinstance(message, Join) or self._outbox is not None:
                 raise ProtocolError("A listener sends one join message and nothing else.")
+            elif not self._admit(message.auth_token):
+                self.refuse(
+                    Failure("auth", "This sender needs an access token, and yours is not right.")
+                )
             else:
                 self.client = message.client
                 self._outbox = self._hub.join(message, now_s, self._wake)

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 import socket
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from http import HTTPStatus
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as websocket_serve
-from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.http11 import Request, Response
+from websockets.typing import Origin
 
-from streaming.errors import ProtocolError, TransportError
+from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.guard import AuthTokens, ByteBudget, Gate, Limits
 from streaming.hub import Hub
 from streaming.protocol import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE
 from streaming.session import SenderSession, State
@@ -37,6 +43,9 @@ _library_logger = logging.getLogger(f"{__name__}.library")
 _library_logger.setLevel(logging.CRITICAL)
 
 _PING_TIMEOUT_S: Final = 30.0
+SILENCE_S: Final = 15.0
+"""Eight packets of the default preset: unlikely on a connection that stands."""
+_PONG_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 2.0
 """Time for the last message and the closing handshake; then the connection is cut."""
 _WRITE_BUFFER_BYTES: Final = 4096
@@ -51,16 +60,68 @@ _TOO_BIG: Final = 1009
 _FAILURE_CODES: Final = {"protocol": _PROTOCOL_ERROR}
 
 
+class _GuardedConnection(ServerConnection):
+    """A connection that counts at the gate from its first byte, and may not send without end."""
+
+    def __init__(self, gate: Gate, limits: Limits, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._gate = gate
+        self._budget = ByteBudget(limits, time.monotonic())
+        self._entered: str | None = None
+        self.authorized = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if peer else ""
+        if self._gate.enter(address):
+            self._entered = address
+        else:
+            self.transport.abort()  # to answer would be to work for whoever floods us
+
+    def data_received(self, data: bytes) -> None:
+        if self._entered is not None and self._budget.spend(len(data), time.monotonic()):
+            super().data_received(data)
+        else:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._entered is not None:
+            self._gate.leave(self._entered)
+            self._entered = None
+        super().connection_lost(exc)
+
+
 class WebSocketServer:
     """Serves a hub on ``ws://host:port`` within ``async with``; port 0 takes any free one.
+
+    Args:
+        auth: who may listen; the secret comes in the join message or in the header
+            ``Authorization: Bearer …``, never in the address, which gets logged.
+        origins: web pages that may listen, such as ``https://radio.example``.
+        tls: makes it ``wss://``.
 
     Raises TransportError where it cannot listen there.
     """
 
     def __init__(
-        self, hub: Hub, host: str, port: int, clock: Callable[[], float] = time.monotonic
+        self,
+        hub: Hub,
+        host: str,
+        port: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        auth: AuthTokens | None = None,
+        limits: Limits | None = None,
+        origins: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._hub = hub
+        self._auth = auth or AuthTokens()
+        self._limits = limits or Limits()
+        self._origins = origins
+        self._tls = tls
+        self.gate = Gate(self._limits)
         self._host = host
         self._clock = clock
         self._server: Server | None = None
@@ -71,7 +132,7 @@ class WebSocketServer:
     def url(self) -> str:
         """Where listeners connect to."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"ws://{host}:{self.port}"
+        return f"{'wss' if self._tls else 'ws'}://{host}:{self.port}"
 
     async def __aenter__(self) -> WebSocketServer:
         try:
@@ -80,12 +141,20 @@ class WebSocketServer:
                 self._host,
                 self.port,
                 compression=None,
-                origins=[None],  # no web page may listen in on somebody's sound input
+                # No web page may listen in on somebody's sound input unless it is named.
+                origins=[None, *(Origin(origin) for origin in self._origins)],
+                process_request=self._authorize,
+                create_connection=cast(
+                    type[ServerConnection],
+                    functools.partial(_GuardedConnection, self.gate, self._limits),
+                ),
+                open_timeout=self._limits.handshake_s,
+                ssl=self._tls,
                 max_size=MAX_CLIENT_MESSAGE,
                 max_queue=4,
                 write_limit=_WRITE_BUFFER_BYTES,
                 ping_interval=PING_INTERVAL_S,
-                ping_timeout=_PING_TIMEOUT_S,
+                ping_timeout=min(_PING_TIMEOUT_S, self._hub.max_lag_s),
                 close_timeout=_CLOSE_TIMEOUT_S,
                 logger=_library_logger,
                 server_header=None,
@@ -113,9 +182,30 @@ class WebSocketServer:
         while self._hub.listeners and self._clock() < deadline_s:
             await asyncio.sleep(0.02)
 
+    def _authorize(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Check the header where there is one: a wrong secret gets no WebSocket at all."""
+        assert isinstance(connection, _GuardedConnection)
+        kind, _, given = request.headers.get("Authorization", "").partition(" ")
+        if self._auth and kind.lower() == "bearer":
+            if not self._auth.admit(given.strip()):
+                logger.warning("listener %s has a wrong access token", _peer(connection))
+                return connection.respond(HTTPStatus.UNAUTHORIZED, "Wrong access token.\n")
+            connection.authorized = True
+        return None
+
+    def _admit(self, connection: ServerConnection, auth_token: str) -> bool:
+        assert isinstance(connection, _GuardedConnection)
+        if connection.authorized or self._auth.admit(auth_token):
+            return True
+        logger.warning("listener %s has no right access token", _peer(connection))
+        return False
+
     async def _serve(self, connection: ServerConnection) -> None:
         raw = connection.transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: a listener whose network has vanished
+            unheard_ms = round(1000 * min(self._hub.max_lag_s, 3600.0))
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unheard_ms)
         wake = asyncio.Event()
 
         def woken() -> None:
@@ -123,7 +213,8 @@ class WebSocketServer:
             if session.failure is not None:
                 _cut_later(connection)  # the writer may be stuck in a send that never ends
 
-        session = SenderSession(self._hub, self._clock(), woken)
+        admit = functools.partial(self._admit, connection)
+        session = SenderSession(self._hub, self._clock(), woken, admit)
         reader = asyncio.create_task(self._read(connection, session))
         writer = asyncio.create_task(self._write(connection, session, wake))
         try:
@@ -197,9 +288,10 @@ class Connection:
     connection breaks and ProtocolError where a message is too long. Use within ``async with``.
     """
 
-    def __init__(self, connection: ClientConnection, url: str) -> None:
+    def __init__(self, connection: ClientConnection, url: str, silence_s: float) -> None:
         self._connection = connection
         self._url = url
+        self._silence_s = silence_s
 
     async def __aenter__(self) -> Connection:
         return self
@@ -222,11 +314,25 @@ class Connection:
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         try:
             while True:
-                yield await self._connection.recv()
+                try:
+                    yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
+                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                    await self._check()
         except ConnectionClosed as closed:
             received = closed.rcvd.code if closed.rcvd else None
             if received not in (_NORMAL, _GOING_AWAY):
                 raise self._broken(closed) from None
+
+    async def _check(self) -> None:
+        """A connection whose other end has vanished looks as one on which nothing is said: ask."""
+        pong = await self._connection.ping()
+        try:
+            await asyncio.wait_for(pong, _PONG_TIMEOUT_S)
+        except (TimeoutError, asyncio.TimeoutError):
+            self._connection.transport.abort()
+            raise TransportError(
+                f"{self._url} does not answer any more; start the listener again."
+            ) from None
 
     async def close(self) -> None:
         """Close in good order, within two seconds."""
@@ -240,12 +346,22 @@ class Connection:
         return TransportError(f"The connection to {self._url} broke; start the listener again.")
 
 
-async def connect(url: str, timeout_s: float = 10.0) -> Connection:
-    """Connect to a sender. Raises TransportError with one sentence where that fails."""
+async def connect(
+    url: str,
+    timeout_s: float = 10.0,
+    silence_s: float = SILENCE_S,
+    tls: ssl.SSLContext | None = None,
+) -> Connection:
+    """Connect to a sender. Raises TransportError with one sentence where that fails.
+
+    silence_s: after so long without a message the sender is asked whether it is still there.
+    tls: for ``wss://``, see :mod:`streaming.tls`.
+    """
     try:
         connection = await websocket_connect(
             url,
             compression=None,
+            ssl=tls,
             max_size=MAX_SERVER_MESSAGE,
             open_timeout=timeout_s,
             ping_interval=None,
@@ -253,10 +369,21 @@ async def connect(url: str, timeout_s: float = 10.0) -> Connection:
             logger=_library_logger,
             user_agent_header=None,
         )
+    except ssl.SSLCertVerificationError as error:  # a ValueError as well
+        raise TransportError(
+            f"The certificate of {url} cannot be trusted ({error.verify_message}); name its issuer "
+            "with --ca."
+        ) from None
+    except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError) as error:
+        if tls is None:
+            raise TransportError(_unreachable(url, error)) from None
+        raise TransportError(f"What answers at {url} speaks no TLS; try ws:// instead.") from None
     except (InvalidURI, ValueError):
         raise TransportError(
             f"{url!r} is not the address of a sender; write ws://HOST:PORT."
         ) from None
+    except InvalidStatus as error:
+        raise _turned_away(url, error.response.status_code) from None
     except WebSocketException:
         raise TransportError(
             f"What answers at {url} is no WebSocket server; check host and port."
@@ -269,7 +396,17 @@ async def connect(url: str, timeout_s: float = 10.0) -> Connection:
         raise TransportError(f"The host in {url} is unknown; check its spelling.") from None
     except OSError as error:
         raise TransportError(_unreachable(url, error)) from None
-    return Connection(connection, url)
+    return Connection(connection, url, silence_s)
+
+
+def _turned_away(url: str, status: int) -> TransportError | RefusedError:
+    if status == HTTPStatus.UNAUTHORIZED:
+        return RefusedError("auth", "This sender needs an access token, and yours is not right.")
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        return TransportError(f"{url} takes no more listeners just now; try again later.")
+    return TransportError(
+        f"What answers at {url} is no WebSocket server for us (status {status}); check the address."
+    )
 
 
 def _unreachable(url: str, error: OSError) -> str:

@@ -62,6 +62,7 @@ class Script:
         self.queue: asyncio.Queue[str | bytes | Exception | None] = asyncio.Queue()
         self.sent: list[str | bytes] = []
         self.taken = 0
+        self.closed = False
         self.add(*messages)
         if isinstance(then, Exception):
             self.queue.put_nowait(then)
@@ -74,6 +75,9 @@ class Script:
 
     async def send(self, message: str | bytes) -> None:
         self.sent.append(message)
+
+    async def close(self) -> None:
+        self.closed = True
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         while (message := await self.queue.get()) is not None:
@@ -134,8 +138,16 @@ class FakeCard(MemorySink):
         super().__init__()
         self.buffered_samples = 0
         self.underruns = 0
+        self.dropped = 0
+        self.speed = 1.0
         self.drain_gate = threading.Event()
         self.drain_gate.set()
+
+    def drop(self) -> None:
+        self.dropped += 1
+
+    def interrupt(self) -> None:
+        self.interrupted = True
 
     def drain(self) -> None:
         super().drain()

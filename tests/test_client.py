@@ -28,6 +28,7 @@ import codec
 from codec.errors import DeviceError, WeightsError
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.hub import Hub, StreamInfo
+from streaming.listener import CatchUp
 from streaming.status import StatusLine
 from streaming.websocket import WebSocketServer
 from tests.fake_codec import FakeCodec
@@ -160,7 +161,7 @@ async def test_a_lost_connection_completes_the_file_and_is_an_error(
     async with plain_serve(leave, "127.0.0.1", 0, compression=None) as server:
         url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(TransportError, match="broke"):
-            await run(url, "--out", out, "--stats", stats)
+            await run(url, "--out", out, "--stats", stats, "--reconnect", 0)
     assert soundfile.info(out).frames % 1920 == 0
     assert soundfile.info(out).frames > 0
     assert json.loads(stats.read_text().splitlines()[-1])["final"] is True
@@ -324,6 +325,9 @@ def free_port() -> int:
         (["ws://[::1", "--out", "{tmp}/a.wav"], "ws://HOST:PORT"),
         (["127.0.0.1:8765", "--out", "{tmp}/a.wav"], "ws://HOST:PORT"),
         (["--out", "{tmp}/a.mp9"], "suffix"),
+        (["--out", "{tmp}/a.wav", "--from", "yesterday"], "no place in a stream"),
+        (["--out", "{tmp}/a.wav", "--from", "-soon"], "no duration"),
+        (["--out", "{tmp}/a.wav", "--ca", "{tmp}/none.pem"], "--ca is for wss://"),
         (["--out", "{tmp}/none/a.wav"], "no such folder"),
         (["--out", "{tmp}/a.wav", "--stats", "{tmp}/none/s"], "[Ss]tatistics"),
         (["--play", "--device", "no such device"], "device|PortAudio"),
@@ -369,6 +373,49 @@ def test_arguments_without_a_meaning_are_refused(
         client.main([*arguments, "--out", "a.wav"], load_fake)
     assert exit_info.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ([], "live"),
+        (["--from", "-10m", "--play"], "-10m"),
+        (["--play", "--from=-1h30m"], "-1h30m"),
+        (["--from", "token:5"], "token:5"),
+        (["--from", "2026-11-22T20:00"], "2026-11-22T20:00"),
+    ],
+)
+def test_places_in_the_past_are_arguments(words: list[str], place: str) -> None:
+    arguments = client.parse_arguments(words)
+    assert arguments.start == place
+    settings = client.make_settings(arguments)
+    assert settings.start.live is (place == "live")
+    # Who listens to the past on purpose stays there.
+    assert settings.catch_up is (CatchUp.SPEED if place == "live" else CatchUp.NONE)
+
+
+async def test_a_listener_hears_the_past_and_goes_back_to_live_on_a_signal(
+    station: Station, tmp_path: Path
+) -> None:
+    station.hub = Hub(
+        StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, "s"), history_tokens=10_000
+    )
+    async with WebSocketServer(station.hub, "127.0.0.1", 0) as server:
+        station.publish(60)
+        out, stats = tmp_path / "out.wav", tmp_path / "stats.jsonl"
+        options = ["--from", "token:480", "--out", out, "--stats", stats]
+        running = asyncio.create_task(run(server.url, *options))
+        await station.joined()
+        while not out.exists() or soundfile.info(out).frames < 48_000:
+            await asyncio.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while not any(json.loads(line)["reconnects"] for line in stats.read_text().splitlines()):
+            await asyncio.sleep(0.05)
+        station.hub.end("over", time.monotonic())
+        await running
+    final = json.loads(stats.read_text().splitlines()[-1])
+    assert final["position_s"] == 60 * 48 / 25
+    assert final["reconnects"] == 1
 
 
 def test_devices_are_listed_without_connecting(

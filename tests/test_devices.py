@@ -10,7 +10,7 @@ import pytest
 
 from streaming import devices
 from streaming.devices import find_device, list_devices, load_sounddevice, quiet_stderr
-from streaming.errors import DeviceError, SourceError
+from streaming.errors import DeviceError
 from streaming.sources import CaptureSource
 from streaming.sources import capture as capture_module
 from tests.fake_sounddevice import install
@@ -148,17 +148,48 @@ def test_waiting_for_sound_can_be_stopped(fake):
         assert source.read(10).shape == (2, 0)
 
 
-def test_an_input_that_dies_is_one_sentence(fake, monkeypatch):
-    with CaptureSource() as source:
+def test_an_input_that_is_lost_is_silence_in_time_and_comes_back(fake, monkeypatch, caplog):
+    monkeypatch.setattr(capture_module, "_POLL_S", 0.001)
+    now = [100.0]
+    caplog.set_level(logging.INFO)
+    with CaptureSource(clock=lambda: now[0]) as source:
+        fake.streams[0].capture(np.full((960, 1), 0.5))
+        assert source.read(960).shape == (2, 960)
         fake.streams[0].active = False
-        with pytest.raises(SourceError, match="'Microphone' has stopped delivering sound"):
-            source.read(10)
-    monkeypatch.setattr(capture_module, "_SILENT_DEVICE_S", 0.0)
-    with (
-        CaptureSource() as source,
-        pytest.raises(SourceError, match="'Microphone' has stopped delivering sound"),
-    ):
-        source.read(10)
+        fake.open_error = "Device unavailable"
+        total = 0
+        for _ in range(30):
+            now[0] += 0.1
+            while total < round((now[0] - 100.0) * 48_000):
+                block = source.read(48_000)
+                assert not block.any()
+                total += block.shape[1]
+        assert total == pytest.approx(3 * 48_000, abs=30)
+        fake.open_error = ""
+        now[0] += 1.0
+        source.read(48_000)
+        assert len(fake.streams) == 2
+        fake.streams[1].capture(np.full((960, 1), 0.25))
+        block = source.read(48_000)
+        while not block.any():
+            block = source.read(48_000)
+        assert block[0, -1] == pytest.approx(0.25)
+        assert source.losses == 1
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "The sound input 'Microphone' has stopped delivering sound; waiting for it.",
+        "The sound input 'Microphone' is back.",
+    ]
+
+
+def test_an_input_that_goes_silent_is_opened_again(fake, monkeypatch):
+    monkeypatch.setattr(capture_module, "_POLL_S", 0.001)
+    now = [100.0]
+    with CaptureSource(clock=lambda: now[0]) as source:
+        now[0] += 3.0
+        assert source.read(200_000).shape == (2, 3 * 48_000)
+        assert (len(fake.streams), source.losses) == (2, 1)
+        assert fake.streams[0].closed
 
 
 def test_an_input_that_does_not_open_is_one_sentence(fake):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,7 +107,7 @@ def test_long_history_is_split_into_messages():
 
 @pytest.mark.parametrize(
     ("next_token", "first"),
-    [(4700, 4700), (4800, 4800), (10, 3744), (4801, 4790)],
+    [(4700, 4700), (4800, 4800), (10, 3776), (4801, 4790)],
     ids=["held", "nothing missed", "no longer held", "from another stream"],
 )
 def test_who_comes_back_goes_on_where_it_was(next_token, first):
@@ -131,22 +133,28 @@ def test_titles_reach_those_who_are_there_and_those_who_join():
     ]
     messages = sent(hub.join(Join(history=30), 4.0))
     assert messages[0].title == "one"
-    assert messages[1:3] == [Title("two", 90), Title("three", 110)]
+    # Each just before its token, or as soon as all is sent that there is.
+    assert messages[1:] == [
+        Tokens(66, np.arange(66, 90)),
+        Title("two", 90),
+        Tokens(90, np.arange(90, 96)),
+        Title("three", 110),
+    ]
     assert sent(hub.join(Join(history=0), 4.0))[0].title == "two"
 
 
 def test_titles_do_not_pile_up():
     hub = Hub(INFO)
-    for index in range(100):
+    for index in range(1100):
         hub.set_title(f"title {index}", index * 2, 0.0)
-    assert len(sent(hub.join(Join(), 0.0))) <= 65
+    assert len(sent(hub.join(Join(), 0.0))) <= 1025
     publish(hub, 4800)
     messages = sent(hub.join(Join(), 0.0))
-    assert messages[0].title == "title 99"
+    assert messages[0].title == "title 1099"
     assert not [m for m in messages if isinstance(m, Title)]
 
 
-def test_gap_is_told_and_history_begins_after_it():
+def test_gap_is_told_then_and_to_those_who_come_later():
     hub = Hub(INFO)
     publish(hub, 48)
     outbox = hub.join(Join(history=0), 0.0)
@@ -154,7 +162,8 @@ def test_gap_is_told_and_history_begins_after_it():
     assert hub.lost_tokens == 10
     publish(hub, 38)
     assert sent(outbox)[1:] == [Gap(48, 10), Tokens(58, np.arange(58, 96))]
-    assert heard(sent(hub.join(Join(), 3.0))) == (58, list(range(58, 96)))
+    late = sent(hub.join(Join(), 3.0))
+    assert late[1:] == [Tokens(0, np.arange(48)), Gap(48, 10), Tokens(58, np.arange(58, 96))]
 
 
 def test_end_is_told_once_also_to_who_comes_too_late():
@@ -233,3 +242,43 @@ def test_published_tokens_are_not_changed_by_their_owner():
     hub.publish(tokens, 0.0)
     tokens[:] = 0
     assert heard(sent(hub.join(Join(), 0.0)))[1] == list(range(48))
+
+
+def test_a_listener_that_lags_takes_its_packets_in_larger_messages():
+    hub = Hub(INFO)
+    outbox = hub.join(Join(), 0.0)
+    publish(hub, 480)
+    assert [len(message.tokens) for message in sent(outbox)[1:]] == [480]
+
+
+def test_who_catches_up_is_not_behind_but_is_when_it_stops():
+    hub = Hub(INFO, history_tokens=10_000, max_lag_s=30.0)
+    publish(hub, 10_000)
+    outbox = hub.join(Join(next_token=0), 0.0)
+    for _ in range(6):
+        outbox.take()
+        publish(hub, 480)
+    assert outbox.failure is None
+    for _ in range(2):
+        publish(hub, 480)
+    assert outbox.failure is not None
+    assert hub.dropped_listeners == 1
+
+
+def test_who_comes_back_to_another_stream_begins_anew():
+    hub = Hub(replace(INFO, stream="b"))
+    publish(hub, 480)
+    assert heard(sent(hub.join(Join(10, next_token=100, stream="b"), 0.0)))[0] == 100
+    assert heard(sent(hub.join(Join(10, next_token=100, stream="a"), 0.0)))[0] == 470
+    assert sent(hub.join(Join(), 0.0))[0].stream == "b"
+
+
+def test_an_hour_can_be_asked_for_and_is_told():
+    hub = Hub(INFO, history_tokens=10_000)
+    for start in range(0, 4800, 48):
+        hub.publish(np.arange(48), start / 25, 0.5, unix_s=1_000_000 + (start + 48) / 25 + 0.5)
+    hello = sent(hub.join(Join(at_s=1_000_100.0), 0.0))[0]
+    assert hello.first_token == 2500
+    assert hello.first_at_s == pytest.approx(1_000_100.0)
+    assert sent(hub.join(Join(at_s=5.0), 0.0))[0].first_token == 0
+    assert sent(hub.join(Join(at_s=2_000_000.0), 0.0))[0].first_token == 4800

@@ -12,9 +12,12 @@ from codec.errors import UnknownCodecError
 from streaming import listener as listener_module
 from streaming.decoding import DecodeOptions
 from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
-from streaming.listener import Listener, ListenerSettings
+from streaming.link import Backoff
+from streaming.listener import CatchUp, Listener, ListenerSettings
+from streaming.lossy import LossyLink
 from streaming.output import Output
-from streaming.protocol import End, Failure, Gap, Title
+from streaming.protocol import End, Failure, Gap, Join, Title, Tokens, decode
+from streaming.timeline import StartAt
 from tests.fake_codec import FakeCodec
 from tests.listening import (
     BROKEN,
@@ -28,11 +31,25 @@ from tests.listening import (
 )
 
 
+class Dialler:
+    """Hands out connections in order."""
+
+    def __init__(self, *connections: Script) -> None:
+        self.connections = list(connections)
+
+    async def __call__(self) -> Script:
+        return self.connections.pop(0)
+
+
+QUICK = Backoff(first_s=0.001, most_s=0.001)
+
+
 async def listen(
     script: Script,
     *sinks: MemorySink,
     card: FakeCard | None = None,
     load=None,
+    dial: Dialler | None = None,
     **settings: object,
 ) -> Listener:
     listener = Listener(
@@ -41,7 +58,7 @@ async def listen(
         load=load,
         settings=ListenerSettings(**settings),  # type: ignore[arg-type]
     )
-    await listener.run(script)
+    await listener.run(script, dial)
     return listener
 
 
@@ -217,9 +234,36 @@ async def test_lost_tokens_are_replaced_so_that_the_timeline_stays_exact(count: 
     assert file.samples == 400 * 1920
     same = 1920 * (100 - 12)
     assert np.array_equal(file.sound[:, :same], whole_sound(all_tokens)[:, :same])
-    # The filling is no silence.
+    assert listener.session.gaps == 1
+    # For a second the filling is no silence; then it fades to one, and back after the gap.
     gap = file.sound[:, 100 * 1920 : (100 + count) * 1920]
-    assert np.sqrt(np.mean(gap**2)) > 0.05
+    assert np.sqrt(np.mean(gap[:, :48_000] ** 2)) > 0.05
+    assert not gap[:, 72_000:].any()
+    after = file.sound[:, (100 + count) * 1920 :]
+    assert np.sqrt(np.mean(after**2)) > 0.05
+    assert steps(file.sound) <= 1.2 * steps(whole_sound(all_tokens))
+
+
+async def test_a_link_that_loses_in_bursts_leaves_music_that_continues() -> None:
+    all_tokens, file = tokens(3000), MemorySink()
+    packets = [Tokens(at, all_tokens[at : at + 8]) for at in range(0, 3000, 8)]
+    link = LossyLink(jitter_s=0.05, loss=0.05, burst_packets=2.0, seed=3)
+    arrived = [packet for _, packet in link.deliver(enumerate(packets))]
+    lost = 3000 - sum(len(packet.tokens) for packet in arrived)
+    assert 0.02 < lost / 3000 < 0.1
+    script = Script(hello(), *(packet.encode() for packet in arrived), End(3000).encode())
+    listener = await listen(script, file)
+    assert listener.session.lost_tokens == lost
+    assert listener.session.gaps > 3
+    assert file.samples == 3000 * 1920
+    # Half a second by half a second: as loud as without losses, nowhere silent, nowhere loud.
+    heard, whole = (
+        np.sqrt(np.mean(sound.reshape(2, -1, 24_000) ** 2, axis=(0, 2)))
+        for sound in (file.sound, whole_sound(all_tokens))
+    )
+    assert np.median(heard) == pytest.approx(np.median(whole), rel=0.05)
+    assert heard.min() > 0.5 * whole.min()
+    assert heard.max() < 1.5 * whole.max()
 
 
 async def test_a_stream_that_ends_before_its_first_token_gives_no_sound() -> None:
@@ -387,5 +431,146 @@ async def test_with_too_little_history_the_sound_card_waits_for_the_first_packet
     # Edge 40, needed 48 + 12.5: 21 tokens too few.
     assert listener.output.hold_until_s == pytest.approx(21 / 25)
     assert card.samples == 0
+    listener.stop()
+    await running
+
+
+def part(all_tokens: np.ndarray, first: int, end: int, *more: str | bytes, then="close") -> Script:
+    """A connection on which tokens ``first`` to ``end`` come, then ``more``."""
+    begin = hello(first, end, stream="s", first_at_s=1000.0 + first / 25)
+    return Script(begin, *token_messages(all_tokens[:end], first), *more, then=then)
+
+
+async def test_a_broken_connection_does_not_touch_the_sound() -> None:
+    all_tokens, file = tokens(300), MemorySink()
+    first = Script(hello(stream="s"), *token_messages(all_tokens[:96]), then=BROKEN)
+    dial = Dialler(
+        part(all_tokens, 96, 200, then=BROKEN), part(all_tokens, 200, 300, End(300).encode())
+    )
+    listener = await listen(first, file, dial=dial, backoff=QUICK)
+    assert np.array_equal(file.sound, whole_sound(all_tokens))
+    assert listener.reconnects == 2
+    assert listener.session.lost_tokens == 0
+    assert listener.position_s == 12.0
+
+
+def steps(sound: np.ndarray) -> float:
+    """The largest jump from one sample to the next."""
+    return float(np.abs(np.diff(sound)).max())
+
+
+async def test_another_stream_in_its_place_fades_in_after_all_of_the_first() -> None:
+    before, after, file = tokens(96, seed=1), tokens(96, seed=2), MemorySink()
+    first = Script(hello(stream="s"), *token_messages(before), then=BROKEN)
+    second = Script(hello(stream="t", title="Other"), *token_messages(after), End(96).encode())
+    listener = await listen(first, file, dial=Dialler(second), backoff=QUICK)
+    assert file.samples == 2 * 96 * 1920
+    assert listener.position_s == 96 / 25
+    assert listener.title == "Other"
+    middle = 96 * 1920
+    # Neither stream is silent there.
+    assert np.abs(whole_sound(before)[:, -960:]).max() > 0.01
+    assert np.abs(file.sound[:, middle - 2 : middle + 2]).max() < 1e-3
+    expected = np.concatenate([whole_sound(before), whole_sound(after)], axis=1)
+    edge = 960
+    assert np.array_equal(file.sound[:, : middle - edge], expected[:, : middle - edge])
+    assert np.array_equal(file.sound[:, middle + edge :], expected[:, middle + edge :])
+    assert steps(file.sound[:, middle - edge : middle + edge]) <= steps(expected)
+
+
+async def test_a_listener_begins_in_the_past_with_context_before_it() -> None:
+    all_tokens, file = tokens(1500), MemorySink()
+    script = part(all_tokens, 400, 1500, End(1500).encode())
+    listener = await listen(script, file, start=StartAt(token=656), catch_up=CatchUp.NONE)
+    assert decode(script.sent[0]) == Join(256, next_token=400)
+    assert file.samples == (1500 - 656) * 1920
+    assert np.allclose(
+        file.sound[:, -1920 * 700 :], whole_sound(all_tokens)[:, -1920 * 700 :], atol=1e-3
+    )
+    assert listener.clock_s == pytest.approx(1060.0)
+
+
+async def test_a_place_that_is_yet_to_come_is_live() -> None:
+    all_tokens, file = tokens(700), MemorySink()
+    script = part(all_tokens, 444, 700, End(700).encode())
+    await listen(script, file, start=StartAt(token=10_000))
+    assert 0 < file.samples < 100 * 1920
+
+
+async def test_back_to_live_leaves_what_waits_and_fades() -> None:
+    all_tokens, file, card = tokens(9000), MemorySink(), FakeCard()
+    behind = part(all_tokens, 0, 9000, then="wait")
+    live = part(all_tokens, 8744, 9000, End(9000).encode())
+    listener = Listener(
+        Output([file], card),
+        FakeCodec(),
+        settings=ListenerSettings(start=StartAt(token=0), backoff=QUICK),
+    )
+    file.gate.clear()  # as a sound card does, it takes no more than it can play
+    listener.go_to(StartAt())  # nothing is connected yet: does nothing
+    running = asyncio.create_task(listener.run(behind, Dialler(live)))
+    while behind.taken < 2 or not file.threads:
+        await asyncio.sleep(0.002)
+    listener.go_to(StartAt())
+    while listener.reconnects == 0 or live.taken < 2:
+        await asyncio.sleep(0.002)
+    file.gate.set()
+    await running
+    assert decode(live.sent[0]) == Join(256)
+    assert card.dropped == 1
+    assert file.samples < 150 * 1920
+    assert listener.position_s == 360.0
+    tail = 40 * 1920
+    assert np.allclose(file.sound[:, -tail:], whole_sound(all_tokens)[:, -tail:], atol=1e-3)
+
+
+@pytest.mark.parametrize("dry", [True, False])
+async def test_with_jump_an_outage_that_was_heard_is_left_out(dry: bool) -> None:
+    all_tokens, card = tokens(600), FakeCard()
+    card.buffered_samples = 0 if dry else 48_000
+    first = Script(hello(stream="s"), *token_messages(all_tokens[:96]), then=BROKEN)
+
+    async def dial() -> Script:
+        while card.samples < 80 * 1920:
+            await asyncio.sleep(0.001)
+        if not dry:
+            return part(all_tokens, 96, 600, End(600).encode())
+        # What was received is heard: the decoder holds back its lookahead.
+        listener.session.next_token = listener.heard_sample // 1920
+        return part(all_tokens, 344, 600, End(600).encode())
+
+    settings = ListenerSettings(catch_up=CatchUp.JUMP, backoff=QUICK)
+    listener = Listener(Output([], card), FakeCodec(), settings=settings)
+    await listener.run(first, dial)
+    assert listener.session.lost_tokens == 0
+    if dry:
+        assert card.samples < 250 * 1920
+    else:
+        assert np.array_equal(card.sound, whole_sound(all_tokens))
+
+
+@pytest.mark.parametrize(("behind_s", "faster"), [(9.0, True), (0.0, False)])
+async def test_a_sound_card_that_is_late_plays_a_little_faster(
+    behind_s: float, faster: bool
+) -> None:
+    now = [100.0]
+    card = FakeCard()
+    listener = Listener(Output([], card, clock=lambda: now[0]), FakeCodec(), clock=lambda: now[0])
+    all_tokens = tokens(1000)
+    script = Script(hello(stream="s"), *token_messages(all_tokens[:48]), then="wait")
+    running = asyncio.create_task(listener.run(script))
+    while listener.output.hold_until_s == 0:
+        await asyncio.sleep(0.001)
+    for count in range(1, 20):
+        now[0] += 1.92
+        card.buffered_samples = round(behind_s * 48_000)
+        script.add(token_messages(all_tokens)[count])
+        while listener.session.next_token < 48 * (count + 1):
+            await asyncio.sleep(0.001)
+        while card.samples < (48 * (count + 1) - 12) // 8 * 8 * 1920:
+            await asyncio.sleep(0.001)
+    assert card.speed == listener.jitter.speed
+    assert (card.speed == 1.01) is faster
+    assert (card.speed < 1.0) is not faster
     listener.stop()
     await running

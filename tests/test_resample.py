@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.errors import SettingsError
-from streaming.resample import Resampler
+from streaming.resample import Resampler, VariableResampler
 
 
 def noise(samples, seed=0):
@@ -85,3 +85,50 @@ def test_finish_is_final():
 def test_impossible_rates_are_refused(rates):
     with pytest.raises(SettingsError, match="outside the supported range"):
         Resampler(*rates)
+
+
+# At a speed that changes
+
+
+def residual_db(sound: np.ndarray, frequency: float, rate: int) -> float:
+    """What is left of a sine of `frequency` when the best fitting one is taken away."""
+    n = np.arange(len(sound))
+    phase = 2 * np.pi * frequency * n / rate
+    basis = np.stack([np.sin(phase), np.cos(phase)], axis=1)
+    fit, *_ = np.linalg.lstsq(basis, sound, rcond=None)
+    return float(10 * np.log10(np.mean((sound - basis @ fit) ** 2) / np.mean(sound**2)))
+
+
+@pytest.mark.parametrize("out_rate", [44_100, 48_000, 96_000])
+@pytest.mark.parametrize("speed", [1.0, 1.0001, 0.9999, 1.01])
+@pytest.mark.parametrize("frequency", [440, 9000])
+def test_a_speed_changes_pitch_and_length_and_adds_no_noise(out_rate, speed, frequency):
+    t = np.arange(3 * 48_000) / 48_000
+    tone = np.tile(0.5 * np.sin(2 * np.pi * frequency * t), (2, 1)).astype(np.float32)
+    resampler = VariableResampler(48_000, out_rate)
+    resampler.speed = speed
+    out = [resampler.push(tone[:, i : i + 4800]) for i in range(0, tone.shape[1], 4800)]
+    sound = np.concatenate([*out, resampler.finish()], axis=1)
+    assert abs(sound.shape[1] - 3 * out_rate / speed) < 200
+    steady = sound[0, out_rate : 2 * out_rate].astype(np.float64)
+    assert residual_db(steady, frequency * speed, out_rate) < -90
+
+
+def test_a_change_of_speed_has_no_edge():
+    t = np.arange(3 * 48_000) / 48_000
+    tone = np.tile(0.5 * np.sin(2 * np.pi * 440 * t), (2, 1)).astype(np.float32)
+    resampler = VariableResampler(48_000, 48_000)
+    out = []
+    for i in range(0, tone.shape[1], 4800):
+        resampler.speed = 1.01 if i // 4800 % 2 else 0.99
+        out.append(resampler.push(tone[:, i : i + 4800]))
+    sound = np.concatenate(out, axis=1)[0, 200:]
+    assert np.abs(np.diff(sound, 2)).max() < 1.1 * 0.5 * (2 * np.pi * 440 / 48_000 * 1.01) ** 2
+
+
+def test_speeds_are_bounded():
+    resampler = VariableResampler(48_000, 48_000)
+    resampler.speed = 9.0
+    assert resampler.speed == resampler.MAX_SPEED
+    resampler.speed = 0.0
+    assert resampler.speed == pytest.approx(1 / resampler.MAX_SPEED)

@@ -301,9 +301,9 @@ async def test_delay_is_measured_from_the_last_sample_of_the_packet(monkeypatch)
     delays = []
     publish = hub.publish
 
-    def note(tokens, now_s, delay_s):
+    def note(tokens, now_s, delay_s, unix_s):
         delays.append(delay_s)
-        publish(tokens, now_s, delay_s)
+        publish(tokens, now_s, delay_s, unix_s)
 
     monkeypatch.setattr(hub, "publish", note)
     paced = PacedSource(source, time, sleep_when_all_is_encoded)

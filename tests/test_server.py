@@ -19,6 +19,7 @@ import soundfile
 import server
 from codec.errors import WeightsError
 from streaming.errors import SettingsError
+from streaming.link import Backoff, Link
 from streaming.protocol import End, Hello, Title, Tokens
 from streaming.session import CodecIdentity, ListenerSession
 from streaming.sources import CaptureSource, Playlist, StdinSource
@@ -265,3 +266,48 @@ def test_sources_that_exclude_each_other_are_refused(arguments):
 
 def test_demo_track_is_there():
     assert server.DEMO_TRACK.exists()
+
+
+def test_a_server_that_was_killed_goes_on_where_it_stopped(song, start_server, tmp_path):
+    """With a listener that stays, through the same port, and a store that outlives the kill."""
+    store = ("--store", tmp_path / "store", "--loop", "--preset", "low-latency", "--seed", "9")
+    process, url = start_server(song, *store)
+    port = int(url.rsplit(":", 1)[1])
+    codec = FakeCodec()
+    session = ListenerSession(CodecIdentity(codec.name, codec.weights, codec.digest))
+
+    async def follow():
+        link = Link(session, await connect(url), lambda: connect(url), backoff=Backoff(first_s=0.1))
+        happenings, killed = [], False
+        async for happening in link:
+            happenings.append(happening)
+            if isinstance(happening, Tokens) and happening.end_token >= 16 and not killed:
+                killed = True
+                process.kill()
+                process.wait()
+                start_server(song, *store[:-2], "--port", port)
+            elif link.reconnects and isinstance(happening, Tokens):
+                await link.close()
+                return happenings
+
+    happenings = asyncio.run(follow())
+    assert [type(happening) for happening in happenings].count(Hello) == 1
+    place = happenings[0].first_token
+    assert happenings[0].seed == 9
+    for happening in happenings:
+        if isinstance(happening, Tokens):
+            assert happening.first_token == place
+            place = happening.end_token
+    assert session.lost_tokens == 0
+
+
+def test_a_store_of_another_stream_is_refused_in_one_sentence(song, tmp_path, capsys):
+    arguments = [str(song), "--port", "0", "--store", str(tmp_path / "store"), "--seed"]
+    assert server.main([*arguments, "1"], load_fake) == 0
+    assert server.main([*arguments, "2"], load_fake) == 2
+    assert "holds a stream of seed 1" in capsys.readouterr().err
+
+
+def test_a_rewind_time_without_meaning_is_refused(song, capsys):
+    assert server.main([str(song), "--rewind", "soon"], load_fake) == 2
+    assert "'soon' is no duration" in capsys.readouterr().err

@@ -198,6 +198,62 @@ def test_garbage_raises_nothing_but_protocol_errors(messages):
                 break
 
 
+STREAM = replace(HELLO, stream="s", first_token=0, next_token=0)
+
+
+def interrupted(**changes):
+    """A session that has got 100 tokens and lost its connection."""
+    session = ListenerSession(OURS, client="test")
+    session.receive(replace(STREAM, **changes).encode(), 0.0)
+    session.receive(tokens(0, 100).encode(), 0.0)
+    return session
+
+
+def test_who_comes_back_names_the_token_it_wants_next():
+    session = interrupted()
+    assert decode(session.rejoin()) == Join(256, "test", 100, "s")
+    assert session.receive(replace(STREAM, first_token=100, next_token=148).encode(), 9.0) == []
+    assert session.receive(tokens(100, 48).encode(), 9.0) == [tokens(100, 48)]
+    assert (session.lost_tokens, session.duplicate_tokens) == (0, 0)
+
+
+def test_what_the_sender_no_longer_holds_is_a_gap():
+    session = interrupted()
+    session.rejoin()
+    assert session.receive(replace(STREAM, first_token=130, next_token=148).encode(), 9.0) == [
+        Gap(100, 30)
+    ]
+    assert session.lost_tokens == 30
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stream": "t"},
+        {"stream": ""},
+        {"seed": 7},
+        {"next_token": 99, "first_token": 90},
+        {"first_token": 101 + MAX_GAP_TOKENS, "next_token": 101 + MAX_GAP_TOKENS},
+    ],
+    ids=["another", "nameless", "other seed", "gone back", "far ahead"],
+)
+def test_another_stream_after_coming_back_begins_anew(changes):
+    session = interrupted()
+    session.rejoin()
+    hello = replace(STREAM, **{"first_token": 90, "next_token": 148, **changes})
+    assert session.receive(hello.encode(), 9.0) == [hello]
+    assert session.next_token == hello.first_token
+
+
+def test_one_can_begin_anew_on_purpose():
+    session = ListenerSession(OURS, join=Join(client="test", at_s=9.0), auth_token="secret")
+    assert decode(session.rejoin()) == Join(client="test", at_s=9.0, auth_token="secret")
+    session.receive(STREAM.encode(), 0.0)
+    assert decode(session.rejoin(Join(16))) == Join(16, auth_token="secret")
+    hello = replace(STREAM, first_token=90, next_token=148)
+    assert session.receive(hello.encode(), 9.0) == [hello]
+
+
 # The sender's side
 
 

@@ -33,7 +33,8 @@ class Player:
     again, the sound fades in. So running out is never a click, and every sample written is
     played, but for what fits into less than one fade at the very end.
 
-    One thread calls `write`, `finish` and `cut`; the callback alone calls `fill`.
+    One thread calls `write`, `finish` and `cut`; any may call `drop`; the callback alone calls
+    `fill`.
 
     Args:
         rate: samples per second of the device.
@@ -57,6 +58,7 @@ class Player:
         self._faded = 0  # how far the fade has come: 0 is silence, self._fade full level
         self._finishing = False
         self._cut = False
+        self._drop_to = 0  # place in the ring before which nothing is to be heard any more
         self._volume_now = self.volume = volume
         self.underruns = 0
 
@@ -93,6 +95,15 @@ class Player:
         """Fade out at once and stay silent for good."""
         self._cut = True
 
+    def drop(self) -> None:
+        """Fade out at once and let go what has been written so far; the rest is played."""
+        self._drop_to = self._ring.written
+
+    def pause(self) -> None:
+        """Begin with a fade when `fill` is called next. Only while nothing calls it."""
+        self._state = _State.PAUSED
+        self._faded = 0
+
     def fill(self, out: NDArray[np.float32]) -> None:
         """Write the next samples into `out` `[2, n]`."""
         if self._state is _State.PAUSED:
@@ -107,6 +118,7 @@ class Player:
         self._apply_volume(out)
 
     def _try_to_start(self) -> None:
+        self._ring.skip(self._drop_to - self._ring.taken)
         waiting = self._ring.available
         if self._cut:
             self._ring.skip(waiting)
@@ -118,9 +130,10 @@ class Player:
     def _play(self, out: NDArray[np.float32]) -> int:
         """Play up to the reserve; returns how many samples, 0 when the state has changed."""
         count = min(out.shape[1], self._ring.available - self._fade)
-        if count <= 0 or self._cut:
+        dropping = self._ring.taken < self._drop_to
+        if count <= 0 or self._cut or dropping:
             self._state = _State.ENDING
-            if not (self._finishing or self._cut):
+            if not (self._finishing or self._cut or dropping):
                 self.underruns += 1
             return 0
         if self._faded == self._fade:

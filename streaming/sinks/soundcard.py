@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
 from typing import Any, Final
 
@@ -17,9 +19,10 @@ from streaming.devices import (
     find_device,
     load_sounddevice,
     quiet_stderr,
+    refresh_devices,
 )
-from streaming.errors import SettingsError, SinkError
-from streaming.resample import Resampler
+from streaming.errors import DeviceError, SettingsError, SinkError
+from streaming.resample import VariableResampler
 from streaming.sinks.base import Sink
 from streaming.sinks.player import FADE_S, Player
 
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 MAX_VOLUME: Final = 4.0
 _POLL_S: Final = 0.01
 _STALL_S: Final = 5.0
+_RETRY_S: Final = 1.0
 _MAX_MONO_BLOCK: Final = 1 << 16
 
 
@@ -37,7 +41,10 @@ class SoundCardSink(Sink):
     """Plays on a sound output; `write` waits while the buffer is full.
 
     The device's callback only copies from a ring buffer (see `Player`, also for what happens
-    when the sound runs out). A device that does not run at 48 kHz gets resampled sound.
+    when the sound runs out); it never waits and never raises. A device that is lost is waited for:
+    `write` goes on when it, or another that fits, is there again. What is written passes a
+    resampler, for devices that do not run at 48 kHz and for `speed`, by which the listener keeps up
+    with a sender whose clock differs.
 
     Args:
         device: an index, a part of a name, or None for the default output.
@@ -49,9 +56,13 @@ class SoundCardSink(Sink):
     Raises:
         DeviceError: no such device, or it cannot be opened.
         SettingsError: the volume is out of range.
+
+    Attributes: `speed`, a factor on how fast what is written next is played; `losses`, how often
+    the device was lost; `faults`, how often the callback failed and played silence.
     """
 
     paces = True
+    speed: float
 
     def __init__(
         self,
@@ -62,42 +73,68 @@ class SoundCardSink(Sink):
         device_latency_s: float = 0.1,
     ) -> None:
         _check_volume(volume)
-        sounddevice = load_sounddevice()
-        self.device: AudioDevice = find_device(device, output=True)
-        self._channels = min(CHANNELS, self.device.outputs)
+        self._wanted = device
+        self._device_latency_s = device_latency_s
+        self._buffer = (buffer_s, prefill_s, volume)
         self._closed = False
+        self._interrupted = threading.Event()
         self._late_callbacks = 0
         self._callbacks = 0
+        self.faults = 0
+        self.losses = 0
+        self.speed = 1.0
         # Only a device with a single channel needs this; its blocks are far shorter.
         self._mono = np.zeros((CHANNELS, _MAX_MONO_BLOCK), np.float32)
+        self._player = Player(SAMPLE_RATE, *self._buffer)
+        self._resampler = VariableResampler(SAMPLE_RATE, SAMPLE_RATE)
+        self.rate = SAMPLE_RATE
+        self._open()
+
+    def _open(self) -> None:
+        """Open the device; what the player still holds is played on, if it runs at that rate."""
+        sounddevice = load_sounddevice()
+        self.device: AudioDevice = find_device(self._wanted, output=True)
+        self._channels = min(CHANNELS, self.device.outputs)
         try:
             with quiet_stderr():
-                self.rate = choose_rate(self.device, self._channels, output=True)
-                self._player = Player(self.rate, buffer_s, prefill_s, volume)
+                rate = choose_rate(self.device, self._channels, output=True)
+                if rate != self.rate:
+                    underruns, volume = self._player.underruns, self._player.volume
+                    self._player = Player(rate, *self._buffer)
+                    self._player.underruns, self._player.volume = underruns, volume
+                    self._resampler = VariableResampler(SAMPLE_RATE, rate)
+                    self.rate = rate
+                self._player.pause()
                 self._stream: Any = sounddevice.OutputStream(
                     samplerate=self.rate,
                     device=self.device.index,
                     channels=self._channels,
                     dtype="float32",
-                    latency=device_latency_s,
+                    latency=self._device_latency_s,
                     callback=self._callback,
                 )
                 self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
             raise device_error(self.device, error, output=True) from error
-        self._resampler = Resampler(SAMPLE_RATE, self.rate)
 
     def _callback(self, frames: NDArray[np.float32], count: int, when: Any, status: Any) -> None:
+        player = self._player
         self._callbacks += 1
-        if status and status.output_underflow and not self._player.silent:
-            self._late_callbacks += 1
-        if self._channels == CHANNELS:
-            self._player.fill(frames.T)
-        else:
-            both = self._mono[:, :count]
-            self._player.fill(both)
-            np.add(both[0], both[1], out=frames[:, 0])
-            frames *= np.float32(0.5)
+        try:
+            if status and status.output_underflow and not player.silent:
+                self._late_callbacks += 1
+            if self._channels == CHANNELS:
+                player.fill(frames.T)
+                return
+            for start in range(0, count, _MAX_MONO_BLOCK):
+                part = frames[start : start + _MAX_MONO_BLOCK]
+                both = self._mono[:, : len(part)]
+                player.fill(both)
+                np.add(both[0], both[1], out=part[:, 0])
+                part *= np.float32(0.5)
+        except Exception:  # whatever it is: PortAudio would end the stream, noise would be worse
+            self.faults += 1
+            frames.fill(0.0)
 
     @property
     def volume(self) -> float:
@@ -133,6 +170,7 @@ class SoundCardSink(Sink):
     def write(self, block: NDArray[np.float32]) -> None:
         if self._closed:
             raise ValueError("write() after close()")
+        self._resampler.speed = self.speed
         self._queue(self._resampler.push(block))
 
     def _queue(self, block: NDArray[np.float32]) -> None:
@@ -143,13 +181,43 @@ class SoundCardSink(Sink):
             if count:
                 patience = time.monotonic() + _STALL_S
             elif not self._stream.active or time.monotonic() > patience:
-                raise SinkError(f"The sound output '{self.device.name}' has stopped playing.")
+                self._wait_for_device()
+                patience = time.monotonic() + _STALL_S
             else:
                 time.sleep(_POLL_S)
 
+    def _wait_for_device(self) -> None:
+        """Have a device again, however long that takes; SinkError where nobody waits any more."""
+        logger.warning("The sound output '%s' has stopped; waiting for it.", self.device.name)
+        self.losses += 1
+        self._give_up_stream()
+        while not self._interrupted.wait(_RETRY_S):
+            try:
+                refresh_devices()
+                self._open()
+            except DeviceError as error:
+                logger.debug("not yet: %s", error)
+            else:
+                logger.info("The sound output '%s' is back.", self.device.name)
+                return
+        raise SinkError(f"The sound output '{self.device.name}' has stopped playing.")
+
+    def _give_up_stream(self) -> None:
+        with contextlib.suppress(load_sounddevice().PortAudioError), quiet_stderr():
+            self._stream.abort()  # to wait for a device that stands still may take for ever
+            self._stream.close()
+
+    def interrupt(self) -> None:
+        """Wait no longer for a device that is lost; from any thread."""
+        self._interrupted.set()
+
+    def drop(self) -> None:
+        """Fade out what was written and has not been played, and let it go; from any thread."""
+        self._player.drop()
+
     def drain(self) -> None:
         self._queue(self._resampler.finish())
-        self._resampler = Resampler(SAMPLE_RATE, self.rate)
+        self._resampler = VariableResampler(SAMPLE_RATE, self.rate)
         self._player.finish()
         patience = time.monotonic() + self._player.buffered / self.rate + _STALL_S
         while self._player.buffered or not self._player.silent:

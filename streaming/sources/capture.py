@@ -6,6 +6,7 @@ import contextlib
 import logging
 import queue
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -19,8 +20,9 @@ from streaming.devices import (
     find_device,
     load_sounddevice,
     quiet_stderr,
+    refresh_devices,
 )
-from streaming.errors import SourceError
+from streaming.errors import DeviceError
 from streaming.resample import Resampler
 from streaming.sources.base import Source
 from streaming.sources.channels import to_stereo
@@ -31,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 _BLOCK_S: Final = 0.02
 _POLL_S: Final = 0.1
-_SILENT_DEVICE_S: Final = 10.0
+_SILENT_DEVICE_S: Final = 2.0
+_RETRY_S: Final = 1.0
+_MOST_SILENCE_S: Final = 5.0  # a machine that slept has nothing to make up for
 _WARN_EVERY_S: Final = 10.0
 
 
@@ -42,18 +46,31 @@ class CaptureSource(Source):
     the reader falls behind by `queue_s`, the oldest blocks are dropped: the stream skips and
     stays live. `dropped_samples` counts them, at the device's rate.
 
+    A device that is lost (unplugged, or silent for `_SILENT_DEVICE_S`) is waited for: silence takes
+    its place, second by second, so that the stream keeps time, until a device that fits is there
+    again. `losses` counts that.
+
     Args:
         device: an index, a part of a name, or None for the default input.
         title: shown while it plays; the device's name by default.
         queue_s: seconds of sound that may wait to be read.
+        clock: monotonic seconds.
     """
 
     live = True
 
     def __init__(
-        self, device: str | int | None = None, title: str | None = None, queue_s: float = 2.0
+        self,
+        device: str | int | None = None,
+        title: str | None = None,
+        queue_s: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(title)
+        self._clock = clock
+        self._covered_s = 0.0  # up to when sound, or silence in its place, was delivered
+        self._retry_s = 0.0
+        self.losses = 0
         self._wanted = device
         self._capacity = max(1, round(queue_s / _BLOCK_S))
         # SimpleQueue.put() is implemented in C without waiting, so a callback may use it.
@@ -66,6 +83,10 @@ class CaptureSource(Source):
         self.dropped_samples = 0
 
     def _open(self) -> None:
+        self._open_stream()
+        self._covered_s = self._clock()
+
+    def _open_stream(self) -> None:
         sounddevice = load_sounddevice()
         self._device = find_device(self._wanted, output=False)
         channels = min(CHANNELS, self._device.inputs)
@@ -82,6 +103,7 @@ class CaptureSource(Source):
                 )
                 self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
+            self._close_stream()
             raise device_error(self._device, error, output=False) from error
         self._resampler = Resampler(rate, SAMPLE_RATE)
         self._set_title(self._device.name)
@@ -93,20 +115,51 @@ class CaptureSource(Source):
         self._queue.put(frames.copy())
 
     def _produce(self) -> NDArray[np.float32] | None:
-        deadline = time.monotonic() + _SILENT_DEVICE_S
         while not self._stopped.is_set():
             try:
                 frames = self._queue.get(timeout=_POLL_S)
             except queue.Empty:
-                if self._stream.active and time.monotonic() < deadline:
-                    continue
-                assert self._device is not None
-                raise SourceError(
-                    f"The sound input '{self._device.name}' has stopped delivering sound."
-                ) from None
+                if self._stream is not None:
+                    silent_s = self._clock() - self._covered_s
+                    if self._stream.active and silent_s < _SILENT_DEVICE_S:
+                        continue
+                return self._stand_in()
+            self._covered_s = self._clock()
             self._report_drops()
             return self._resampler.push(to_stereo(frames))
         return None
+
+    def _stand_in(self) -> NDArray[np.float32]:
+        """Silence for the time without a device, and one attempt to have it back."""
+        assert self._device is not None
+        tail = np.zeros((CHANNELS, 0), np.float32)
+        now_s = self._clock()
+        if self._stream is not None:
+            logger.warning(
+                "The sound input '%s' has stopped delivering sound; waiting for it.",
+                self._device.name,
+            )
+            self.losses += 1
+            self._close_stream()
+            tail = self._resampler.finish()
+        if now_s >= self._retry_s:
+            self._retry_s = now_s + _RETRY_S
+            try:
+                refresh_devices()
+                self._open_stream()
+                logger.info("The sound input '%s' is back.", self._device.name)
+            except DeviceError as error:
+                logger.debug("not yet: %s", error)
+        missing_s = min(max(0.0, now_s - self._covered_s), _MOST_SILENCE_S)
+        self._covered_s = now_s
+        silence = np.zeros((CHANNELS, round(missing_s * SAMPLE_RATE)), np.float32)
+        return np.concatenate([tail, silence], axis=1)
+
+    def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(load_sounddevice().PortAudioError), quiet_stderr():
+                stream.close()
 
     def _report_drops(self) -> None:
         now = time.monotonic()
@@ -119,6 +172,4 @@ class CaptureSource(Source):
             )
 
     def _close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        self._close_stream()

@@ -1,0 +1,235 @@
+"""A listener's way to its sender, as if the connection never broke.
+
+    connection, again and again ──► ListenerSession ──► what happens in the stream, in order, once
+
+When the connection is lost, :class:`Link` waits a little, dials again and names the token that it
+wants next; what was missed then arrives first. Waiting times double from one attempt to the next
+and are spread by chance, so that a thousand listeners of a sender that comes back do not come back
+at the same moment. Only what waiting cannot mend ends it: a codec that cannot be decoded here, a
+key that is refused, something at the other end that is no sender.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from streaming.errors import RefusedError, TransportError
+from streaming.protocol import Hello, Join, decode
+from streaming.session import Happening, ListenerSession, State
+
+__all__ = ["Backoff", "Dial", "Link", "Messages"]
+
+logger = logging.getLogger(__name__)
+
+_PASSING: Final = frozenset({"lag", "timeout", "busy"})
+"""Codes of refusals after which it may be tried again."""
+
+
+class Messages(Protocol):
+    """A connection to a sender, such as :class:`streaming.websocket.Connection`."""
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message. Raises TransportError."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """What arrives, until the sender closes; raises TransportError where the link breaks."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection up; never raises."""
+        ...
+
+
+Dial = Callable[[], Awaitable[Messages]]
+"""Makes a connection; raises TransportError."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait before each attempt to come back.
+
+    first_s: at most before the first one. most_s: at most before any. attempts: how many in a row
+    may fail; None: any number.
+    """
+
+    first_s: float = 1.0
+    most_s: float = 30.0
+    attempts: int | None = None
+
+    def wait_s(self, failed: int, chance: float) -> float:
+        """Seconds to wait after ``failed`` attempts in a row; chance: from 0 to 1, by lot."""
+        longest_s = min(self.most_s, self.first_s * 2.0 ** min(failed, 30))
+        return longest_s * (0.25 + 0.75 * chance)
+
+
+class Link:
+    """What happens in a stream, across as many connections as it takes.
+
+    Iterate over it once: a Hello, then Tokens, Gaps and Titles in order, then End. A second Hello
+    says that something else begins: another stream, or the same elsewhere after :meth:`go_to`.
+
+    Args:
+        session: not joined yet.
+        connection: the first one.
+        dial: makes another one; None: the first break is the end, raised as TransportError.
+        meet: called with each hello before the session checks it; may load a codec.
+        rejoin: asked on coming back; what it returns is sent instead of asking for what was missed.
+        hello_timeout_s: time for the sender's first message.
+        clock, sleep, chance: seconds, waiting, and lots from 0 to 1.
+
+    Attributes: ``reconnects`` so far; ``away``, whether there is no connection just now.
+    """
+
+    def __init__(
+        self,
+        session: ListenerSession,
+        connection: Messages,
+        dial: Dial | None = None,
+        *,
+        meet: Callable[[Hello], Awaitable[None]] | None = None,
+        rejoin: Callable[[], Join | None] = lambda: None,
+        backoff: Backoff | None = None,
+        hello_timeout_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.session = session
+        self.reconnects = 0
+        self.away = False
+        self._connection: Messages | None = connection
+        self._dial = dial
+        self._meet = meet
+        self._rejoin = rejoin
+        self._backoff = backoff or Backoff()
+        self._hello_timeout_s = hello_timeout_s
+        self._clock = clock
+        self._sleep = sleep
+        self._chance = chance
+        self._failed = 0
+        self._next_join: Join | None = None
+        self._moved = asyncio.Event()
+
+    @property
+    def can_move(self) -> bool:
+        """Whether :meth:`go_to` has a way to make another connection."""
+        return self._dial is not None
+
+    def go_to(self, join: Join) -> None:
+        """Leave the place in the stream and begin anew with ``join``, as soon as can be."""
+        if self._dial is None:
+            raise ValueError("go_to() needs a way to dial")
+        self._next_join = join
+        self._moved.set()
+
+    async def __aiter__(self) -> AsyncIterator[Happening]:
+        """Raises TransportError where there is no way back, ProtocolError where none would help."""
+        first = True
+        while True:
+            try:
+                assert self._connection is not None
+                async for happening in self._one(self._connection, first=first):
+                    first = False
+                    yield happening
+                if self.session.state is State.ENDED:
+                    return
+                raise TransportError(
+                    "The sender hung up in the middle of the stream; start the listener again."
+                )
+            except (TransportError, RefusedError) as error:
+                if isinstance(error, RefusedError) and error.code not in _PASSING:
+                    raise
+                if self._dial is None or first:
+                    raise
+                await self._come_back(error)
+
+    async def close(self) -> None:
+        """Close the connection that there is."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _one(self, connection: Messages, *, first: bool) -> AsyncIterator[Happening]:
+        """What happens on one connection, until it ends in good order or is to be left."""
+        self._moved.clear()
+        if first:
+            await connection.send(self.session.join())
+        else:
+            join, self._next_join = self._next_join or self._rejoin(), None
+            await connection.send(self.session.rejoin(join))
+        messages = aiter(connection)
+        while True:
+            data = await self._next(messages)
+            if data is None:
+                return
+            if self.session.state is State.JOINING and self._meet is not None:
+                message = decode(data)
+                if isinstance(message, Hello):
+                    await self._meet(message)
+            for happening in self.session.receive(data, self._clock()):
+                yield happening
+            if self.session.state is State.STREAMING:
+                self._failed = 0
+            elif self.session.state is State.ENDED:
+                return
+
+    async def _next(self, messages: AsyncIterator[str | bytes]) -> str | bytes | None:
+        """The next message; None where there will be none, or this connection is to be left."""
+        if self.session.state is State.JOINING:
+            timeout_s = self._hello_timeout_s
+            try:
+                return await asyncio.wait_for(anext(messages), timeout_s)
+            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                raise TransportError(
+                    f"The sender said nothing for {timeout_s:.0f} s; check the address."
+                ) from None
+            except StopAsyncIteration:
+                raise TransportError("The sender hung up without a word; try again.") from None
+        if self._dial is None:
+            return await anext(messages, None)
+        waiting: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(anext(messages, None)),
+            asyncio.ensure_future(self._moved.wait()),
+        ]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if self._moved.is_set():
+                return None
+            data: str | bytes | None = waiting[0].result()
+            return data
+        finally:
+            for future in waiting:
+                future.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _come_back(self, reason: Exception) -> None:
+        """Dial until there is a connection again."""
+        assert self._dial is not None
+        await self.close()
+        self.away = True
+        if not self._moved.is_set():
+            logger.warning("the connection is lost, coming back: %s", reason)
+        while True:
+            attempts = self._backoff.attempts
+            if attempts is not None and self._failed >= attempts:
+                raise reason
+            if not self._moved.is_set():
+                await self._sleep(self._backoff.wait_s(self._failed, self._chance()))
+            self._failed += 1
+            try:
+                self._connection = await self._dial()
+            except TransportError as error:
+                logger.debug("not yet: %s", error)
+                self._moved.clear()
+                reason = error
+            else:
+                self.away = False
+                self.reconnects += 1
+                return

@@ -1,0 +1,353 @@
+"""The stream on disk, so that a sender that was killed goes on where it stopped.
+
+A folder holds ``stream.json``, which says what stream this is, and segments named after their first
+token. A segment begins with eight bytes of magic; then come records:
+
+    length (16 bits) | CRC-32 of what follows (32 bits) | kind (8 bits) | body
+
+all big-endian, the length that of kind and body. Files are only ever appended to. Every record is
+handed to the system before its tokens are sent to anybody, so a sender that is killed (``kill -9``)
+loses none that a listener has; every few seconds the disk is told to keep them, so that a power cut
+loses no more than those. On opening, what was torn off in the middle of a record is cut away;
+damage elsewhere costs the records that it hit, and is then a gap. Segments older than the rewind
+time go.
+
+Blocking calls: a worker thread's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import secrets
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
+
+from streaming.errors import ProtocolError, SettingsError
+from streaming.packing import pack_tokens, packed_size, unpack_tokens
+from streaming.protocol import (
+    MAX_INDEX,
+    MAX_SEED,
+    MAX_TOKENS_PER_MESSAGE,
+    Gap,
+    Title,
+    Tokens,
+    clean_text,
+)
+
+if TYPE_CHECKING:
+    from streaming.hub import Hub
+
+__all__ = ["Record", "Stamped", "StoreIdentity", "TokenStore", "read_records", "restore"]
+
+logger = logging.getLogger(__name__)
+
+_MAGIC: Final = b"M350LOG1"
+_HEADER: Final = struct.Struct(">HI")
+_TOKENS: Final = struct.Struct(">BId")  # kind, index, Unix time of the last one's end
+_TITLE: Final = struct.Struct(">BI")
+_GAP: Final = struct.Struct(">BII")
+_TOKENS_KIND, _TITLE_KIND, _GAP_KIND = _KINDS = 1, 2, 3
+_MAX_BODY: Final = _TOKENS.size + packed_size(MAX_TOKENS_PER_MESSAGE)
+_SEGMENT_BYTES: Final = 1 << 20
+_SYNC_S: Final = 5.0
+_NAME: Final = re.compile(r"(\d{10})\.tokens", re.ASCII)
+_STREAM: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class StoreIdentity:
+    """What must not change while token numbers go on. stream: a name given on the first opening."""
+
+    codec: str
+    digest: str
+    seed: int
+    stream: str = ""
+
+
+@dataclass(frozen=True)
+class Stamped:
+    """Tokens and the Unix time at which the last of them ended."""
+
+    tokens: Tokens
+    unix_s: float
+
+
+Record: TypeAlias = Stamped | Title | Gap
+
+
+class TokenStore:
+    """An append-only log of a stream in ``folder``, which is made if need be.
+
+    Args:
+        folder: used by one sender at a time.
+        codec, digest: must be those of the stream that is there already.
+        seed: None takes the one that is there, or 0.
+        keep_tokens: older segments are deleted.
+        clock: monotonic seconds.
+
+    Attributes: ``identity``; ``next_token``, where the stream goes on.
+
+    Raises SettingsError where the folder cannot be used or holds another stream.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        codec: str,
+        digest: str,
+        seed: int | None = None,
+        keep_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        self._keep_tokens = keep_tokens
+        self._clock = clock
+        self._synced_s = clock()
+        self._broken = False
+        self._segment: BinaryIO | None = None
+        self._segment_bytes = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "lock").open("wb")
+        except OSError as error:
+            raise self._unusable(error) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.identity = self._identify(codec, digest, seed)
+            self.next_token = self._mend()
+        except BlockingIOError:
+            self._lock.close()
+            raise SettingsError(
+                f"Another sender writes to {folder}; stop it or choose another folder with --store."
+            ) from None
+        except OSError as error:
+            self._lock.close()
+            raise self._unusable(error) from None
+        except SettingsError:
+            self._lock.close()
+            raise
+
+    def records(self) -> Iterator[Record]:
+        """All that is held, in order; what is missing in between is left to the indices."""
+        for path in self._segments():
+            for record, _ in read_records(path.read_bytes()):
+                yield record
+
+    def tokens(self, packet: Tokens, unix_s: float) -> None:
+        """Append tokens whose last one ended at ``unix_s``."""
+        self._roll(packet.first_token)
+        body = _TOKENS.pack(_TOKENS_KIND, packet.first_token, unix_s) + pack_tokens(packet.tokens)
+        self._append(body)
+        self.next_token = packet.end_token
+
+    def title(self, title: Title) -> None:
+        """Append what plays from its token on."""
+        self._append(_TITLE.pack(_TITLE_KIND, title.token) + clean_text(title.title).encode())
+
+    def gap(self, gap: Gap) -> None:
+        """Append that tokens are missing."""
+        self._append(_GAP.pack(_GAP_KIND, gap.first_token, gap.count))
+        self.next_token = gap.first_token + gap.count
+
+    def close(self) -> None:
+        """Bring everything to the disk; a second time does nothing."""
+        if self._segment is not None:
+            with contextlib.suppress(OSError):
+                os.fsync(self._segment.fileno())
+            self._segment.close()
+            self._segment = None
+        self._lock.close()
+
+    def _identify(self, codec: str, digest: str, seed: int | None) -> StoreIdentity:
+        path = self.folder / "stream.json"
+        try:
+            there = _read_identity(path.read_bytes())
+        except FileNotFoundError:
+            identity = StoreIdentity(codec, digest, seed or 0, secrets.token_hex(8))
+            text = json.dumps({"version": 1, **vars(identity)})
+            fresh = path.with_suffix(".new")
+            with fresh.open("w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+            return identity
+        if there is None:
+            raise SettingsError(
+                f"{path} is damaged; move it away, or choose another folder with --store."
+            )
+        if (there.codec, there.digest) != (codec, digest):
+            raise SettingsError(
+                f"{self.folder} holds a stream of {there.codec} ({there.digest[:12]}…) and this is "
+                f"{codec} ({digest[:12]}…); choose another folder with --store."
+            )
+        if seed is not None and seed != there.seed:
+            raise SettingsError(
+                f"{self.folder} holds a stream of seed {there.seed}; leave out --seed or choose "
+                "another folder with --store."
+            )
+        return there
+
+    def _segments(self) -> list[Path]:
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found)
+
+    def _mend(self) -> int:
+        """Cut off what the last segment has beyond its last whole record; where the stream ends."""
+        next_token = 0
+        segments = self._segments()
+        for path in segments:
+            data = path.read_bytes()
+            whole = len(_MAGIC) if data.startswith(_MAGIC) else 0
+            for record, end in read_records(data):
+                whole = end
+                next_token = max(next_token, _end_token(record))
+            if whole < len(data):
+                logger.warning("%s: %d damaged bytes at its end", path.name, len(data) - whole)
+                if path == segments[-1]:
+                    os.truncate(path, whole)
+        return next_token
+
+    def _roll(self, first_token: int) -> None:
+        """See to it that there is a segment with room, and none that is too old."""
+        if self._broken or (self._segment is not None and self._segment_bytes < _SEGMENT_BYTES):
+            return
+        try:
+            if self._segment is not None:
+                os.fsync(self._segment.fileno())
+                self._segment.close()
+                self._segment = None
+            path = self.folder / f"{first_token:010d}.tokens"
+            self._segment = path.open("ab", buffering=0)
+            self._segment_bytes = self._segment.seek(0, os.SEEK_END)
+            if not self._segment_bytes:
+                self._write(_MAGIC)
+            segments = self._segments()
+            for path, after in pairwise(segments):
+                if int(after.stem) <= first_token - self._keep_tokens:
+                    path.unlink()
+        except OSError as error:
+            self._give_up(error)
+
+    def _append(self, body: bytes) -> None:
+        if self._segment is None:
+            self._roll(self.next_token)
+        if self._broken:
+            return
+        try:
+            self._write(_HEADER.pack(len(body), zlib.crc32(body)) + body)
+            if self._clock() - self._synced_s >= _SYNC_S:
+                assert self._segment is not None
+                os.fsync(self._segment.fileno())
+                self._synced_s = self._clock()
+        except OSError as error:
+            self._give_up(error)
+
+    def _write(self, data: bytes) -> None:
+        assert self._segment is not None
+        view = memoryview(data)
+        while view:  # an unbuffered write may be cut short, by a disk that fills up for one
+            view = view[self._segment.write(view) :]
+        self._segment_bytes += len(data)
+
+    def _give_up(self, error: OSError) -> None:
+        # The music is more important than its record; what is torn is mended on the next start.
+        self._broken = True
+        logger.warning("no more is stored in %s (%s)", self.folder, _reason(error))
+
+    def _unusable(self, error: OSError) -> SettingsError:
+        return SettingsError(
+            f"Cannot store the stream in {self.folder} ({_reason(error)}); choose another folder "
+            "with --store."
+        )
+
+
+def read_records(data: bytes) -> Iterator[tuple[Record, int]]:
+    """The whole records of a segment, each with the place where it ends.
+
+    Trusts nothing in ``data``: what is damaged is passed over, up to the next record whose length,
+    kind and checksum are right.
+    """
+    if not data.startswith(_MAGIC):
+        return
+    at = len(_MAGIC)
+    while at + _HEADER.size < len(data):
+        length, checksum = _HEADER.unpack_from(data, at)
+        begin = at + _HEADER.size
+        record = None
+        if length <= _MAX_BODY and data[begin] in _KINDS:
+            body = data[begin : begin + length]
+            if len(body) == length and zlib.crc32(body) == checksum:
+                record = _read_record(body)
+        if record is None:
+            at += 1
+        else:
+            at = begin + length
+            yield record, at
+
+
+def restore(hub: Hub, store: TokenStore) -> None:
+    """Put what is stored into ``hub``, which must be fresh."""
+    for record in store.records():
+        if isinstance(record, Title):
+            hub.restore_title(record)
+        elif isinstance(record, Stamped) and record.tokens.first_token >= hub.next_token:
+            hub.go_on_at(record.tokens.first_token)
+            hub.restore(record.tokens.tokens, record.unix_s)
+
+
+def _read_record(body: bytes) -> Record | None:
+    try:
+        if body[:1] == bytes([_TOKENS_KIND]):
+            _, first, unix_s = _TOKENS.unpack_from(body)
+            values = unpack_tokens(body[_TOKENS.size :])
+            if len(values) and first + len(values) <= MAX_INDEX and 0 <= unix_s < 1e12:
+                return Stamped(Tokens(first, values), unix_s)
+        elif body[:1] == bytes([_TITLE_KIND]):
+            _, token = _TITLE.unpack_from(body)
+            return Title(clean_text(body[_TITLE.size :].decode()), token)
+        elif body[:1] == bytes([_GAP_KIND]) and len(body) == _GAP.size:
+            _, first, count = _GAP.unpack(body)
+            if count and first + count <= MAX_INDEX:
+                return Gap(first, count)
+    except (struct.error, ProtocolError, UnicodeDecodeError):
+        pass
+    return None
+
+
+def _read_identity(data: bytes) -> StoreIdentity | None:
+    try:
+        fields: Any = json.loads(data)
+        identity = StoreIdentity(
+            fields["codec"], fields["digest"], fields["seed"], fields["stream"]
+        )
+        texts = all(isinstance(t, str) for t in (identity.codec, identity.digest, identity.stream))
+        if not texts or type(identity.seed) is not int or fields["version"] != 1:
+            return None
+        if not 0 <= identity.seed <= MAX_SEED or not _STREAM.fullmatch(identity.stream):
+            return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return identity
+
+
+def _end_token(record: Record) -> int:
+    if isinstance(record, Gap):
+        return record.first_token + record.count
+    return record.tokens.end_token if isinstance(record, Stamped) else 0
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

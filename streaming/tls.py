@@ -1,0 +1,54 @@
+"""TLS on both sides, from the files that the command lines name."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from streaming.errors import SettingsError
+
+__all__ = ["client_context", "server_context"]
+
+
+def server_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """What a server shows to its listeners; None without a certificate.
+
+    cert: the certificate and those of its issuers, PEM. key: its private key, where it is not in
+    the same file. Raises SettingsError.
+    """
+    if cert is None:
+        if key is not None:
+            raise SettingsError("--tls-key needs the certificate as well: give --tls-cert.")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # An encrypted key would ask for its password on the terminal, which a service has not.
+        context.load_cert_chain(cert, key, password=lambda: "")
+    except FileNotFoundError:
+        missing = next((path for path in (cert, key) if path and not path.exists()), cert)
+        raise SettingsError(f"There is no file {missing} for TLS.") from None
+    except ssl.SSLError as error:
+        reason = error.reason or "unreadable"
+        raise SettingsError(f"{cert} and its key cannot be used for TLS ({reason}).") from None
+    except OSError as error:
+        raise SettingsError(f"Cannot read {cert} or its key ({error.strerror}).") from None
+    return context
+
+
+def client_context(url: str, ca: Path | None) -> ssl.SSLContext | None:
+    """How a listener checks a ``wss://`` sender; None for ``ws://``.
+
+    ca: certificates to trust instead of the system's, PEM. Raises SettingsError.
+    """
+    if not url.startswith("wss:"):
+        if ca is not None:
+            raise SettingsError("--ca is for wss:// addresses; ws:// has no certificate to check.")
+        return None
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        reason = error.strerror or "no certificate in it"
+        raise SettingsError(f"Cannot use the certificates of {ca} ({reason}).") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

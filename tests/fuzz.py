@@ -1,0 +1,226 @@
+"""Every parser of what comes from outside, fed with mutations of a kept corpus.
+
+``python -m tests.fuzz --minutes 60`` (`make fuzz`) runs until the time or ``--inputs`` are used up.
+An input that raises what it should not or takes longer than ``SLOW_S`` is written into
+``tests/corpus/TARGET/``, where the tests find it from then on; memory that grows fails the run.
+Mutations are random, not guided by coverage; what guides them are the corpus and a dictionary of
+the formats' own words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from streaming.errors import ProtocolError, SettingsError
+from streaming.guard import read_auth_tokens
+from streaming.hub import Hub, StreamInfo
+from streaming.packing import unpack_tokens
+from streaming.protocol import decode
+from streaming.session import ListenerSession, SenderSession
+from streaming.sources import RawFormat
+from streaming.store import _read_identity, read_records
+from streaming.timeline import StartAt, parse_duration_s
+
+__all__ = ["CORPUS", "TARGETS", "Finding", "corpus", "fuzz"]
+
+CORPUS: Final = Path(__file__).parent / "corpus"
+SLOW_S: Final = 5.0
+MOST_BYTES: Final = 70_000
+MOST_GROWTH_MB: Final = 64.0
+_WORDS: Final = [
+    b'{"type":',
+    b'"join"',
+    b'"hello"',
+    b'"protocol":1',
+    b'"history":',
+    b'"next_token":',
+    b'"at_s":',
+    b"null",
+    b"true",
+    b"-1",
+    b"4294967295",
+    b"4294967296",
+    b"1e999",
+    b"NaN",
+    b"\\ud800",
+    b"[" * 500,
+    b"\x01\x00\x00\x00\x00",
+    b"\xff\xff\xff\xff",
+    b"M350LOG1",
+    b"token:",
+    b"2026-11-22T20:00",
+    b"24h",
+    b"s16:",
+    "²\u202e".encode(),
+]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _allow(*errors: type[Exception]) -> Callable[[Callable[[], object]], None]:
+    def call(body: Callable[[], object]) -> None:
+        with suppress(*errors):
+            body()
+
+    return call
+
+
+def _decode(data: bytes) -> None:
+    for message in (data, _text(data)):
+        _allow(ProtocolError)(lambda message=message: decode(message))  # type: ignore[misc]
+
+
+def _listener(data: bytes) -> None:
+    session = ListenerSession(None)
+    with suppress(ProtocolError):
+        for line in data.split(b"\n")[:50]:
+            binary = line[:1] == b"\x01"
+            session.receive(line if binary else _text(line), 0.0)
+
+
+def _sender(data: bytes) -> None:
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48, "s"))
+    session = SenderSession(hub, 0.0)
+    for line in data.split(b"\n")[:50]:
+        session.receive(_text(line), 0.0)
+        while session.take() is not None:
+            pass
+
+
+def _store(data: bytes) -> None:
+    for _, end in read_records(data):
+        assert end <= len(data)
+    _read_identity(data)
+
+
+_SECRETS: list[Path] = []
+
+
+def _secrets(data: bytes) -> None:
+    if not _SECRETS:
+        _SECRETS.append(Path(tempfile.mkdtemp(prefix="music350-fuzz-")) / "secrets")
+    _SECRETS[0].write_bytes(data)
+    _allow(SettingsError)(lambda: read_auth_tokens(None, _SECRETS[0]))
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "protocol": _decode,
+    "packing": lambda data: _allow(ProtocolError)(lambda: unpack_tokens(data)),
+    "listener": _listener,
+    "sender": _sender,
+    "store": _store,
+    "place": lambda data: _allow(SettingsError)(lambda: StartAt.parse(_text(data))),
+    "duration": lambda data: _allow(SettingsError)(lambda: parse_duration_s(_text(data))),
+    "raw": lambda data: _allow(SettingsError)(lambda: RawFormat.parse(_text(data))),
+    "secrets": _secrets,
+}
+
+
+class Finding(Exception):  # noqa: N818 (it is what one looks for)
+    """A parser did what it must not; says with which input."""
+
+    def __init__(self, target: str, data: bytes, why: str) -> None:
+        super().__init__(f"{target}: {why} with {data[:100]!r}")
+        self.target = target
+        self.data = data
+
+
+def corpus(target: str) -> list[bytes]:
+    """What is kept for a target."""
+    folder = CORPUS / target
+    return [path.read_bytes() for path in sorted(folder.iterdir())] if folder.is_dir() else []
+
+
+def mutate(chance: random.Random, seeds: list[bytes]) -> bytes:
+    """A seed with a few things wrong."""
+    data = bytearray(chance.choice(seeds))
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        at = chance.randint(0, len(data))
+        kind = chance.randrange(7)
+        if kind == 0 and data:
+            data[at % len(data)] ^= 1 << chance.randrange(8)
+        elif kind == 1 and data:
+            data[at % len(data)] = chance.randrange(256)
+        elif kind == 2:
+            data[at:at] = chance.choice(_WORDS)
+        elif kind == 3:
+            del data[at : at + chance.choice((1, 2, 8, 64))]
+        elif kind == 4:
+            other = chance.choice(seeds)
+            data[at:] = other[chance.randint(0, len(other)) :]
+        elif kind == 5:
+            data[at:at] = data[at : at + chance.choice((1, 8, 100))] * chance.choice((1, 2, 50))
+        else:
+            data[at:at] = chance.randbytes(chance.choice((1, 2, 4, 30)))
+    return bytes(data[:MOST_BYTES])
+
+
+def run_one(target: str, data: bytes) -> None:
+    """Feed one input. Raises Finding."""
+    began_s = time.process_time()
+    try:
+        TARGETS[target](data)
+    except Exception as error:
+        raise Finding(target, data, f"{type(error).__name__}: {error}") from error
+    if time.process_time() - began_s > SLOW_S:
+        raise Finding(target, data, "too slow")
+
+
+def fuzz(target: str, inputs: int, seed: int, until_s: float = float("inf")) -> int:
+    """Feed up to ``inputs`` mutations, or until ``until_s``; returns how many. Raises Finding."""
+    chance = random.Random(seed)
+    seeds = corpus(target) or [b""]
+    for count in range(inputs):
+        if time.monotonic() >= until_s:
+            return count
+        run_one(target, mutate(chance, seeds))
+    return inputs
+
+
+def _memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--inputs", type=int, default=10_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    until_s = time.monotonic() + 60 * options.minutes
+    done, round_number, memory_mb = 0, 0, 0.0
+    try:
+        while done < options.inputs and time.monotonic() < until_s:
+            for target in TARGETS:
+                seed = options.seed + 1000 * round_number
+                done += fuzz(target, 2000, seed, until_s)
+            round_number += 1
+            if round_number == 5:
+                memory_mb = _memory_mb()
+    except Finding as finding:
+        folder = CORPUS / finding.target
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"found-{hashlib.sha256(finding.data).hexdigest()[:12]}"
+        path.write_bytes(finding.data)
+        sys.stdout.write(f"{finding}\nkept as {path}\n")
+        return 1
+    growth_mb = _memory_mb() - memory_mb if memory_mb else 0.0
+    sys.stdout.write(f"{done} inputs, nothing found; memory grew by {growth_mb:.1f} MB\n")
+    return 1 if growth_mb > MOST_GROWTH_MB else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

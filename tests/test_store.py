@@ -1,0 +1,252 @@
+"""The stream on disk: killed in the middle, damaged, gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streaming import store as store_module
+from streaming.errors import SettingsError
+from streaming.hub import Hub, StreamInfo
+from streaming.protocol import Gap, Hello, Join, Title, Tokens, decode
+from streaming.store import Stamped, TokenStore, read_records, restore
+
+ROOT = Path(__file__).parent.parent
+KEEP = 100_000
+
+
+def open_store(folder, **changes):
+    settings = {"codec": "nano", "digest": "a" * 64, "keep_tokens": KEEP, **changes}
+    return TokenStore(folder, **settings)
+
+
+def packet(first, count=48):
+    return Tokens(first, (np.arange(first, first + count) * 7) % 16_384)
+
+
+def fill(folder, packets, **changes):
+    store = open_store(folder, **changes)
+    for index in range(packets):
+        store.tokens(packet(48 * index), 1000.0 + 1.92 * (index + 1))
+    store.close()
+    return store.identity
+
+
+def held(folder):
+    store = open_store(folder)
+    tokens = [record.tokens for record in store.records() if isinstance(record, Stamped)]
+    store.close()
+    return tokens
+
+
+def test_what_was_stored_is_there_again_with_the_same_numbers_and_name(tmp_path):
+    folder = tmp_path / "new" / "store"
+    identity = fill(folder, 10, seed=7)
+    store = open_store(folder)
+    assert store.identity == identity
+    assert (store.identity.seed, store.next_token) == (7, 480)
+    store.title(Title("Song", 480))
+    store.tokens(packet(480), 1021.12)
+    store.gap(Gap(528, 12))
+    store.close()
+    store.close()
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 7, 48, identity.stream), history_tokens=KEEP)
+    store = open_store(folder)
+    restore(hub, store)
+    hub.go_on_at(store.next_token)
+    store.close()
+    assert hub.next_token == store.next_token == 540
+    assert hub.title == "Song"
+    outbox = hub.join(Join(next_token=0), 0.0)
+    messages = []
+    while (message := outbox.take()) is not None:
+        messages.append(decode(message))
+    assert isinstance(messages[0], Hello)
+    assert messages[0].first_at_s == pytest.approx(1000.0)
+    tokens = np.concatenate([m.tokens for m in messages if isinstance(m, Tokens)])
+    assert np.array_equal(tokens, packet(0, 528).tokens)
+    assert messages[-1] == Gap(528, 12)
+
+
+@pytest.mark.parametrize("cut", range(1, 106, 7))
+def test_a_torn_tail_is_cut_off_and_the_stream_goes_on_before_it(tmp_path, cut):
+    fill(tmp_path, 5)
+    (segment,) = tmp_path.glob("*.tokens")
+    os.truncate(segment, segment.stat().st_size - cut)
+    store = open_store(tmp_path)
+    assert store.next_token == 192
+    store.tokens(packet(192), 0.0)
+    store.close()
+    assert held(tmp_path) == [packet(48 * index) for index in range(5)]
+
+
+@given(st.data())
+def test_damage_costs_the_records_that_it_hits_and_nothing_else(data):
+    body = bytearray(whole_segment(20))
+    size = (len(body) - 8) // 20
+    at = data.draw(st.integers(8, len(body) - 1))
+    body[at] ^= data.draw(st.integers(1, 255))
+    records = [record for record, _ in read_records(bytes(body))]
+    assert all(isinstance(record, Stamped) for record in records)
+    found = [r.tokens.first_token // 48 for r in records if isinstance(r, Stamped)]
+    assert found == [index for index in range(20) if index != (at - 8) // size]
+
+
+_SEGMENT: dict[int, bytes] = {}
+
+
+def whole_segment(packets):
+    import tempfile
+
+    if packets not in _SEGMENT:
+        with tempfile.TemporaryDirectory() as name:
+            fill(Path(name), packets)
+            (segment,) = Path(name).glob("*.tokens")
+            _SEGMENT[packets] = segment.read_bytes()
+    return _SEGMENT[packets]
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_garbage_gives_no_records_and_no_errors(data, magic):
+    assert list(read_records(b"M350LOG1" * magic + data)) == []
+
+
+def test_old_segments_go_and_a_long_stream_stays_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_SEGMENT_BYTES", 1000)
+    store = open_store(tmp_path, keep_tokens=1000)
+    for index in range(200):
+        store.tokens(packet(48 * index), 0.0)
+    store.close()
+    tokens = held(tmp_path)
+    assert 1000 <= sum(len(part.tokens) for part in tokens) < 2500
+    assert tokens[-1].end_token == 9600
+
+
+def test_two_senders_cannot_write_to_one_folder(tmp_path):
+    store = open_store(tmp_path)
+    with pytest.raises(SettingsError, match="Another sender"):
+        open_store(tmp_path)
+    store.close()
+    open_store(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"codec": "mucodec"}, "mucodec"), ({"digest": "b" * 64}, "aaaaaaaaaaaa"), ({"seed": 3}, "7")],
+)
+def test_another_stream_is_not_mixed_in(tmp_path, changes, told):
+    fill(tmp_path, 1, seed=7)
+    with pytest.raises(SettingsError, match=told):
+        open_store(tmp_path, **changes)
+    open_store(tmp_path, seed=7).close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        "[" * 100_000,
+        json.dumps({"version": 1, "codec": 1, "digest": "", "seed": 0, "stream": "0" * 16}),
+        json.dumps({"version": 1, "codec": "", "digest": "", "seed": "0", "stream": "0" * 16}),
+        json.dumps({"version": 1, "codec": "", "digest": "", "seed": -1, "stream": "0" * 16}),
+        json.dumps({"version": 2, "codec": "", "digest": "", "seed": 0, "stream": "0" * 16}),
+        json.dumps({"version": 1, "codec": "", "digest": "", "seed": 0, "stream": "0"}),
+    ],
+)
+def test_a_damaged_description_is_said(tmp_path, text):
+    (tmp_path / "stream.json").write_text(text)
+    with pytest.raises(SettingsError, match=r"stream\.json is damaged"):
+        open_store(tmp_path)
+
+
+def test_a_folder_that_cannot_be_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="choose another folder"):
+        open_store(tmp_path / "file")
+    (tmp_path / "stream.json").mkdir()
+    with pytest.raises(SettingsError, match="choose another folder"):
+        open_store(tmp_path)
+
+
+def test_a_full_disk_ends_the_record_and_not_the_music(tmp_path, caplog, monkeypatch):
+    store = open_store(tmp_path)
+    store.tokens(packet(0), 0.0)
+
+    def fail(data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "_write", fail)
+    for index in range(1, 4):
+        store.tokens(packet(48 * index), 0.0)
+    store.title(Title("x", 192))
+    store.close()
+    assert caplog.text.count("no more is stored") == 1
+    assert held(tmp_path) == [packet(0)]
+
+
+def test_a_segment_that_cannot_be_made_is_told_once(tmp_path, caplog):
+    store = open_store(tmp_path)
+    (tmp_path / "0000000000.tokens").mkdir()
+    store.tokens(packet(0), 0.0)
+    store.tokens(packet(48), 0.0)
+    store.close()
+    assert caplog.text.count("no more is stored") == 1
+
+
+def test_the_disk_is_told_to_keep_it_every_few_seconds(tmp_path, monkeypatch):
+    now, synced = [0.0], []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(now[0]))
+    store = open_store(tmp_path, clock=lambda: now[0])
+    synced.clear()
+    for index in range(20):
+        now[0] += 1.0
+        store.tokens(packet(48 * index), 0.0)
+    store.close()
+    assert synced == [5.0, 10.0, 15.0, 20.0, 20.0]
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from tests.test_store import open_store, packet
+
+store = open_store(Path(sys.argv[1]))
+for index in range(10**9):
+    store.tokens(packet(store.next_token), 0.0)
+    print(store.next_token, flush=True)
+"""
+
+
+def test_nothing_that_was_acknowledged_is_lost_when_the_writer_is_killed(tmp_path):
+    ends = [0]
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        said = [int(process.stdout.readline()) for _ in range(50)]
+        process.send_signal(signal.SIGKILL)
+        said += [int(line) for line in process.stdout.read().split(b"\n")[:-1] if line]
+        process.wait()
+        assert said[0] == ends[-1] + 48  # goes on with the same numbers
+        store = open_store(tmp_path)
+        assert store.next_token >= said[-1]
+        ends.append(store.next_token)
+        store.close()
+    place = 0
+    for part in held(tmp_path):
+        assert part == packet(place)
+        place = part.end_token
+    assert place == ends[-1]
