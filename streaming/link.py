@@ -59,7 +59,7 @@ class Backoff:
     may fail; None: any number.
     """
 
-    first_s: float = 1.0
+    first_s: float = 0.5
     most_s: float = 30.0
     attempts: int | None = None
 
