@@ -59,7 +59,7 @@ class Backoff:
     may fail; None: any number.
     """
 
-    first_s: float = 1.0
+    first_s: float = 0.5
     most_s: float = 30.0
     attempts: int | None = None
 
@@ -215,7 +215,8 @@ class Link:
         await self.close()
         self.away = True
         if not self._moved.is_set():
-            logger.warning("the connection is lost, coming back: %s", reason)
+            told = str(reason).removesuffix("; start the listener again.").rstrip(".")
+            logger.warning("coming back, since the connection is lost: %s", told)
         while True:
             attempts = self._backoff.attempts
             if attempts is not None and self._failed >= attempts:

@@ -304,6 +304,8 @@ class Listener:
                     assert hello is not None
                     if isinstance(happening, Tokens) and happening.end_token > hello.next_token:
                         self._note_arrival(happening.end_token, hello)
+                    if isinstance(happening, Tokens) and self.decoder is not None:
+                        self._decodable = self.decoder.decodable(happening.end_token)
                     await self._queue.put(happening)
         except UserError as error:
             self._broke = error
@@ -335,8 +337,6 @@ class Listener:
             reserve_s = (self._decodable * SAMPLES_PER_TOKEN - self.heard_sample) / SAMPLE_RATE
             stream_s = end_token / TOKEN_RATE
             self.output.speed = self.jitter.arrived(stream_s, max(0.0, reserve_s), now_s)
-        if self.decoder is not None:
-            self._decodable = self.decoder.decodable(end_token)
 
     async def _decode(self, hello: Hello, decoder: DecodeThread) -> None:
         """From the queue into the play-out buffer."""

@@ -326,7 +326,7 @@ def free_port() -> int:
         (["127.0.0.1:8765", "--out", "{tmp}/a.wav"], "ws://HOST:PORT"),
         (["--out", "{tmp}/a.mp9"], "suffix"),
         (["--out", "{tmp}/a.wav", "--from", "yesterday"], "no place in a stream"),
-        (["--out", "{tmp}/a.wav", "--from", "-soon"], "no duration"),
+        (["--out", "{tmp}/a.wav", "--from", "-5y"], "no duration"),
         (["--out", "{tmp}/a.wav", "--ca", "{tmp}/none.pem"], "--ca is for wss://"),
         (["--out", "{tmp}/none/a.wav"], "no such folder"),
         (["--out", "{tmp}/a.wav", "--stats", "{tmp}/none/s"], "[Ss]tatistics"),

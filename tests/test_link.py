@@ -70,7 +70,7 @@ async def test_after_a_break_it_goes_on_with_the_next_token() -> None:
     assert not several.away
     assert first.closed
     # The third attempt after the second break has waited longest.
-    assert dial.slept == [1.0, 1.0, 2.0, 4.0]
+    assert dial.slept == [0.5, 0.5, 1.0, 2.0]
 
 
 async def test_a_sender_that_hangs_up_without_an_end_is_called_again() -> None:
@@ -153,7 +153,7 @@ async def test_one_can_leave_the_place_for_another() -> None:
             moving.go_to(Join(next_token=10))
     assert decode(second.sent[0]) == Join(next_token=10)
     assert [type(h) for h in seen] == [Hello, Tokens, Tokens, Hello, Tokens, Tokens, Title, End]
-    assert dial.slept == [2.0]  # at once, and only then with patience
+    assert dial.slept == [1.0]  # at once, and only then with patience
 
 
 async def test_going_elsewhere_needs_a_way_to_dial() -> None:
