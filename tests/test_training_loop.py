@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,10 @@ from torch.utils._pytree import tree_leaves
 
 from codec.constants import SAMPLE_RATE
 from codec.nano.codec import NanoModels
-from codec.nano.config import NanoConfig
 from tests.tiny_training import TINY, make_features, make_music, make_tiny
-from training import curves, device, loop, options, train_codec, train_flow, train_vocoder
+from training import curves, device, report, train_codec, train_flow, train_vocoder
 from training.augment import Augment
-from training.checkpoint import Checkpoint, warm_start
+from training.checkpoint import warm_start
 from training.losses import feature_losses
 from training.train_vocoder import SpectralLoss
 
@@ -43,9 +44,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     make_tiny(monkeypatch)
-
-
-STAGES = ("codec", "vocoder", "fitted vocoder", "flow")
 
 
 def stage(name: str, data: Path) -> Stage:
@@ -80,11 +78,12 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", ["codec", "fitted vocoder", "flow"])
 def test_an_interrupted_run_ends_as_one_that_was_not(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common = ("--steps=6", "--save-every=3", "--report-every=2", "--sample-every=0")
+    monkeypatch.setattr(report, "draw_curves", lambda folder: None)
     run(name, data, tmp_path / "straight", *common)
 
     clip, calls = nn.utils.clip_grad_norm_, iter(range(100))
@@ -125,32 +124,30 @@ def test_a_state_without_random_generators_is_still_read(data: Path, tmp_path: P
     assert [row["step"] for row in curves.read_log(tmp_path)] == [2, 3]
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", ["codec", "vocoder", "fitted vocoder", "flow"])
 def test_samples_and_curves_are_written(name: str, data: Path, tmp_path: Path) -> None:
-    run(name, data, tmp_path, "--steps=4", "--sample-every=2", "--report-every=2")
+    run(name, data, tmp_path, "--steps=2", "--sample-every=1")
     names = sorted(file.name for file in (tmp_path / "samples").iterdir())
-    steps = [f"00000-step-00000{step}.{kind}" for step in (2, 4) for kind in ("flac", "png")]
+    steps = [f"00000-step-00000{step}.{kind}" for step in (1, 2) for kind in ("flac", "png")]
     assert names == ["00000-original.flac", *steps]
     for file in names:
         if file.endswith("flac"):
             sound, rate = sf.read(tmp_path / "samples" / file)
             assert rate == SAMPLE_RATE
-            assert sound.shape == (2 * SAMPLE_RATE, 2)
+            assert sound.shape == (SAMPLE_RATE, 2)
             assert 0.01 < abs(sound).max() <= 1
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_looking_at_samples_changes_nothing(data: Path, tmp_path: Path) -> None:
     for every in (0, 1):
-        run("flow", data, tmp_path / str(every), "--steps=3", f"--sample-every={every}")
+        run("flow", data, tmp_path / str(every), "--steps=3", f"--sample-every={2 * every}")
     assert not (tmp_path / "0" / "samples").exists()
     states = (torch.load(tmp_path / every / "state.pt", weights_only=True) for every in "01")
     assert same(*states)
 
 
-def test_curves_are_drawn_of_any_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_curves_are_drawn_of_any_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"step": s, "seconds": s, "total": 1 / s, "valid_total": 2 / s} for s in (1, 2)]
     lines = [json.dumps(row) for row in rows]
     (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"step": 3, "to']))  # cut off
@@ -180,7 +177,7 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     main, rest = stage("codec", data)
     assert main([*rest, f"--out={tmp_path}", *arguments]) == 2
     errors = capsys.readouterr().err.strip().splitlines()
@@ -199,12 +196,10 @@ def test_weights_to_start_from_are_taken_over(data: Path, tmp_path: Path) -> Non
 
 
 def test_the_log_of_a_resumed_run_loses_what_was_not_saved(tmp_path: Path) -> None:
-    from training.report import Report
-
-    report = Report(tmp_path, 0)
+    log = report.Report(tmp_path, 0)
     for step in (1, 2, 3):
-        report.row({"step": step, "total": 1.0})
-    Report(tmp_path, 2)
+        log.row({"step": step, "total": 1.0})
+    report.Report(tmp_path, 2)
     assert [row["step"] for row in curves.read_log(tmp_path)] == [1, 2]
 
 
@@ -281,9 +276,6 @@ def test_a_compiled_training_keeps_names_and_averages(
 
 
 def test_threads_of_a_training_sleep_while_they_wait() -> None:
-    import subprocess
-    import sys
-
     code = "import training, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     environment = {"PATH": "", "PYTHONPATH": ":".join(p for p in sys.path if p)}
     command = [sys.executable, "-c", code]

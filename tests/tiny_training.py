@@ -30,14 +30,17 @@ TINY = NanoConfig(
 
 
 def make_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every stage train the tiny model, and write short samples of one piece."""
+    """Let every stage train the tiny model on little, and write a short sample of one piece."""
     for module in (train_codec, train_flow, train_vocoder):
         monkeypatch.setattr(module, "NanoConfig", lambda: TINY)
+        monkeypatch.setattr(module, "HELD", (2, 40))
+    for module in (train_codec, train_flow):
+        monkeypatch.setattr(module, "STATISTICS", 1)
     monkeypatch.setattr(samples, "COUNT", 1)
-    monkeypatch.setattr(samples, "SECONDS", 2.0)
+    monkeypatch.setattr(samples, "SECONDS", 1.0)
 
 
-def make_music(folder: Path, seed: int, pieces: int = 2, seconds: float = 4.0) -> Path:
+def make_music(folder: Path, seed: int, pieces: int = 2, seconds: float = 3.0) -> Path:
     """Recordings at 48 kHz: a chord that comes and goes in noise, another one in each piece."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)

@@ -36,6 +36,10 @@ WEIGHTS = {
     "level": 1.5,
     "envelope": 6.0,
 }
+HELD = 12, 400
+"""Excerpts and tokens of the validation set, which is always the same."""
+STATISTICS = 8
+"""Batches from which means, deviations and the level channel's codebook are taken."""
 EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
 
@@ -73,12 +77,12 @@ def train_codec(args: argparse.Namespace) -> None:
     device = begin(args)
     config = NanoConfig()
     music = FeatureSet(args.features, args.seed, device)
-    held = FeatureSet(args.valid, 0, device).batch(12, 400)
+    held = FeatureSet(args.valid, 0, device).batch(*HELD)
     augment = Augment(config, args.seed, device)
     places = torch.Generator().manual_seed(args.seed)
     model = Autoencoder(config).to(device)
     # Statistics of the augmented music, which is what the models see.
-    sample = torch.cat([augment(music.batch(64, 64)) for _ in range(8)])
+    sample = torch.cat([augment(music.batch(64, 64)) for _ in range(STATISTICS)])
     levels = model.levels(sample)
     model.level.codebook.copy_(level_codebook(levels.unflatten(1, (-1, GROUP)).flatten(0, 1)))
     relative = model.shift(sample, -levels).flatten(0, 1)

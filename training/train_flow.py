@@ -31,6 +31,10 @@ from training.samples import Samples, excerpts, listen_to_codec
 
 __all__ = ["main"]
 
+HELD = 12, 200
+"""Excerpts and tokens of the validation set, which is always the same."""
+STATISTICS = 6
+"""Batches from which the residual's deviation is taken."""
 EDGE = 8
 DROP_CONDITION = 0.1
 PREFIX = 0.5
@@ -67,7 +71,7 @@ def train_flow(args: argparse.Namespace) -> None:
     load_weights(codec, args.codec)
     codec.to(device).eval().requires_grad_(False)
     music = FeatureSet(args.features, args.seed, device)
-    held = FeatureSet(args.valid, 0, device).batch(12, 200)
+    held = FeatureSet(args.valid, 0, device).batch(*HELD)
     augment = Augment(config, args.seed, device)
     generator = torch.Generator().manual_seed(args.seed)
     model = FlowDecoder(config).to(device)
@@ -80,7 +84,9 @@ def train_flow(args: argparse.Namespace) -> None:
             expected, hidden = codec.decode(codec.encode(batch, places), places)
         return (batch - expected) / codec.normalizer.deviation, hidden.float()
 
-    sample = torch.cat([residual(augment(music.batch(32, 48)))[0].flatten(0, 1) for _ in range(6)])
+    sample = torch.cat(
+        [residual(augment(music.batch(32, 48)))[0].flatten(0, 1) for _ in range(STATISTICS)]
+    )
     model.deviation.copy_(sample.std(dim=0).clamp_min(0.02))
     if args.init is not None:
         start_from(model, args.init, "flow.")

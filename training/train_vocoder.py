@@ -42,6 +42,8 @@ from training.sound import AudioSet, DecodedSet
 __all__ = ["main"]
 
 SIZES = (512, 2048, 4096)
+HELD = 16, 100
+"""Excerpts and tokens of the validation set, which is always the same."""
 EDGE = 3 * SAMPLES_PER_TOKEN
 
 
@@ -130,7 +132,7 @@ def train_vocoder(args: argparse.Namespace) -> None:
     config = NanoConfig()
     analyse, criterion = Features(config).to(device), SpectralLoss(config).to(device)
     music = AudioSet(args.music, args.seed)
-    held = AudioSet(args.valid, 0).mono(16, 100).to(device)
+    held = AudioSet(args.valid, 0).mono(*HELD).to(device)
     held_features = torch.stack([analyse(row) for row in held])
     model = Vocoder(config)
     if args.init is not None:
