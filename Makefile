@@ -45,7 +45,7 @@ bench: setup-test ## the figures of the README, as tables
 	$(python) -m benchmarks.codec --codec nano $(ARGS)
 	$(python) -m benchmarks.latency $(ARGS)
 
-train: setup-train ## render the training music and train the nano codec (about two hours on two cores)
+train: setup-train ## render the training music and train the nano codec (two to three hours on two cores)
 	$(python) -m training.train_all $(ARGS)
 
 clean: ## remove what the targets left behind (.venv stays)

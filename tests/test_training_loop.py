@@ -110,7 +110,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
 
 def test_another_seed_trains_something_else(data: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
-        run("codec", data, tmp_path / str(seed), "--steps=1", f"--seed={seed}")
+        run("codec", data, tmp_path / str(seed), "--steps=1", "--sample-every=0", f"--seed={seed}")
     first, second = (torch.load(tmp_path / n / "averaged.pt", weights_only=True) for n in "12")
     assert not same(first, second)
 
@@ -206,7 +206,8 @@ def test_the_log_of_a_resumed_run_loses_what_was_not_saved(tmp_path: Path) -> No
 class OneDevice(TorchDispatchMode):
     """Fails where an operation mixes devices, as it does with a graphics card in the machine.
 
-    Numbers (no dimensions) and copies are allowed to.
+    Numbers (no dimensions) and copies are allowed to. Reading a number gives 1: the device without
+    memory has none.
     """
 
     def __torch_dispatch__(
@@ -218,6 +219,8 @@ class OneDevice(TorchDispatchMode):
             if isinstance(leaf, Tensor) and leaf.ndim > 0
         }
         assert len(places) < 2 or "copy" in str(func), f"{func} mixes {places}"
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return 1.0
         return func(*args, **(kwargs or {}))
 
 

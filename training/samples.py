@@ -118,7 +118,7 @@ def listen_to_codec(
     models = _models(config, codec=codec, vocoder=vocoder)
 
     def decode(model: nn.Module, audio: Tensor) -> Tensor:
-        setattr(models, part, model)
+        models.add_module(part, model)
         nano = Nano(models, "in training", "")
         return nano.code2sound(nano.sound2code(audio), steps=None if part == "flow" else 0)
 
@@ -134,7 +134,7 @@ def listen_to_vocoder(
     models = _models(config)
 
     def decode(model: nn.Module, audio: Tensor) -> Tensor:
-        models.vocoder = model
+        models.add_module("vocoder", model)
         nano = Nano(models, "in training", "")
         return nano.render(nano.features(audio), first_token=0, seed=0)
 

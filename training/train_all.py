@@ -1,9 +1,10 @@
 """The whole way from nothing to nano's weights: music, features, trainings, one file.
 
-``python -m training.train_all`` (or ``make train``) takes about two hours on two CPU cores and 5 GB
-of disk. Each stage is a program of its own and goes on where it was interrupted, so this one may be
-started again at any time; a stage that is complete is passed over quickly. ``--data FOLDER`` trains
-on music of one's own, ``--fine-tune`` from the bundled weights on. docs/training.md says more.
+``python -m training.train_all`` (or ``make train``) takes two to three hours on two CPU cores, and
+5 GB of disk. Each stage is a program of its own and goes on where it was interrupted, so this one
+may be started again at any time; a stage that is complete is passed over quickly. ``--data FOLDER``
+trains on music of one's own, ``--fine-tune`` from the bundled weights on. docs/training.md says
+more.
 """
 
 from __future__ import annotations

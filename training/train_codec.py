@@ -15,6 +15,7 @@ from codec.nano.level import GROUP
 from codec.nano.model import Autoencoder
 from codec.nano.slow import ROUND
 from training.augment import Augment
+from training.checkpoint import Randoms
 from training.codebook import level_codebook
 from training.dataset import FeatureSet
 from training.device import half_precision
@@ -113,7 +114,7 @@ def train_codec(args: argparse.Namespace) -> None:
     if args.listen is not None:
         decode = listen_to_codec("codec", config, vocoder=args.vocoder)
         listen = Samples(args.out, excerpts(args.listen), decode)
-    randoms = {"music": music.random, "augment": augment.generator, "places": places}
+    randoms: Randoms = {"music": music.random, "augment": augment.generator, "places": places}
     train(run_of(args), model, losses, validate, randoms, listen)
 
 

@@ -15,6 +15,7 @@ from codec.nano.flow import FlowDecoder
 from codec.nano.model import Autoencoder
 from codec.nano.slow import ROUND
 from training.augment import Augment
+from training.checkpoint import Randoms
 from training.dataset import FeatureSet
 from training.device import half_precision
 from training.loop import train
@@ -129,7 +130,7 @@ def train_flow(args: argparse.Namespace) -> None:
     if args.listen is not None:
         decode = listen_to_codec("flow", config, codec=args.codec, vocoder=args.vocoder)
         listen = Samples(args.out, excerpts(args.listen), decode)
-    randoms = {"music": music.random, "augment": augment.generator, "flow": generator}
+    randoms: Randoms = {"music": music.random, "augment": augment.generator, "flow": generator}
     train(run_of(args), model, losses, validate, randoms, listen)
 
 

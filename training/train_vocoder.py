@@ -25,6 +25,7 @@ from codec.nano.features import Features
 from codec.nano.model import Autoencoder
 from codec.nano.vocoder import Vocoder
 from streaming.errors import SettingsError
+from training.checkpoint import Randoms
 from training.device import half_precision
 from training.loop import train
 from training.options import (
@@ -49,9 +50,10 @@ EDGE = 3 * SAMPLES_PER_TOKEN
 
 def pitch_classes(power: Tensor, n_fft: int) -> Tensor:
     """Power per pitch class from 80 to 2500 Hz, ``[batch, bins, frames]`` to ``[batch, 12, …]``."""
-    hz = torch.arange(n_fft // 2 + 1, device=power.device) * SAMPLE_RATE / n_fft
-    inside = (hz >= 80) & (hz <= 2500)
+    hz = torch.arange(n_fft // 2 + 1) * SAMPLE_RATE / n_fft
+    inside = torch.nonzero((hz >= 80) & (hz <= 2500)).squeeze(1)
     note = torch.round(69 + 12 * torch.log2(hz[inside] / 440)).long() % 12
+    inside, note = inside.to(power.device), note.to(power.device)
     return power.new_zeros(len(power), 12, power.shape[2]).index_add(1, note, power[:, inside])
 
 
@@ -188,7 +190,7 @@ def train_vocoder(args: argparse.Namespace) -> None:
 
     decode = listen_to_vocoder(config, args.codec)
     listen = Samples(args.out, excerpts(args.valid), decode)
-    randoms = {"music": music.random, "vocoder": generator}
+    randoms: Randoms = {"music": music.random, "vocoder": generator}
     train(run_of(args), model, losses, validate, randoms, listen)
 
 
