@@ -75,6 +75,7 @@ def test_fine_tuning_starts_every_training_from_the_bundled_weights() -> None:
     commands = [command for stage in training_stages(TUNED) for command in stage.commands]
     assert [out_of(command).name for command in commands] == ["codec", "flow", "vocoder-fitted"]
     assert all("--init=bundled" in command for command in commands)
+    assert "--average=0.995" in commands[0]  # of 2000 steps: it spans a tenth of them
     assert not any(
         "bundled" in word for stage in stages(PLAN) for c in stage.commands for word in c
     )

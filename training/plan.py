@@ -159,8 +159,10 @@ def training_stages(plan: Plan) -> list[Stage]:
 
     def training(module: str, name: str, count: int, **options: object) -> Command:
         if tune:
-            # The average spans the last tenth or so: one over 1000 steps would hardly move.
-            options = {"init": "bundled", "average": round(1 - 10 / max(count, 100), 5), **options}
+            options = {"init": "bundled", **options}
+        if tune or steps != Steps():
+            # Averaged over about the last tenth; over 1000 steps, what is short would hardly move.
+            options["average"] = min(0.999, round(1 - 10 / max(count, 20), 5))
         out = plan.run(name)
         return _command(module, out=out, steps=count, **{"threads": 1, **options, **shared})
 
