@@ -50,10 +50,14 @@ def draw_curves(run: Path) -> Path | None:
         lines, columns, figsize=(4 * columns, 3 * lines), squeeze=False, layout="constrained"
     )
     for axis, name in zip(axes.flat, terms, strict=False):
-        for key, label in ((name, "trained on"), (_VALID + name, "validation, averaged model")):
+        for key, label, color in (
+            (name, "trained on", "C0"),
+            (_VALID + name, "validation, averaged model", "C1"),
+        ):
             points = [(row["step"], row[key]) for row in rows if key in row]
             if points:
-                axis.plot(*zip(*points, strict=True), label=label, marker="." * (len(points) == 1))
+                x, y = zip(*points, strict=True)
+                axis.plot(x, y, color, label=label, marker="." if len(points) == 1 else "")
         axis.set_title(name, fontsize=11)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
