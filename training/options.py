@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser, *, steps: int, rate: float, see
     parser.add_argument("--threads", type=int, default=2, help="on a CPU (%(default)s)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument(
-        "--compile", action="store_true", help="compile the blocks; takes a minute, then is faster"
+        "--compile", action="store_true", help="compile the models' blocks (slow to start)"
     )
     parser.add_argument(
         "--average",
