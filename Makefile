@@ -59,7 +59,7 @@ listen: setup-demo ## leave a page to listen to in listen-out/; MUSIC=FOLDER add
 	@$(python) -m benchmarks.quality streaming/data/demo.ogg tests/data/held_*.ogg \
 		$(if $(MUSIC),"$(MUSIC)") --out listen-out $(ARGS)
 
-train: setup-train ## render the training music and train the nano codec (about two hours on two cores)
+train: setup-train ## render the training music and train the nano codec (two to three hours on two cores)
 	$(python) -m training.train_all $(ARGS)
 
 clean: ## remove what the targets left behind (.venv stays)

@@ -1,42 +1,202 @@
-"""The chain of training stages."""
+"""The chain of training stages, how long it takes, and the model card at its end."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from training import train_all
-from training.train_all import Plan, run_stage, stages
+import pytest
+import torch
+from safetensors import safe_open
+
+from codec.nano import load_nano
+from codec.nano.codec import NanoModels
+from codec.nano.config import NanoConfig
+from streaming.errors import SettingsError
+from training import export, pace, plan, train_all
+from training.pace import Pace, steps_within
+from training.plan import FINE_TUNING, Plan, Stage, Steps, out_of, stages, training_stages
+from training.train_all import run_stage
 
 PLAN = Plan(Path("runs"), Path("nano.safetensors"))
+TUNED = replace(PLAN, data=Path("own"), fine_tune=True, steps=FINE_TUNING)
 
 
-def test_every_stage_is_a_program_of_this_project():
-    modules = {command[2] for _, commands in stages(PLAN) for command in commands}
-    for module in modules:
-        assert callable(importlib.import_module(module).main)
+@pytest.mark.parametrize("whole", [PLAN, TUNED])
+def test_every_stage_is_a_program_of_this_project(whole: Plan) -> None:
+    """And knows every option that it is given."""
+    for _, commands in stages(whole):
+        for command in commands:
+            main = importlib.import_module(command[2]).main
+            with pytest.raises(SystemExit) as ended:
+                main([*command[3:], "--help"])  # an unknown option would be an error instead
+            assert ended.value.code == 0
+            with pytest.raises(SystemExit) as ended:
+                main([*command[3:], "--no-such-option"])
+            assert ended.value.code == 2
 
 
-def test_held_out_music_has_other_seeds_than_the_training_music():
+def test_held_out_music_has_other_seeds_than_the_training_music() -> None:
     pieces = PLAN.seconds / 30  # pieces are longer than that
-    assert pieces < train_all.HELD_OUT_SEED
+    assert pieces < plan.HELD_OUT_SEED
 
 
-def test_a_stage_fails_when_one_of_its_commands_does():
-    good, bad = ([sys.executable, "-c", f"raise SystemExit({code})"] for code in (0, 1))
-    assert run_stage([good, good])
-    assert not run_stage([good, bad])
+def test_a_stage_fails_when_one_of_its_commands_does() -> None:
+    good, bad = ([sys.executable, "-c", f"raise SystemExit({code})"] for code in (0, 3))
+    assert run_stage([good, good]) == 0
+    assert run_stage([good, bad]) == 3
 
 
-def test_the_chain_stops_at_a_stage_that_fails(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("code", "exit_code"), [(1, 1), (-9, 1), (2, 2)])
+def test_the_chain_stops_at_a_stage_that_fails(
+    code: int,
+    exit_code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     ran = []
 
-    def failing(commands):
+    def failing(commands: list[list[str]]) -> int:
         ran.append(commands)
-        return False
+        return code
 
     monkeypatch.setattr(train_all, "run_stage", failing)
-    assert train_all.main(["--folder", str(tmp_path / "runs")]) == 1
+    assert train_all.main(["--folder", str(tmp_path / "runs")]) == exit_code
     assert len(ran) == 1
-    assert "rendering the music failed" in capsys.readouterr().err
+    # A stage that ends with 2 has said itself, in one sentence, what is wrong.
+    assert ("rendering the music failed" in capsys.readouterr().err) == (code != 2)
+
+
+def test_fine_tuning_starts_every_training_from_the_bundled_weights() -> None:
+    commands = [command for stage in training_stages(TUNED) for command in stage.commands]
+    assert [out_of(command).name for command in commands] == ["codec", "flow", "vocoder-fitted"]
+    assert all("--init=bundled" in command for command in commands)
+    assert "--average=0.995" in commands[0]  # of 2000 steps: it spans a tenth of them
+    assert not any(
+        "bundled" in word for stage in stages(PLAN) for c in stage.commands for word in c
+    )
+
+
+def test_a_folder_is_not_used_for_two_different_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train_all, "run_stage", lambda commands: 1)
+    arguments = ["--folder", str(tmp_path), "--data", str(tmp_path / "mine")]
+    assert train_all.main(arguments) == 1
+    assert train_all.main(arguments) == 1  # the same again is how one goes on
+    capsys.readouterr()
+    assert train_all.main([*arguments, "--fine-tune"]) == 2
+    error = capsys.readouterr().err
+    assert "training from scratch with music from" in error
+    assert len(error.splitlines()) == 1
+
+
+PACE = Pace(
+    setup_s={"codec": 20, "vocoder": 10, "flow": 15, "vocoder-fitted": 30},
+    step_s={"codec": 0.4, "vocoder": 1.0, "flow": 0.3, "vocoder-fitted": 1.2},
+)
+
+
+def test_the_time_of_a_training_is_that_of_its_slower_halves() -> None:
+    whole = replace(PLAN, steps=Steps(codec=1000, vocoder=100, fit=10, flow=100))
+    codec, flow = 20 + 0.4 * 1000, 15 + 0.3 * 100  # the vocoders beside them are done before
+    assert PACE.seconds(whole) / pace._MARGIN == pytest.approx(codec + max(flow, 30 + 1.2 * 10))
+
+
+@pytest.mark.parametrize("minutes", [5, 30, 90])
+def test_steps_fill_the_minutes_that_were_given(minutes: float) -> None:
+    steps = steps_within(minutes, PLAN, PACE)
+    taken = PACE.seconds(replace(PLAN, steps=steps)) / 60
+    assert 0.95 * minutes < taken < 1.02 * minutes
+    assert steps.codec > 3 * steps.flow  # all longer or shorter by the same factor
+
+
+def test_too_few_minutes_are_refused() -> None:
+    with pytest.raises(SettingsError, match="too few on this machine; give at least"):
+        steps_within(0.5, PLAN, PACE)
+
+
+def test_the_pace_is_measured_once(tmp_path: Path) -> None:
+    """So a training that is started again keeps its number of steps."""
+    performed: list[Stage] = []
+
+    def perform(stage: Stage) -> None:
+        performed.append(stage)
+        for command in stage.commands:
+            out_of(command).mkdir(parents=True)
+            row = {"step": pace.PROBE_STEPS, "step_s": 0.5}
+            (out_of(command) / "log.jsonl").write_text(json.dumps(row) + "\n")
+
+    whole = replace(PLAN, folder=tmp_path)
+    first = pace.measure(whole, perform)
+    assert len(performed) == 2
+    assert first.step_s == dict.fromkeys(PACE.step_s, 0.5)
+    assert pace.measure(whole, perform) == first
+    assert len(performed) == 2
+    assert not (tmp_path / "codec").exists()
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one part of a model and its log, as a training leaves it."""
+    folder = tmp_path_factory.mktemp("codec")
+    torch.save(NanoModels(NanoConfig()).codec.state_dict(), folder / "averaged.pt")
+    (folder / "log.jsonl").write_text('{"step": 250}\n{"step": 400}\n')
+    return folder
+
+
+def test_an_exported_file_loads_and_its_card_says_what_it_is(parts: Path, tmp_path: Path) -> None:
+    figures = {"mean": {"decoded": {"log_mel": 0.7, "other": None}, "copy": {"log_mel": 0.2}}}
+    (tmp_path / "figures.json").write_text(json.dumps(figures))
+    out = tmp_path / "choir.safetensors"
+    arguments = [f"--codec={parts / 'averaged.pt'}", f"--out={out}", "--license=CC0"]
+    assert export.main([*arguments, f"--figures={tmp_path / 'figures.json'}"]) == 0
+    nano = load_nano(out)
+    assert nano.weights == "choir"
+    page = out.with_suffix(".md").read_text()
+    for words in ("# choir", nano.digest, "CC0", "codec 400", "| log-mel distance | 0.7 | 0.2 |"):
+        assert words in page
+    with safe_open(out, framework="pt") as file:
+        card = json.loads(file.metadata()["card"])
+    assert card["name"] == "choir"
+    assert card["license"] == "CC0"
+    assert json.loads(card["steps"]) == {"codec": 400}
+    assert json.loads(card["figures"])["copy"] == {"log_mel": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out=nano.bin"], "must be named"),
+        (["--figures=nothing.json"], "does not hold figures"),
+        (["--flow=nothing.pt"], "does not hold the weights"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_sentence(
+    arguments: list[str],
+    words: str,
+    parts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "nano.safetensors"
+    codec = f"--codec={parts / 'averaged.pt'}"
+    assert export.main([codec, f"--out={out}", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_the_card_does_not_say_where_the_music_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_all, "extent", lambda folder: (12, 7200.0))
+    card = train_all._card(replace(TUNED, data=tmp_path / "secret"))
+    assert "12 recordings of the user's own, 2.0 hours" in card["data"]
+    assert "--data FOLDER --fine-tune" in card["command"]
+    assert "secret" not in json.dumps(card)

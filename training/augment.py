@@ -20,25 +20,29 @@ __all__ = ["Augment"]
 _MAX_SHIFT = 4
 
 
-def _uniform(generator: torch.Generator, size: int, low: float, high: float) -> Tensor:
-    return torch.rand(size, generator=generator) * (high - low) + low
-
-
 class Augment:
     """Random changes of features ``[batch, tokens, feature_dims]``; one generator, hence seeded."""
 
-    def __init__(self, config: NanoConfig, seed: int) -> None:
+    def __init__(self, config: NanoConfig, seed: int, device: torch.device | str = "cpu") -> None:
         self.config = c = config
+        self.device = device
         self.generator = torch.Generator().manual_seed(seed)
-        self.mel_hz = mel_centres(c.mels)
+        mel_hz = mel_centres(c.mels)
         notes = torch.arange(c.semitones, dtype=torch.float64) + c.semitone_low
-        self.note_hz = 440 * 2 ** ((notes - 69) / 12)
+        note_hz = 440 * 2 ** ((notes - 69) / 12)
+        hz = torch.cat([mel_hz, note_hz]).float().clamp_min(20)
+        self.octave = torch.log2(hz / 1000).unsqueeze(0).to(device)
         self.warps = {
-            shift: interpolation_matrix(self.mel_hz, self.mel_hz / 2 ** (shift / 12)).T
+            shift: interpolation_matrix(mel_hz, mel_hz / 2 ** (shift / 12)).T.to(device)
             for shift in range(-_MAX_SHIFT, _MAX_SHIFT + 1)
         }
         bands = torch.arange(c.mels) * c.stereo_bands // c.mels
-        self.mel_bands = torch.nn.functional.one_hot(bands, c.stereo_bands).float()
+        self.mel_bands = torch.nn.functional.one_hot(bands, c.stereo_bands).float().to(device)
+
+    def _uniform(self, size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Drawn on the CPU, as everything here: all devices see the same music."""
+        drawn = torch.rand(size, generator=self.generator) * (high - low) + low
+        return drawn.to(self.device)
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mel magnitudes ``[B, T, 4, mels]``, amplitudes ``[B, T, 2, ...]`` and stereo, the same.
@@ -85,8 +89,8 @@ class Augment:
     def _mix(self, mel: Tensor, notes: Tensor, stereo: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Add the next row of the batch, in power, to a fifth of the rows."""
         size = len(mel)
-        level = 10 ** (_uniform(self.generator, size, -15, 0) / 20)
-        level = level * (torch.rand(size, generator=self.generator) < 0.2)
+        level = 10 ** (self._uniform(size, -15, 0) / 20)
+        level = level * (self._uniform(size) < 0.2)
         gain = level.view(-1, 1, 1, 1)
         other_mel = mel.roll(1, 0) * gain
         other_notes = notes.roll(1, 0) * gain
@@ -100,10 +104,9 @@ class Augment:
     def _filter(self, mel: Tensor, notes: Tensor) -> tuple[Tensor, Tensor]:
         """Tilt, bells, bass, now and then a low-pass, and a level: one random curve per row."""
         size = len(mel)
-        draw = lambda low, high: _uniform(self.generator, size, low, high).view(-1, 1)  # noqa: E731
+        draw = lambda low, high: self._uniform(size, low, high).view(-1, 1)  # noqa: E731
         sometimes = lambda share: (draw(0, 1) < share).float()  # noqa: E731
-        hz = torch.cat([self.mel_hz, self.note_hz]).float().clamp_min(20)
-        octave = torch.log2(hz / 1000).unsqueeze(0)
+        octave = self.octave
         curve = draw(-1.5, 1.0) * octave
         for _ in range(2):
             centre, width = draw(-4.5, 4.0), draw(0.3, 2.0)
@@ -112,7 +115,7 @@ class Augment:
         curve = curve + draw(-6, 12) * bass * sometimes(0.5)
         cutoff = math.log2(3.0) + 3.0 * torch.sqrt(draw(0, 1))  # 3 to 24 kHz, mostly high
         curve = curve - draw(30, 200) * sometimes(0.35) * (octave - cutoff).clamp_min(0)
-        level = 4 * torch.randn(size, 1, generator=self.generator)
+        level = 4 * torch.randn(size, 1, generator=self.generator).to(self.device)
         curve = curve + level.clamp(-12, 8) - sometimes(0.04) * draw(5, 35)
         gain = 10 ** (curve / 20)
         mels = gain[:, : self.config.mels].view(size, 1, 1, -1)
@@ -121,23 +124,22 @@ class Augment:
 
     def _image(self, stereo: Tensor) -> Tensor:
         """Channel swap, mono, one channel alone, antiphase."""
-        stereo = stereo.clone()
-        dice = torch.rand(len(stereo), generator=self.generator)
-        swap = torch.rand(len(stereo), generator=self.generator) < 0.5
-        stereo[swap, :, 0] *= -1
-        stereo[dice < 0.06, :, 0] = 0.0
-        stereo[dice < 0.06, :, 1] = -1.0
-        inverted = (dice > 0.06) & (dice < 0.10)
-        stereo[inverted, :, 1] *= -1
-        return stereo
+        dice = self._uniform(len(stereo)).view(-1, 1, 1)
+        swap = self._uniform(len(stereo)).view(-1, 1, 1) < 0.5
+        balance, width = stereo.unbind(dim=2)
+        mono, inverted = dice < 0.06, (dice > 0.06) & (dice < 0.10)
+        balance = torch.where(swap, -balance, balance).masked_fill(mono, 0.0)
+        width = torch.where(inverted, -width, width).masked_fill(mono, -1.0)
+        return torch.stack([balance, width], dim=2)
 
     def _splice(self, features: Tensor) -> Tensor:
         """Let a third of the rows begin with another row or with silence: pieces follow pieces."""
         size, tokens = features.shape[:2]
         silence = self.join(*(torch.zeros_like(part[:1, :1]) for part in self.split(features)))
         others = features.roll(1, 0)
-        quiet = torch.rand(size, generator=self.generator) < 0.3
+        quiet = self._uniform(size) < 0.3
         before = torch.where(quiet.view(-1, 1, 1), silence, others)
-        cut = torch.randint(0, tokens, (size, 1), generator=self.generator)
-        cut = cut * (torch.rand(size, 1, generator=self.generator) < 0.35)
-        return torch.where((torch.arange(tokens) < cut).unsqueeze(2), before, features)
+        cut = torch.randint(0, tokens, (size, 1), generator=self.generator).to(self.device)
+        cut = cut * (self._uniform(size) < 0.35).unsqueeze(1)
+        place = torch.arange(tokens, device=self.device)
+        return torch.where((place < cut).unsqueeze(2), before, features)

@@ -20,14 +20,15 @@ def level_codebook(groups: Tensor, seed: int = 0) -> Tensor:
     Sorted by mean level and, within runs of 16, by rise, so that the leading digits of an index
     say most (Lloyd, "Least squares quantization in PCM", 1982).
     """
-    random = torch.Generator().manual_seed(seed)
+    random, device = torch.Generator().manual_seed(seed), groups.device
     weight = torch.exp(_LOUDNESS * groups.mean(dim=1))
-    book = groups[torch.randperm(len(groups), generator=random)[:ENTRIES]].clone()
+    first = torch.randperm(len(groups), generator=random)[:ENTRIES]
+    book = groups[first.to(device)].clone()
     for _ in range(_ROUNDS):
         nearest = torch.cdist(groups, book).argmin(dim=1)
         total = torch.zeros_like(book).index_add_(0, nearest, groups * weight.unsqueeze(1))
-        count = torch.zeros(ENTRIES).index_add_(0, nearest, weight)
-        fresh = groups[torch.randint(len(groups), (ENTRIES,), generator=random)]
+        count = torch.zeros(ENTRIES, device=device).index_add_(0, nearest, weight)
+        fresh = groups[torch.randint(len(groups), (ENTRIES,), generator=random).to(device)]
         used = (count > 0).unsqueeze(1)
         book = torch.where(used, total / count.clamp_min(1e-9).unsqueeze(1), fresh)
     book = book[book.mean(dim=1).argsort()].unflatten(0, (-1, BASE * BASE))

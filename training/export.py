@@ -1,58 +1,76 @@
-"""Stage 4: put the three stages' averaged weights into the one file that the program loads."""
+"""The last stage: put the trainings' averaged weights into the one file that the program loads.
+
+Beside it comes its model card, a page of the same name; the same is in the file as JSON.
+"""
 
 from __future__ import annotations
 
 import argparse
-import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from codec.nano.codec import NanoModels, save_nano
 from codec.nano.config import NanoConfig
+from streaming.errors import SettingsError
+from training.card import LIMITS, OWN_DATA, ModelCard, read_figures, steps_of
+from training.options import load_weights
+from training.program import run_program
 
-__all__ = ["main"]
-
-
-@torch.no_grad()
-def raise_level(models: NanoModels, gain_db: float) -> None:
-    """Add a gain to the expected mels and semitones, in the last layer's bias."""
-    codec = models.codec
-    levels = codec.config.mel_dims + codec.config.semitone_dims
-    shift = gain_db * math.log(10) / 20 / codec.normalizer.deviation[:levels]
-    codec.decoder.stack.outward.bias[:levels] += shift
+__all__ = ["export", "main"]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def export(args: argparse.Namespace) -> None:
+    """Write the weights and their card, as the options ask."""
+    if args.out.suffix != ".safetensors":
+        raise SettingsError(f"--out must be named ….safetensors, not {args.out.name}")
+    models = NanoModels(NanoConfig())
+    steps = {}
+    for name in ("codec", "flow", "vocoder"):
+        path: Path | None = getattr(args, name)
+        if path is not None:
+            load_weights(models.get_submodule(name), path)
+            if (count := steps_of(path.parent)) is not None:
+                steps[name] = count
+    card = ModelCard(
+        name=args.name or args.out.stem,
+        data=args.data,
+        license=args.license,
+        command=args.command,
+        limits=args.limits,
+        steps=steps,
+        figures={} if args.figures is None else read_figures(args.figures),
+    )
+    try:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        digest = save_nano(models, args.out, card.strings())
+        page = args.out.with_suffix(".md")
+        page.write_text(card.markdown(args.out, digest))
+    except OSError as error:
+        raise SettingsError(f"{args.out} cannot be written: {error.strerror}") from error
+    print(f"{digest}  {args.out}  {args.out.stat().st_size / 2**20:.1f} MiB, and {page.name}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.export", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--codec", type=Path, required=True, help="averaged.pt of train_codec")
     parser.add_argument("--flow", type=Path, help="averaged.pt of train_flow")
     parser.add_argument("--vocoder", type=Path, help="averaged.pt of train_vocoder")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--name", default="nano-2")
-    parser.add_argument(
-        "--gain-db",
-        type=float,
-        default=0.0,
-        help="raise what the decoder expects: a median of logarithms lies below the mean level",
+    parser.add_argument("--out", type=Path, required=True, help="the file, ….safetensors")
+    card = parser.add_argument_group("what the model card says")
+    card.add_argument("--name", help="of the weights (default: the file's)")
+    card.add_argument("--data", default=OWN_DATA, help="what was trained on")
+    card.add_argument("--license", default="MIT")
+    card.add_argument("--command", default="make train", help="what makes these weights")
+    card.add_argument("--limits", default=LIMITS)
+    card.add_argument(
+        "--figures", type=Path, metavar="FILE", help="JSON of python -m benchmarks.quality --json"
     )
     args = parser.parse_args(argv)
-    models = NanoModels(NanoConfig())
-    parts = {"codec": args.codec, "flow": args.flow, "vocoder": args.vocoder}
-    for name, path in parts.items():
-        if path is not None:
-            models.get_submodule(name).load_state_dict(torch.load(path, weights_only=True))
-    raise_level(models, args.gain_db)
-    card = {
-        "name": args.name,
-        "data": "procedural music of training/, rendered with FluidSynth; no recordings",
-        "license": "MIT",
-        "limits": "words of songs are not kept; see docs/nano.md",
-    }
-    digest = save_nano(models, args.out, card)
-    print(f"{digest}  {args.out}  {args.out.stat().st_size / 2**20:.1f} MiB")
+    return run_program("export", lambda: export(args))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,11 +1,13 @@
-"""The training loop that every stage shares: schedule, averaging, checkpoints, resume, log.
+"""The training loop that every stage shares: schedule, averaging, checkpoints, resume, reports.
 
 A run is named by its folder: ``state.pt`` there holds everything needed to go on after an
-interruption, ``log.jsonl`` one line per report, ``averaged.pt`` the averaged weights.
+interruption, ``averaged.pt`` the averaged weights, ``log.jsonl`` one line per report and
+``curves.png`` the same as a picture; ``samples/`` what it sounded like.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -14,22 +16,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-__all__ = ["Run", "half_precision", "train", "warm_start"]
+from training.checkpoint import Checkpoint, Progress, Randoms
+from training.device import compile_blocks
+from training.report import Report
 
+__all__ = ["Listen", "Run", "train"]
 
-def half_precision(enabled: bool = True) -> torch.autocast:
-    """bfloat16 for matrix products where the processor has it; elsewhere that is far slower."""
-    able = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled and able)
+Listen = Callable[[int, nn.Module], dict[str, Tensor]]
+"""Given a step and a model of one's own on the CPU, writes samples and returns them by name."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Length and pace of a training run."""
+    """Length and pace of a training run, all in steps; ``sample`` 0 writes no samples."""
 
     folder: Path
     steps: int
@@ -38,22 +41,9 @@ class Run:
     average: float = 0.999
     report: int = 250
     save: int = 500
-
-
-def warm_start(model: nn.Module, path: Path, prefix: str) -> str:
-    """Take over every tensor of another run that still fits; the rest keeps its fresh values.
-
-    path: ``averaged.pt`` of a run, or an exported file, where names begin with ``prefix``.
-    """
-    if path.suffix == ".safetensors":
-        stored = load_file(path)
-        known = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
-    else:
-        known = torch.load(path, weights_only=True)
-    own = model.state_dict()
-    fitting = {name: v for name, v in known.items() if name in own and own[name].shape == v.shape}
-    model.load_state_dict(fitting, strict=False)
-    return f"{len(fitting)} of {len(own)} tensors of {path}"
+    sample: int = 0
+    compiled: bool = False
+    tensorboard: bool = False
 
 
 def _rate(run: Run, step: int) -> float:
@@ -63,14 +53,14 @@ def _rate(run: Run, step: int) -> float:
     return run.rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, part))))
 
 
-def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential averaging that forgets the fresh weights of the beginning quickly."""
-
-    def update(average: Tensor, value: Tensor, count: Tensor | int) -> Tensor:
-        part = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        return average + part * (value - average) if value.is_floating_point() else value
-
-    return update
+def _optimizer(run: Run, model: nn.Module) -> torch.optim.AdamW:
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
+        lr=run.rate,
+        betas=(0.9, 0.98),
+    )
 
 
 def train(
@@ -78,38 +68,33 @@ def train(
     model: nn.Module,
     losses: Callable[[int], dict[str, Tensor]],
     validate: Callable[[nn.Module], dict[str, float]],
+    randoms: Randoms,
+    listen: Listen | None = None,
 ) -> nn.Module:
     """Minimise ``losses(step)["total"]`` over the model's parameters; returns the averaged model.
 
-    ``losses`` draws its own batch. ``validate`` gets the averaged model. Interrupted runs go on
-    from the last saved step when called again with the same folder.
+    ``losses`` draws its own batch, with the generators ``randoms`` and no others. ``validate`` gets
+    the averaged model. Called again with the same folder, an interrupted run goes on from the last
+    saved step, on a CPU to the same result as one that was never interrupted.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    averaged = torch.optim.swa_utils.AveragedModel(
-        model,
-        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(run.average),
-        use_buffers=True,
+    # Made before the model is compiled: the average is a copy, and copies are not.
+    averaged = AveragedModel(
+        model, multi_avg_fn=get_ema_multi_avg_fn(run.average), use_buffers=True
     )
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
-        lr=run.rate,
-        betas=(0.9, 0.98),
-    )
-    state_file = run.folder / "state.pt"
-    first = 0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        model.load_state_dict(state["model"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    if run.compiled:
+        compile_blocks(model)
+    optimizer = _optimizer(run, model)
+    checkpoint = Checkpoint(run.folder, model, averaged, optimizer, randoms)
+    progress = checkpoint.load()
+    report = Report(run.folder, progress.step, run.tensorboard)
     (run.folder / "run.json").write_text(json.dumps(asdict(run), default=str, indent=1))
-    sums: dict[str, float] = {}
-    began = time.monotonic()
-    with tqdm(total=run.steps, initial=first, mininterval=5) as bar:
-        for step in range(first, run.steps):
+    name = run.folder.name
+    with tqdm(total=run.steps, initial=progress.step, mininterval=5, desc=name) as bar:
+        pace = _Pace(progress.seconds)
+        sums = {k: torch.tensor(v, dtype=torch.float64) for k, v in progress.sums.items()}
+        counted = progress.counted
+        for step in range(progress.step, run.steps):
             for group in optimizer.param_groups:
                 group["lr"] = _rate(run, step)
             terms = losses(step)
@@ -118,26 +103,53 @@ def train(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             averaged.update_parameters(model)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            for term, value in terms.items():  # summed where they are: reading makes a GPU wait
+                sums[term] = sums.get(term, 0.0) + value.detach().double()
+            counted += 1
             bar.update()
+            pace.stepped()
             done = step + 1
-            if done % run.report == 0 or done == run.steps:
-                row = {name: round(value / run.report, 4) for name, value in sums.items()}
+            last = done == run.steps
+            if done % run.report == 0 or last:
+                row = {k: round(float(v) / counted, 4) for k, v in sums.items()}
+                times = pace.row()
                 valid = {f"valid_{k}": round(v, 4) for k, v in validate(averaged.module).items()}
-                line = {"step": done, "seconds": round(time.monotonic() - began, 1), **row, **valid}
-                with (run.folder / "log.jsonl").open("a") as log:
-                    log.write(json.dumps(line) + "\n")
-                sums = {}
-            if done % run.save == 0 or done == run.steps:
-                state = {
-                    "model": model.state_dict(),
-                    "averaged": averaged.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": done,
-                }
-                part = state_file.with_suffix(".part")
-                torch.save(state, part)
-                part.rename(state_file)
-                torch.save(averaged.module.state_dict(), run.folder / "averaged.pt")
+                report.row({"step": done} | times | row | valid)
+                bar.set_postfix(total=row["total"], valid=valid.get("valid_total", math.nan))
+                sums, counted = {}, 0
+            if listen is not None and run.sample and (done % run.sample == 0 or last):
+                own = copy.deepcopy(averaged.module).cpu().eval()
+                report.sounds(done, listen(done, own))
+            if done % run.save == 0 or last:
+                values = {k: float(v) for k, v in sums.items()}
+                checkpoint.save(Progress(done, pace.seconds, values, counted))
+                report.saved()
+    report.close()
     return averaged.module
+
+
+class _Pace:
+    """Seconds since the run began, over all its parts, and those of a step since the last report.
+
+    The first step after a report is left out: it waits for memory, kernels and compilers.
+    """
+
+    def __init__(self, before: float) -> None:
+        self._before = before
+        self._started = self._warm = time.monotonic()
+        self._steps = 0
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def stepped(self) -> None:
+        self._steps += 1
+        if self._steps == 1:
+            self._warm = time.monotonic()
+
+    def row(self) -> dict[str, float]:
+        """For the log; call it when a graphics card has done all that it was given."""
+        step_s = (time.monotonic() - self._warm) / max(1, self._steps - 1)
+        self._steps = 0
+        return {"seconds": round(self.seconds, 1), "step_s": round(step_s, 4)}

@@ -1,132 +1,52 @@
-"""The whole way from nothing to nano's weights: music, features, three trainings, one file.
+"""The whole way from nothing to nano's weights: music, features, trainings, one file.
 
-``python -m training.train_all`` (or ``make train``) takes about two hours on two CPU cores and 4 GB
-of disk. Each stage is a program of its own and goes on where it was interrupted, so this one may be
-started again at any time; a stage that is complete is passed over quickly.
+``python -m training.train_all`` (or ``make train``) takes two to three hours on two CPU cores, and
+5 GB of disk. Each stage is a program of its own and goes on where it was interrupted, so this one
+may be started again at any time; a stage that is complete is passed over quickly. ``--data FOLDER``
+trains on music of one's own, ``--fine-tune`` from the bundled weights on. docs/training.md says
+more.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
-__all__ = ["Plan", "main", "stages"]
+from streaming.cli import number
+from streaming.errors import SettingsError, UserError
+from training.collect import extent
+from training.pace import measure, steps_within
+from training.plan import (
+    FINE_TUNING,
+    Command,
+    Plan,
+    Stage,
+    Steps,
+    data_stages,
+    export_stage,
+    training_stages,
+)
 
-HELD_OUT_SEED = 900_000
+__all__ = ["StageFailed", "main", "run_stage"]
 
-
-@dataclass(frozen=True)
-class Plan:
-    """Where everything goes and how much of it; steps are optimiser steps."""
-
-    folder: Path
-    out: Path
-    seconds: float = 16_200.0
-    held_seconds: float = 720.0
-    codec_steps: int = 9000
-    vocoder_steps: int = 1500
-    fit_steps: int = 800
-    flow_steps: int = 1500
-
-
-Command = list[str]
+_RUNS = Path("training", "runs")
 
 
-def stages(plan: Plan) -> list[tuple[str, list[Command]]]:
-    """Name and commands of every stage; the commands of one stage run side by side."""
-    music, held = plan.folder / "music", plan.folder / "held"
-    features, held_features = plan.folder / "music-features", plan.folder / "held-features"
-    codec, vocoder, fitted, flow = (
-        plan.folder / name for name in ("codec", "vocoder", "vocoder-fitted", "flow")
-    )
-    codec_weights = codec / "averaged.pt"
+class StageFailed(Exception):  # noqa: N818 (it has said itself what the fault is)
+    """A stage ended with an exit code other than 0."""
 
-    def command(module: str, **options: object) -> Command:
-        given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        return [sys.executable, "-m", f"training.{module}", *given]
-
-    return [
-        ("rendering the music", [command("render", out=music, seconds_total=plan.seconds)]),
-        (
-            "rendering music to hold out",
-            [command("render", out=held, seconds_total=plan.held_seconds, seed=HELD_OUT_SEED)],
-        ),
-        (
-            "analysing",
-            [
-                command("dataset", music=music, out=features),
-                command("dataset", music=held, out=held_features),
-            ],
-        ),
-        (
-            "training codec and vocoder",
-            [
-                command(
-                    "train_codec",
-                    features=features,
-                    valid=held_features,
-                    out=codec,
-                    steps=plan.codec_steps,
-                    threads=1,
-                ),
-                command(
-                    "train_vocoder",
-                    music=music,
-                    valid=held,
-                    out=vocoder,
-                    steps=plan.vocoder_steps,
-                    threads=1,
-                ),
-            ],
-        ),
-        (
-            "training the flow, fitting the vocoder to decoded features",
-            [
-                command(
-                    "train_flow",
-                    features=features,
-                    valid=held_features,
-                    codec=codec_weights,
-                    out=flow,
-                    steps=plan.flow_steps,
-                    threads=1,
-                ),
-                command(
-                    "train_vocoder",
-                    music=music,
-                    valid=held,
-                    features=features,
-                    codec=codec_weights,
-                    init=vocoder / "averaged.pt",
-                    out=fitted,
-                    steps=plan.fit_steps,
-                    rate=5e-4,
-                    threads=1,
-                ),
-            ],
-        ),
-        (
-            "exporting",
-            [
-                command(
-                    "export",
-                    codec=codec_weights,
-                    flow=flow / "averaged.pt",
-                    vocoder=fitted / "averaged.pt",
-                    out=plan.out,
-                    gain_db=1.5,  # what brought nano-2 to its originals' level
-                )
-            ],
-        ),
-    ]
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(name)
+        self.code = code
 
 
-def run_stage(commands: Sequence[Command]) -> bool:
-    """Run commands side by side; whether all succeeded."""
+def run_stage(commands: Sequence[Command]) -> int:
+    """Run commands side by side; 0, or the exit code of one that failed."""
     running = [subprocess.Popen(command) for command in commands]
     try:
         codes = [process.wait() for process in running]
@@ -136,38 +56,140 @@ def run_stage(commands: Sequence[Command]) -> bool:
         for process in running:
             process.wait()
         raise
-    return not any(codes)
+    return next((code for code in codes if code), 0)
+
+
+def _perform(stage: Stage) -> None:
+    print(f"== {stage.name}", flush=True)
+    if code := run_stage(stage.commands):
+        raise StageFailed(stage.name, code)
+
+
+def _same_run(plan: Plan) -> None:
+    """Refuse to go on in a folder with something else; SettingsError says with what."""
+    file = plan.folder / "plan.json"
+    own = {
+        "data": None if plan.data is None else str(plan.data.resolve()),
+        "fine_tune": plan.fine_tune,
+    }
+    if not file.exists():
+        file.write_text(json.dumps(own, indent=1))
+        return
+    begun = json.loads(file.read_text())
+    if begun != own:
+        what = f"music from {begun['data']}" if begun["data"] else "rendered music"
+        how = "fine-tuning" if begun["fine_tune"] else "training from scratch"
+        raise SettingsError(
+            f"{plan.folder} holds a {how} with {what}; go on with that, or name another --folder"
+        )
+
+
+def _card(plan: Plan) -> dict[str, str]:
+    """What the model card says of the music; never where on the user's disk it is."""
+    words = ["python -m training.train_all"]
+    data: dict[str, str] = {}
+    if plan.data is not None:
+        count, seconds = extent(plan.music)
+        words.append("--data FOLDER")
+        data["data"] = f"{count} recordings of the user's own, {seconds / 3600:.1f} hours"
+        data["license"] = "as far as the rights to the music that it was trained on allow"
+    if plan.fine_tune:
+        words.append("--fine-tune")
+        data["data"] = data.get("data", "rendered music") + ", going on from the bundled weights"
+    steps = [f"--{key}-steps {value}" for key, value in asdict(plan.steps).items() if value]
+    return {"command": " ".join([*words, *steps]), **data}
+
+
+def _say_time(plan: Plan, seconds: float) -> None:
+    steps = ", ".join(f"{name} {count}" for name, count in asdict(plan.steps).items() if count)
+    print(f"The trainings will take about {seconds / 60:.0f} minutes ({steps} steps).", flush=True)
+
+
+def train_all(plan: Plan, minutes: float | None) -> None:
+    """Everything in order; StageFailed or SettingsError say what was in the way."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    _same_run(plan)
+    for stage in data_stages(plan):
+        _perform(stage)
+    if minutes is not None or plan.data is not None or plan.fine_tune:
+        pace = measure(plan, lambda stage: _perform(Stage(f"measuring: {stage.name}", stage[1])))
+        if minutes is not None:
+            plan = replace(plan, steps=steps_within(minutes, plan, pace))
+        _say_time(plan, pace.seconds(plan))
+    for stage in [*training_stages(plan), export_stage(plan, **_card(plan))]:
+        _perform(stage)
+    print(f"\nListen to what {plan.out} makes of music:")
+    print(f"  python server.py SONG --weights {plan.out}")
+    print(f"  python client.py --weights {plan.out} --play")
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults, default = Plan(Path(), Path()), Steps()
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train_all", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--folder", type=Path, help="of all that is made (training/runs/…)")
+    parser.add_argument("--out", type=Path, help="weights file (default: in the folder)")
+    own = parser.add_argument_group("music of one's own")
+    own.add_argument("--data", type=Path, metavar="FOLDER", help="train on the music in there")
+    own.add_argument("--fine-tune", action="store_true", help="start from the bundled weights")
+    length = parser.add_argument_group("length")
+    length.add_argument(
+        "--minutes",
+        type=number(float, 1, 100_000),
+        metavar="N",
+        help="let the trainings take that long, measured on this machine, instead of:",
+    )
+    for name, count in asdict(default).items():
+        tuned = getattr(FINE_TUNING, name)
+        text = f"({count}; fine-tuning: {tuned or 'none'})"
+        length.add_argument(f"--{name}-steps", type=number(int, 1, 10**7), metavar="N", help=text)
+    length.add_argument(
+        "--seconds", type=float, default=defaults.seconds, help="music to render (%(default)g)"
+    )
+    length.add_argument("--held-seconds", type=float, default=defaults.held_seconds)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--compile", action="store_true", help="compile the models' blocks")
+    parser.add_argument("--tensorboard", action="store_true", help="log for TensorBoard as well")
+    parser.add_argument("--sample-every", type=int, default=defaults.sample_every, metavar="STEPS")
+    return parser
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    steps = FINE_TUNING if args.fine_tune else Steps()
+    given = {name: getattr(args, f"{name}_steps") for name in asdict(steps)}
+    name = "own" if args.data is not None else "tuned" if args.fine_tune else "nano"
+    folder = args.folder or _RUNS / name
+    return Plan(
+        folder,
+        args.out or folder / f"{folder.name}.safetensors",
+        args.seconds,
+        args.held_seconds,
+        replace(steps, **{name: count for name, count in given.items() if count is not None}),
+        args.data,
+        args.fine_tune,
+        args.device,
+        args.compile,
+        args.tensorboard,
+        args.sample_every,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    defaults = Plan(Path(), Path())
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--folder", type=Path, default=Path("training", "runs", "nano"))
-    parser.add_argument("--out", type=Path, help="weights file (default: in the folder)")
-    parser.add_argument("--seconds", type=float, default=defaults.seconds, help="music to render")
-    parser.add_argument("--held-seconds", type=float, default=defaults.held_seconds)
-    parser.add_argument("--codec-steps", type=int, default=defaults.codec_steps)
-    parser.add_argument("--vocoder-steps", type=int, default=defaults.vocoder_steps)
-    parser.add_argument("--fit-steps", type=int, default=defaults.fit_steps)
-    parser.add_argument("--flow-steps", type=int, default=defaults.flow_steps)
-    args = parser.parse_args(argv)
-    plan = Plan(
-        args.folder,
-        args.out or args.folder / "nano.safetensors",
-        args.seconds,
-        args.held_seconds,
-        args.codec_steps,
-        args.vocoder_steps,
-        args.fit_steps,
-        args.flow_steps,
-    )
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    for name, commands in stages(plan):
-        print(f"== {name}", flush=True)
-        if not run_stage(commands):
-            print(f"train_all: {name} failed; start again to go on from there", file=sys.stderr)
-            return 1
-    print("To use the new weights, copy the file to codec/nano/ and its digest to codec.py there.")
+    args = _parser().parse_args(argv)
+    try:
+        train_all(_plan(args), args.minutes)
+    except UserError as error:
+        print(f"train_all: {error}", file=sys.stderr)
+        return 2
+    except StageFailed as failure:
+        if failure.code == 2:  # it has said in a sentence what to do
+            return 2
+        print(f"train_all: {failure} failed; start again to go on from there", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("train_all: interrupted; start again to go on from there", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,15 @@ from codec.nano.level import GROUP
 from codec.nano.model import Autoencoder
 from codec.nano.slow import ROUND
 from training.augment import Augment
+from training.checkpoint import Randoms
 from training.codebook import level_codebook
 from training.dataset import FeatureSet
-from training.loop import Run, half_precision, train, warm_start
+from training.device import half_precision
+from training.loop import train
 from training.losses import feature_losses
+from training.options import add_options, begin, run_of, start_from, weights_file
+from training.program import run_program
+from training.samples import Samples, excerpts, listen_to_codec
 
 __all__ = ["main"]
 
@@ -31,6 +37,10 @@ WEIGHTS = {
     "level": 1.5,
     "envelope": 6.0,
 }
+HELD = 12, 400
+"""Excerpts and tokens of the validation set, which is always the same."""
+STATISTICS = 8
+"""Batches from which means, deviations and the level channel's codebook are taken."""
 EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
 
@@ -38,33 +48,42 @@ EDGE = 8
 def total(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str, Tensor]:
     """All loss terms and their weighted sum, away from the excerpt's edges."""
     terms = feature_losses(guess[:, EDGE:-EDGE], truth[:, EDGE:-EDGE], config)
-    terms["total"] = sum((WEIGHTS[k] * v for k, v in terms.items()), torch.zeros(()))
+    terms["total"] = sum((WEIGHTS[k] * v for k, v in terms.items()), guess.new_zeros(()))
     return terms
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--features", type=Path, required=True)
-    parser.add_argument("--valid", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=9500)
-    parser.add_argument("--init", type=Path, help="start from these weights; new layers are fresh")
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.train_codec", description=__doc__)
+    parser.add_argument("--features", type=Path, required=True, help="of the music, a folder")
+    parser.add_argument("--valid", type=Path, required=True, help="features of held-out music")
+    parser.add_argument(
+        "--init",
+        type=weights_file,
+        metavar="FILE",
+        help="start from these weights, or from those that are bundled; new layers are fresh",
+    )
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=240)
-    parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--listen", type=Path, metavar="FOLDER", help="held-out music for samples")
+    parser.add_argument(
+        "--vocoder", type=weights_file, metavar="FILE", help="weights that render the samples"
+    )
+    add_options(parser, steps=9500, rate=1.5e-3, seed=1)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    return run_program("train_codec", lambda: train_codec(args))
+
+
+def train_codec(args: argparse.Namespace) -> None:
+    """Stage 1, as the options ask."""
+    device = begin(args)
     config = NanoConfig()
-    music = FeatureSet(args.features, args.seed)
-    held = FeatureSet(args.valid, 0).batch(12, 400)
-    augment = Augment(config, args.seed)
+    music = FeatureSet(args.features, args.seed, device)
+    held = FeatureSet(args.valid, 0, device).batch(*HELD)
+    augment = Augment(config, args.seed, device)
     places = torch.Generator().manual_seed(args.seed)
-    model = Autoencoder(config)
+    model = Autoencoder(config).to(device)
     # Statistics of the augmented music, which is what the models see.
-    sample = torch.cat([augment(music.batch(64, 64)) for _ in range(8)])
+    sample = torch.cat([augment(music.batch(64, 64)) for _ in range(STATISTICS)])
     levels = model.levels(sample)
     model.level.codebook.copy_(level_codebook(levels.unflatten(1, (-1, GROUP)).flatten(0, 1)))
     relative = model.shift(sample, -levels).flatten(0, 1)
@@ -72,12 +91,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     model.normalizer.deviation.copy_(relative.std(dim=0).clamp_min(0.05))
     model.start_from_slow()
     if args.init is not None:
-        print("starting from", warm_start(model, args.init, "codec."))
+        start_from(model, args.init, "codec.")
 
     def losses(step: int) -> dict[str, Tensor]:
         batch = augment(music.batch(args.batch, args.tokens))
-        with half_precision():
-            guess, _ = model(batch, torch.randint(0, ROUND, (len(batch),), generator=places))
+        first = torch.randint(0, ROUND, (len(batch),), generator=places).to(device)
+        with half_precision(device):
+            guess, _ = model(batch, first)
         return total(guess.float(), batch, config)
 
     @torch.inference_mode()
@@ -90,9 +110,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             "entropy": float(entropy)
         }
 
-    run = Run(args.out, args.steps, args.rate)
-    train(run, model, losses, validate)
+    listen = None
+    if args.listen is not None:
+        decode = listen_to_codec("codec", config, vocoder=args.vocoder)
+        listen = Samples(args.out, excerpts(args.listen), decode)
+    randoms: Randoms = {"music": music.random, "augment": augment.generator, "places": places}
+    train(run_of(args), model, losses, validate, randoms, listen)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

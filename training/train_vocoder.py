@@ -11,14 +11,12 @@ every detail; here it learns what to make of that.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import soundfile as sf
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano.config import NanoConfig
@@ -26,82 +24,36 @@ from codec.nano.dsp import mel_filterbank
 from codec.nano.features import Features
 from codec.nano.model import Autoencoder
 from codec.nano.vocoder import Vocoder
-from training.dataset import feature_name, recordings
-from training.loop import Run, half_precision, train, warm_start
+from streaming.errors import SettingsError
+from training.checkpoint import Randoms
+from training.device import half_precision
+from training.loop import train
+from training.options import (
+    add_options,
+    begin,
+    load_weights,
+    run_of,
+    start_from,
+    weights_file,
+)
+from training.program import run_program
+from training.samples import Samples, excerpts, listen_to_vocoder
+from training.sound import AudioSet, DecodedSet
 
 __all__ = ["main"]
 
 SIZES = (512, 2048, 4096)
+HELD = 16, 100
+"""Excerpts and tokens of the validation set, which is always the same."""
 EDGE = 3 * SAMPLES_PER_TOKEN
-
-
-class AudioSet:
-    """Random excerpts of a folder of recordings."""
-
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
-        self.files = recordings(folder)
-        self.tokens = [sf.info(file).frames // SAMPLES_PER_TOKEN for file in self.files]
-        self.random = np.random.default_rng(seed)
-
-    def excerpt(self, tokens: int) -> tuple[int, int, Tensor]:
-        """Number of a recording, first token, and sound ``[2, tokens * 1920]``."""
-        index = int(self.random.integers(len(self.files)))
-        first = int(self.random.integers(0, max(1, self.tokens[index] - tokens)))
-        samples = tokens * SAMPLES_PER_TOKEN
-        data, rate = sf.read(
-            self.files[index],
-            frames=samples,
-            start=first * SAMPLES_PER_TOKEN,
-            dtype="float32",
-            always_2d=True,
-        )
-        if rate != SAMPLE_RATE:
-            raise ValueError(f"{self.files[index]} is not at {SAMPLE_RATE} Hz")
-        pair = np.pad(data, ((0, samples - len(data)), (0, 0))).T[[0, -1]]
-        return index, first, torch.from_numpy(np.ascontiguousarray(pair))
-
-    def mono(self, size: int, tokens: int) -> Tensor:
-        """Mixes of left and right at random levels, twice each: ``[size, 2, tokens * 1920]``."""
-        rows = []
-        for _ in range(size):
-            _, _, pair = self.excerpt(tokens)
-            angle = self.random.uniform(0, np.pi / 2)
-            mix = np.cos(angle) * pair[0] + np.sin(angle) * pair[1]
-            rows.append(mix.expand(2, -1) * 10 ** (self.random.uniform(-18, 3) / 20))
-        return torch.stack(rows).float()
-
-
-class DecodedSet:
-    """Excerpts of recordings with the features that the codec makes of them."""
-
-    def __init__(self, audio: AudioSet, features: Path, codec: Path) -> None:
-        self.audio = audio
-        model = Autoencoder(NanoConfig())
-        model.load_state_dict(torch.load(codec, weights_only=True))
-        model.eval()
-        self.features: list[Tensor] = []
-        with torch.inference_mode():
-            for file in tqdm(audio.files, desc="decoding"):
-                truth = np.load(features / feature_name(file, audio.folder))
-                rows = torch.from_numpy(truth).float().unsqueeze(0)
-                self.features.append(model(rows, 0)[0][0].half())
-
-    def batch(self, size: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Decoded features ``[size, tokens, dims]`` and sound ``[size, 2, tokens * 1920]``."""
-        rows, sounds = [], []
-        for _ in range(size):
-            index, first, pair = self.audio.excerpt(tokens)
-            rows.append(self.features[index][first : first + tokens].float())
-            sounds.append(pair)
-        return torch.stack(rows).clone(), torch.stack(sounds)
 
 
 def pitch_classes(power: Tensor, n_fft: int) -> Tensor:
     """Power per pitch class from 80 to 2500 Hz, ``[batch, bins, frames]`` to ``[batch, 12, …]``."""
     hz = torch.arange(n_fft // 2 + 1) * SAMPLE_RATE / n_fft
-    inside = (hz >= 80) & (hz <= 2500)
+    inside = torch.nonzero((hz >= 80) & (hz <= 2500)).squeeze(1)
     note = torch.round(69 + 12 * torch.log2(hz[inside] / 440)).long() % 12
+    inside, note = inside.to(power.device), note.to(power.device)
     return power.new_zeros(len(power), 12, power.shape[2]).index_add(1, note, power[:, inside])
 
 
@@ -121,7 +73,7 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"mel_{size}", mel_filterbank(size, mels), persistent=False)
 
     def forward(self, guess: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        terms = {name: torch.zeros(()) for name in ("mel", "log", "convergence")}
+        terms = {name: guess.new_zeros(()) for name in ("mel", "log", "convergence")}
         for size in SIZES:
             window = self.get_buffer(f"window_{size}")
             a = torch.stft(guess, size, size // 4, window=window, return_complex=True).abs()
@@ -153,32 +105,46 @@ class SpectralLoss(nn.Module):
         return terms
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--music", type=Path, required=True)
-    parser.add_argument("--valid", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train_vocoder", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--music", type=Path, required=True, help="a folder of recordings")
+    parser.add_argument("--valid", type=Path, required=True, help="held-out recordings")
     parser.add_argument("--codec", type=Path, help="averaged.pt of stage 1, to go on from there")
     parser.add_argument("--features", type=Path, help="features of the music, with --codec")
-    parser.add_argument("--init", type=Path, help="start from these weights of the vocoder")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument(
+        "--init",
+        type=weights_file,
+        metavar="FILE",
+        help="start from these weights, or from those that are bundled",
+    )
     parser.add_argument("--batch", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
+    add_options(parser, steps=2000, rate=1e-3, seed=2)
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    return run_program("train_vocoder", lambda: train_vocoder(args))
+
+
+def train_vocoder(args: argparse.Namespace) -> None:
+    """Stage 2 or, with a codec, 4, as the options ask."""
+    device = begin(args)
+    if (args.codec is None) != (args.features is None):
+        raise SettingsError("--codec and --features go together; give both or neither")
     config = NanoConfig()
-    analyse, criterion = Features(config), SpectralLoss(config)
+    analyse, criterion = Features(config).to(device), SpectralLoss(config).to(device)
     music = AudioSet(args.music, args.seed)
-    held = AudioSet(args.valid, 0).mono(16, 100)
+    held = AudioSet(args.valid, 0).mono(*HELD).to(device)
     held_features = torch.stack([analyse(row) for row in held])
     model = Vocoder(config)
     if args.init is not None:
-        print("starting from", warm_start(model, args.init, "vocoder."))
-    decoded = None if args.codec is None else DecodedSet(music, args.features, args.codec)
+        start_from(model, args.init, "vocoder.")
+    model.to(device)
+    decoded = None
+    if args.codec is not None:
+        codec = Autoencoder(config)
+        load_weights(codec, args.codec)
+        decoded = DecodedSet(music, args.features, codec.to(device).eval())
     c = config
 
     def run_batch(
@@ -190,14 +156,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             mel = features[..., : c.mel_dims].reshape(size, -1, c.mels)
             notes = features[..., c.mel_dims : c.mel_dims + c.semitone_dims]
             notes = notes.reshape(size, -1, c.semitones)
-            start = torch.randint(0, 10**7, (size,), generator=generator) * 480
+            # Drawn on the CPU: the same on every device.
+            start = torch.randint(0, 10**7, (size,), generator=generator).to(device) * 480
             bank = vocoder.spectrum(vocoder.oscillators(notes, start), c.decimation)
             noise = torch.randn(size, 2, tokens * SAMPLES_PER_TOKEN, generator=generator)
-            spectrum = vocoder.spectrum(noise, 1)
-        with half_precision(vocoder.training):
+            spectrum = vocoder.spectrum(noise.to(device), 1)
+        with half_precision(device, vocoder.training):
             pair = vocoder(mel, notes, bank, spectrum)
         # Any rotation of the two renderings is a rendering.
-        angle = 2 * torch.pi * torch.rand(size, 1, 1, generator=generator)
+        angle = 2 * torch.pi * torch.rand(size, 1, 1, generator=generator).to(device)
         sound = vocoder.to_signal(angle.cos() * pair[:, 0] + angle.sin() * pair[:, 1])
         sound = vocoder.level(sound.unsqueeze(1).expand(-1, 2, -1), mel)[:, 0]
         terms: dict[str, Tensor] = criterion(sound[:, EDGE:-EDGE], audio[..., EDGE:-EDGE])
@@ -207,12 +174,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def losses(step: int) -> dict[str, Tensor]:
         size = args.batch if decoded is None else args.batch // 2
-        audio = music.mono(size, args.tokens)
+        audio = music.mono(size, args.tokens).to(device)
         features = torch.stack([analyse(row) for row in audio])
         if decoded is not None:
             more_features, more_audio = decoded.batch(args.batch - size, args.tokens)
-            features = torch.cat([features, more_features])
-            audio = torch.cat([audio, more_audio])
+            features = torch.cat([features, more_features.to(device)])
+            audio = torch.cat([audio, more_audio.to(device)])
         return run_batch(model, features, audio, generator)
 
     @torch.inference_mode()
@@ -221,8 +188,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         terms = run_batch(averaged, held_features, held, torch.Generator().manual_seed(0))
         return {k: float(v) for k, v in terms.items()}
 
-    train(Run(args.out, args.steps, args.rate), model, losses, validate)
+    decode = listen_to_vocoder(config, args.codec)
+    listen = Samples(args.out, excerpts(args.valid), decode)
+    randoms: Randoms = {"music": music.random, "vocoder": generator}
+    train(run_of(args), model, losses, validate, randoms, listen)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -53,10 +53,12 @@ class LevelChannel(nn.Module):
     codebook: Tensor
 
     @staticmethod
-    def _grid(first_token: Tensor | int, batch: int, tokens: int) -> tuple[Tensor, Tensor, int]:
+    def _grid(
+        first_token: Tensor | int, batch: int, tokens: int, device: torch.device
+    ) -> tuple[Tensor, Tensor, int]:
         """Group and place in it of every token, ``[batch, tokens]`` each, and groups in all."""
-        first = torch.as_tensor(first_token).reshape(-1, 1) % GROUP
-        index = (first + torch.arange(tokens)).expand(batch, -1)
+        first = torch.as_tensor(first_token, device=device).reshape(-1, 1) % GROUP
+        index = (first + torch.arange(tokens, device=device)).expand(batch, -1)
         return index // GROUP, index % GROUP, (tokens + GROUP - 2) // GROUP + 1
 
     def write(self, levels: Tensor, first_token: Tensor | int) -> Tensor:
@@ -64,10 +66,11 @@ class LevelChannel(nn.Module):
 
         Groups that reach beyond the window are completed with its outermost level.
         """
-        batch, tokens = levels.shape
-        group, place, groups = self._grid(first_token, batch, tokens)
-        lead = torch.as_tensor(first_token).reshape(-1, 1) % GROUP
-        wanted = (torch.arange(groups * GROUP) - lead).clamp(0, tokens - 1).expand(batch, -1)
+        (batch, tokens), device = levels.shape, levels.device
+        group, place, groups = self._grid(first_token, batch, tokens, device)
+        lead = torch.as_tensor(first_token, device=device).reshape(-1, 1) % GROUP
+        wanted = torch.arange(groups * GROUP, device=device) - lead
+        wanted = wanted.clamp(0, tokens - 1).expand(batch, -1)
         rows = levels.gather(1, wanted).reshape(-1, GROUP)
         entry = torch.cdist(rows, self.codebook).argmin(dim=1).view(batch, groups)
         return entry.gather(1, group) // BASE ** (GROUP - 1 - place) % BASE
@@ -78,18 +81,18 @@ class LevelChannel(nn.Module):
         A group cut off at its end has the mean of all entries that begin like it; one cut off at
         its beginning, where a listener joined, the level that follows.
         """
-        batch, tokens = digits.shape
-        group, place, groups = self._grid(first_token, batch, tokens)
+        (batch, tokens), device = digits.shape, digits.device
+        group, place, groups = self._grid(first_token, batch, tokens, device)
         weight = BASE ** (GROUP - 1 - place)
-        entry = torch.zeros(batch, groups, dtype=torch.int64)
+        entry = torch.zeros(batch, groups, dtype=torch.int64, device=device)
         entry = entry.scatter_add(1, group, digits * weight)
         # How many entries share the digits that are there: 1 for a whole group.
-        last = group[:, -1:] == torch.arange(groups)
+        last = group[:, -1:] == torch.arange(groups, device=device)
         open_end = torch.where(last, BASE ** (GROUP - 1 - place[:, -1:]), 1)
         total = torch.nn.functional.pad(self.codebook.cumsum(dim=0), (0, 0, 1, 0))
         mean = (total[entry + open_end] - total[entry]) / open_end.unsqueeze(-1)
         levels = mean.flatten(1).gather(1, group * GROUP + place)
         # Tokens of a beginning that was cut off.
-        lead = (GROUP - torch.as_tensor(first_token).reshape(-1, 1) % GROUP) % GROUP
+        lead = -torch.as_tensor(first_token, device=device).reshape(-1, 1) % GROUP
         following = levels.gather(1, lead.clamp_max(tokens - 1).expand(batch, -1))
-        return torch.where(torch.arange(tokens) < lead, following, levels)
+        return torch.where(torch.arange(tokens, device=device) < lead, following, levels)

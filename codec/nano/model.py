@@ -128,7 +128,8 @@ class Autoencoder(nn.Module):
     def shift(self, features: Tensor, levels: Tensor) -> Tensor:
         """Features with ``levels`` (``[...]``, ln) added to mels and semitones."""
         loud = self.config.mel_dims + self.config.semitone_dims
-        mask = (torch.arange(features.shape[-1]) < loud).to(features.dtype)
+        place = torch.arange(features.shape[-1], device=features.device)
+        mask = (place < loud).to(features.dtype)
         return features + levels.unsqueeze(-1) * mask
 
     def start_from_slow(self) -> None:

@@ -61,24 +61,24 @@ def write_slow(
     tokens count more. first_token: absolute index of the first, ``[batch]``. Means near the edges
     run over what is there.
     """
-    batch, tokens = features.shape[:2]
+    (batch, tokens), device = features.shape[:2], features.device
     rows = average(features, config)
     spectrum, image = rows.split([BANDS, 2 * IMAGES], dim=-1)
     rows = torch.cat([spectrum - levels.unsqueeze(-1), image], dim=-1)
     weight = torch.exp(0.5 * levels).unsqueeze(-1)
     total = torch.cat([rows * weight, weight], dim=-1).double().cumsum(dim=1)
     total = torch.nn.functional.pad(total, (0, 0, 1, 0))  # [batch, tokens + 1, items + 1]
-    index = torch.as_tensor(first_token).reshape(-1, 1) + torch.arange(tokens)
+    position = torch.arange(tokens, device=device)
+    index = torch.as_tensor(first_token, device=device).reshape(-1, 1) + position
     place = index % DIGITS
-    start = torch.arange(tokens) - place  # the group's first token, relative to the window
+    start = position - place  # the group's first token, relative to the window
     low, high = (start - _BEFORE).clamp_min(0), (start + _AFTER).clamp(1, tokens)
-    low, high, item = (
-        x.expand(batch, -1).unsqueeze(-1) for x in (low, high, _ORDER[index // DIGITS % ITEMS])
-    )
+    item = _ORDER.to(device)[index // DIGITS % ITEMS]
+    low, high, item = (x.expand(batch, -1).unsqueeze(-1) for x in (low, high, item))
     expand = (-1, -1, ITEMS + 1)
     part = total.gather(1, high.expand(expand)) - total.gather(1, low.expand(expand))
     mean = (part.gather(2, item) / part[..., -1:]).squeeze(-1).float()
-    low_value, step = _LOW[item[..., 0]], _STEP[item[..., 0]]
+    low_value, step = (table.to(device)[item[..., 0]] for table in (_LOW, _STEP))
     value = ((mean - low_value) / step).round().clamp(0, 2**DIGITS - 1).long()
     return value // 2 ** (DIGITS - 1 - place) % 2
 
@@ -89,26 +89,28 @@ def read_slow(digits: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor
     digits: int64 ``[batch, tokens]``. Returns values (spectrum relative to the level, in ln) and 1
     where known, else 0, both float32 ``[batch, tokens, 24]``.
     """
-    batch, tokens = digits.shape
-    first = torch.as_tensor(first_token).reshape(-1, 1).expand(batch, 1)
+    (batch, tokens), device = digits.shape, digits.device
+    first = torch.as_tensor(first_token, device=device).reshape(-1, 1).expand(batch, 1)
     lead = -first % DIGITS  # of an incomplete first group
     groups = tokens // DIGITS
     if groups == 0:
-        nothing = torch.zeros(batch, tokens, ITEMS)
+        nothing = torch.zeros(batch, tokens, ITEMS, device=device)
         return nothing, nothing
-    inside = lead + torch.arange(groups * DIGITS)
+    inside = lead + torch.arange(groups * DIGITS, device=device)
     spelled = digits.gather(1, inside.clamp_max(tokens - 1)).unflatten(1, (groups, DIGITS))
-    weights = 2 ** torch.arange(DIGITS - 1, -1, -1)
+    weights = 2 ** torch.arange(DIGITS - 1, -1, -1, device=device)
     number = (spelled * weights).sum(dim=-1)  # [batch, groups]
     # The last group that is complete at each token, and of those the last one about each item.
-    complete = torch.div(torch.arange(tokens) - lead + 1, DIGITS, rounding_mode="floor") - 1
+    position = torch.arange(tokens, device=device)
+    complete = torch.div(position - lead + 1, DIGITS, rounding_mode="floor") - 1
     turn_of_first = (first + lead) // DIGITS
-    turn = torch.empty(ITEMS, dtype=torch.int64)
-    turn[_ORDER] = torch.arange(ITEMS)
+    turn = _ORDER.argsort().to(device)
     now = complete.unsqueeze(-1)  # [batch, tokens, 1]
     behind = (now + turn_of_first.unsqueeze(-1) - turn) % ITEMS
     group = now - behind  # [batch, tokens, items]
     known = (group >= 0) & (now >= 0)
     spot = group.clamp(0, groups - 1).flatten(1)
-    values = number.gather(1, spot).unflatten(1, (tokens, ITEMS)) * _STEP + _LOW
+    values = number.gather(1, spot).unflatten(1, (tokens, ITEMS)) * _STEP.to(device) + _LOW.to(
+        device
+    )
     return values * known, known.float()

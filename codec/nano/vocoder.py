@@ -121,8 +121,10 @@ class Vocoder(nn.Module):
         begin, rise = knots[:, :-1], knots.diff(dim=1)
         segments = begin.shape[1]
         # Start phases in double precision: after minutes, single precision has lost the fraction.
-        first = torch.as_tensor(first_sample, dtype=torch.float64).reshape(-1, 1, 1)
-        start = first - hop // 2 + hop * torch.arange(segments, dtype=torch.float64).view(1, -1, 1)
+        place = semitones.device
+        first = torch.as_tensor(first_sample, dtype=torch.float64, device=place).reshape(-1, 1, 1)
+        segment = torch.arange(segments, dtype=torch.float64, device=place).view(1, -1, 1)
+        start = first - hop // 2 + hop * segment
         turns = torch.frac(start * self.tone_hz / c.semitone_rate + self.tone_phase)
         angle = 2 * math.pi * turns.float()
         cos, sin = angle.cos(), angle.sin()
@@ -227,6 +229,7 @@ class Vocoder(nn.Module):
         image = features[:, c.mel_dims + c.semitone_dims :].reshape(tokens, 2, -1)
         first_low = first_token * SAMPLES_PER_TOKEN // c.decimation
         bank = self.spectrum(self.oscillators(notes, first_low), c.decimation)
-        noise = self.spectrum(noise_excitation(seed, first_token, tokens), 1).unsqueeze(0)
+        excitation = noise_excitation(seed, first_token, tokens).to(features.device)
+        noise = self.spectrum(excitation, 1).unsqueeze(0)
         spectra = self(mel, notes, bank, noise)[0]
         return self.level(self.to_signal(self.stereo(spectra, image)), mel[0])
