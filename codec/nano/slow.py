@@ -42,6 +42,7 @@ _ORDER = torch.tensor(
     ]
 )
 """Two bands of the spectrum, then one value of the image, in turn."""
+_TURN = _ORDER.argsort()
 
 
 def average(rows: Tensor, config: NanoConfig) -> Tensor:
@@ -92,10 +93,7 @@ def read_slow(digits: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor
     batch, tokens = digits.shape
     first = torch.as_tensor(first_token).reshape(-1, 1).expand(batch, 1)
     lead = -first % DIGITS  # of an incomplete first group
-    groups = tokens // DIGITS
-    if groups == 0:
-        nothing = torch.zeros(batch, tokens, ITEMS)
-        return nothing, nothing
+    groups = (tokens + DIGITS - 1) // DIGITS  # as many as there may be; the last one may be cut off
     inside = lead + torch.arange(groups * DIGITS)
     spelled = digits.gather(1, inside.clamp_max(tokens - 1)).unflatten(1, (groups, DIGITS))
     weights = 2 ** torch.arange(DIGITS - 1, -1, -1)
@@ -103,10 +101,8 @@ def read_slow(digits: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor
     # The last group that is complete at each token, and of those the last one about each item.
     complete = torch.div(torch.arange(tokens) - lead + 1, DIGITS, rounding_mode="floor") - 1
     turn_of_first = (first + lead) // DIGITS
-    turn = torch.empty(ITEMS, dtype=torch.int64)
-    turn[_ORDER] = torch.arange(ITEMS)
     now = complete.unsqueeze(-1)  # [batch, tokens, 1]
-    behind = (now + turn_of_first.unsqueeze(-1) - turn) % ITEMS
+    behind = (now + turn_of_first.unsqueeze(-1) - _TURN) % ITEMS
     group = now - behind  # [batch, tokens, items]
     known = (group >= 0) & (now >= 0)
     spot = group.clamp(0, groups - 1).flatten(1)
