@@ -72,8 +72,8 @@ class RealFourier(nn.Module):
         """``[..., frames * hop]`` to its spectrum; frame i is centred on ``hop * (i + 1/2)``."""
         margin = (self.size - self.hop) // 2
         blocks = F.pad(signal, (margin, margin)).unflatten(-1, (-1, self.hop))
-        frames = blocks.shape[-2] - 3
-        parts = [blocks[..., part : part + frames, :] for part in range(4)]
+        # Ends counted from the back, since they are written into the graph as they are.
+        parts = [blocks[..., part : part - 3 or None, :] for part in range(4)]
         framed = (torch.cat(parts, dim=-1) * self.window).unflatten(-1, (self.a, self.b))
         real, imag = (self.first @ framed).split(self.a, dim=-2)
         turned = torch.cat(

@@ -33,16 +33,16 @@ from codec.nano.features import shares_from_image
 from codec.nano.level import mel_widths
 from codec.noise import keyed_normal
 
-__all__ = ["Vocoder", "noise_excitation"]
+__all__ = ["NOISE_PURPOSE", "Vocoder", "noise_excitation"]
 
-_NOISE_PURPOSE = 2
+NOISE_PURPOSE = 2
 _LEVEL_BANDS = 16
 _LEVEL_LIMIT = math.log(2)
 
 
 def noise_excitation(seed: int, first_token: int, tokens: int) -> Tensor:
     """Two rows of unit noise keyed by absolute tokens, float32 ``[2, tokens * 1920]``."""
-    rows = keyed_normal(seed, first_token, tokens, 2 * SAMPLES_PER_TOKEN, _NOISE_PURPOSE)
+    rows = keyed_normal(seed, first_token, tokens, 2 * SAMPLES_PER_TOKEN, NOISE_PURPOSE)
     return rows.unflatten(1, (2, SAMPLES_PER_TOKEN)).transpose(0, 1).flatten(1)
 
 
