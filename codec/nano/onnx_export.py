@@ -53,9 +53,7 @@ def export(nano: Nano, folder: Path) -> dict[str, Any]:
     Raises ExportError with one sentence where the package onnx is missing.
     """
     if find_spec("onnx") is None:
-        raise ExportError(
-            "exporting needs the package onnx; install it with: pip install '.[export]'"
-        )
+        raise ExportError("exporting needs the package onnx; run: pip install '.[export]'")
     folder.mkdir(parents=True, exist_ok=True)
     dims, notes = nano.config.feature_dims, nano.config.semitones
     # The lengths of these examples leave no trace in the graphs.
@@ -111,12 +109,13 @@ def _manifest(nano: Nano) -> dict[str, Any]:
         "steps": DEFAULT_STEPS,
         "temperature": DEFAULT_TEMPERATURE,
         "noise": {
-            "rule": "a row per absolute token: Philox 4x64 with 10 rounds, key = seed, counter = "
-            "[0, 0, token, purpose], incremented before its first use; of each 64-bit number u = "
-            "(its upper 53 bits + 1/2) / 2^53 in float64; of width numbers, the first half u and the "
-            "second v give sqrt(-2 ln u) cos(2 pi v), then sqrt(-2 ln u) sin(2 pi v); decoder: "
-            "times the temperature, from flow_context_tokens before the end of the context on; "
-            "vocoder: the first half of each row is one channel's, the second the other's",
+            "rule": "a row of width numbers per absolute token: Philox 4x64 with 10 rounds, key "
+            "[seed, 0], counter [0, 0, token, purpose], its first word incremented before each "
+            "block of four; each 64-bit word gives (its upper 53 bits + 1/2) / 2^53 in float64; "
+            "of the row's words the first half u and the second half v give the row's first half "
+            "sqrt(-2 ln u) cos(2 pi v) and its second sqrt(-2 ln u) sin(2 pi v); decoder: times "
+            "the temperature, from flow_context_tokens before the end of the context on; vocoder: "
+            "the first half of each row is one channel's, the second half the other's",
             "decoder": {"purpose": FLOW_PURPOSE, "width": nano.config.feature_dims},
             "vocoder": {"purpose": NOISE_PURPOSE, "width": 2 * SAMPLES_PER_TOKEN},
         },
@@ -200,7 +199,7 @@ def _halve(model: Any) -> None:
 
 
 def difference(nano: Nano, folder: Path, tokens: int = 70, first_token: int = 25 * 86_400) -> float:
-    """Largest difference of the sound from torch's, of some windows a day after a stream's start."""
+    """Largest difference of the sound from torch's, over some windows far into a stream."""
     codes = np.random.default_rng(0).integers(0, CODEBOOK_SIZE, tokens)
     reference = StreamDecoder(nano, first_token=first_token)
     reference.feed(codes)

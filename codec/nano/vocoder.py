@@ -246,8 +246,8 @@ class Vocoder(nn.Module):
         return self.level(self.to_signal(self.stereo(spectra, image)), mel[0])
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features ``[tokens, feature_dims]`` to mels ``[1, 4 * tokens, mels]``, semitones ``[1, 2 *
-        tokens, semitones]`` and image ``[tokens, 2, bands]``.
+        """Mels ``[1, 4 * tokens, mels]``, semitones ``[1, 2 * tokens, semitones]`` and image
+        ``[tokens, 2, bands]`` of features ``[tokens, feature_dims]``.
         """
         c = self.config
         mel, notes, image = features.split([c.mel_dims, c.semitone_dims, 2 * c.stereo_bands], dim=1)
