@@ -161,6 +161,10 @@ def _write(
             },
         )
     model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
+            if isinstance(size, int):  # the exporter does not always know
+                dim.dim_value = size
     _halve(model)
     onnx.checker.check_model(model)
     onnx.save(model, path)
