@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
 # Variables: PYTHON (interpreter for .venv), TORCH_INDEX (package index for torch alone),
-# ARGS (further arguments for demo, bench, listen, train and pytest), MUSIC (what else to listen to).
+# ARGS (further arguments for demo, bench, listen, train, export and pytest), MUSIC (what else to listen to).
 
 SHELL := bash
 export PYTHON TORCH_INDEX
@@ -12,15 +12,15 @@ sources := codec streaming tests benchmarks training scripts server.py client.py
 coverage := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow chaos fuzz soak lint format bench listen train clean \
-	setup-demo setup-test setup-train
+.PHONY: help demo test test-slow chaos fuzz soak lint format bench listen train export clean \
+	setup-demo setup-test setup-train setup-export
 
 help: ## this list
 	@echo "Live music at 350 bits per second. Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "Variables: PYTHON=python3.12  TORCH_INDEX=https://download.pytorch.org/whl/cpu  ARGS=...  MUSIC=..."
 
-setup-demo setup-test setup-train: setup-%:
+setup-demo setup-test setup-train setup-export: setup-%:
 	@scripts/setup.sh $*
 
 demo: setup-demo ## set up, stream the demo track to a listener, leave demo.wav and demo.png
@@ -62,7 +62,10 @@ listen: setup-demo ## leave a page to listen to in listen-out/; MUSIC=FOLDER add
 train: setup-train ## render the training music and train the nano codec (two to three hours on two cores)
 	$(python) -m training.train_all $(ARGS)
 
+export: setup-export ## write nano's decoder as ONNX graphs into the folder nano-onnx
+	@$(python) -m codec.nano.onnx_export $(ARGS)
+
 clean: ## remove what the targets left behind (.venv stays)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
-	rm -rf demo.wav demo.png listen-out
+	rm -rf demo.wav demo.png listen-out nano-onnx
 	find $(wildcard $(sources)) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,21 +2,27 @@
 
 Overlapping windows see the same noise, whatever their position, and so do two listeners. Only the
 raw Philox bits of numpy are used (their stream is guaranteed never to change); the normal
-distribution is made here by Box-Muller in float64.
+distribution is made here by Box-Muller in float64. Importable without torch.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-__all__ = ["keyed_normal"]
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["keyed_normal", "keyed_rows"]
 
 _MASK = (1 << 64) - 1
 
 
-def keyed_normal(seed: int, first_frame: int, frames: int, width: int, purpose: int = 0) -> Tensor:
+def keyed_rows(
+    seed: int, first_frame: int, frames: int, width: int, purpose: int = 0
+) -> NDArray[np.float32]:
     """Standard normal noise, float32 ``[frames, width]``, row i keyed by ``first_frame + i``.
 
     purpose: separates independent uses of one seed. Frames may be negative (before the stream).
@@ -31,4 +37,11 @@ def keyed_normal(seed: int, first_frame: int, frames: int, width: int, purpose: 
     radius = np.sqrt(-2.0 * np.log(uniform[:, :pairs]))
     angle = 2.0 * np.pi * uniform[:, pairs:]
     normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return torch.from_numpy(normal[:, :width].astype(np.float32))
+    return normal[:, :width].astype(np.float32)
+
+
+def keyed_normal(seed: int, first_frame: int, frames: int, width: int, purpose: int = 0) -> Tensor:
+    """:func:`keyed_rows` as a tensor."""
+    import torch
+
+    return torch.from_numpy(keyed_rows(seed, first_frame, frames, width, purpose))

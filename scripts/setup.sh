@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this checkout ready to run: system packages, .venv, Python packages.
 #
-#   scripts/setup.sh demo|test|train
+#   scripts/setup.sh demo|test|train|export
 #
 # Each profile brings what its make targets need and nothing else. A second run finds the stamp of
 # the first and returns at once. Variables:
@@ -19,9 +19,10 @@ die() { say "setup: $*"; exit 2; }
 
 case "$PROFILE" in
     demo) EXTRAS=demo ;;
-    test) EXTRAS=demo,dev,mucodec,train ;;
+    test) EXTRAS=demo,dev,export,mucodec,train ;;
     train) EXTRAS=demo,train ;;
-    *) die "say which profile to set up: scripts/setup.sh demo|test|train" ;;
+    export) EXTRAS=export ;;
+    *) die "say which profile to set up: scripts/setup.sh demo|test|train|export" ;;
 esac
 
 # ---------------------------------------------------------------- system packages

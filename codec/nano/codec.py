@@ -24,15 +24,27 @@ from codec.nano.vocoder import Vocoder
 from codec.noise import keyed_normal
 from codec.sampling import time_grid
 
-__all__ = ["WEIGHTS_FILE", "WEIGHTS_SHA256", "Nano", "NanoModels", "load_nano", "save_nano"]
+__all__ = [
+    "DEFAULT_STEPS",
+    "DEFAULT_TEMPERATURE",
+    "FLOW_CONTEXT",
+    "FLOW_PURPOSE",
+    "WEIGHTS_FILE",
+    "WEIGHTS_SHA256",
+    "Nano",
+    "NanoModels",
+    "load_nano",
+    "save_nano",
+    "with_texture",
+]
 
 WEIGHTS_NAME = "nano-2"
 WEIGHTS_FILE = Path(__file__).with_name("nano-2.safetensors")
 WEIGHTS_SHA256 = "17406a1167a151a7ea4fb707b224acd729a26c3abf329b78a93dae4e38cc2193"
 """Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
-_FLOW_PURPOSE = 1
-_FLOW_CONTEXT = 16
+FLOW_PURPOSE = 1
+FLOW_CONTEXT = 16
 """Tokens of known latents that the flow sees: its reach to the left."""
 DEFAULT_STEPS = 4
 DEFAULT_TEMPERATURE = 0.5
@@ -91,7 +103,7 @@ class Nano(Codec):
             known, start = None, 0
         else:
             # The token decoder remembers seconds; for texture the last few tokens are enough.
-            known, start = len(context), max(0, len(context) - _FLOW_CONTEXT)
+            known, start = len(context), max(0, len(context) - FLOW_CONTEXT)
             latents[:known] = context
         if steps:
             unit = codec.normalizer.deviation * flow.deviation
@@ -101,7 +113,7 @@ class Nano(Codec):
                 first_token + start,
                 len(tokens) - start,
                 self.config.feature_dims,
-                _FLOW_PURPOSE,
+                FLOW_PURPOSE,
             )
             residual = sample(
                 flow,
@@ -113,31 +125,28 @@ class Nano(Codec):
                 solver=settings.solver,
             )
             new = start if known is None else known
-            texture = (residual * unit)[new - start :]
-            # Semitones and stereo image stay at their expected values: the residual of semitones
-            # leans towards silence (its mean would take tones 4 dB down), that of the image is
-            # as good as unpredictable, and added noise only widens it.
-            texture[:, self.config.mel_dims :] = 0
-            latents[new:] = self._at_level_of(expected[new:], expected[new:] + texture)
+            latents[new:] = with_texture(codec, expected[new:], (residual * unit)[new - start :])
         return latents
-
-    def _at_level_of(self, plain: Tensor, textured: Tensor) -> Tensor:
-        """``textured`` with each frame's mels at the power that ``plain`` has there.
-
-        So texture moves power between bands and leaves loudness to the token decoder, which knows
-        better: random movements of the level are heard as pumping.
-        """
-        c, widths = self.config, self.models.codec.widths
-        mels = slice(0, c.mel_dims)
-        levels = [
-            mel_level(latents[:, mels].unflatten(1, (c.mel_frames, c.mels)), widths)
-            for latents in (plain, textured)
-        ]
-        textured[:, mels] += (levels[0] - levels[1]).repeat_interleave(c.mels, dim=1)
-        return textured
 
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
         return soft_limit(self.models.vocoder.render(latents, first_token, seed))
+
+
+def with_texture(codec: Autoencoder, expected: Tensor, residual: Tensor) -> Tensor:
+    """Expected latents with the flow's residual on their mels, both ``[tokens, feature_dims]``.
+
+    Each frame keeps the power that is expected there: texture moves power between bands and leaves
+    loudness to the token decoder, which knows better; random movements of the level are heard as
+    pumping. Semitones and stereo image stay at their expected values: the residual of semitones
+    leans towards silence (its mean would take tones 4 dB down), that of the image is as good as
+    unpredictable, and added noise only widens it.
+    """
+    c = codec.config
+    plain, rest = expected[:, : c.mel_dims], expected[:, c.mel_dims :]
+    plain = plain.unflatten(1, (c.mel_frames, c.mels))
+    textured = plain + residual[:, : c.mel_dims].unflatten(1, (c.mel_frames, c.mels))
+    change = mel_level(plain, codec.widths) - mel_level(textured, codec.widths)
+    return torch.cat([(textured + change.unsqueeze(-1)).flatten(1), rest], dim=1)
 
 
 def _digest(path: Path) -> str:

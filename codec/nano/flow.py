@@ -89,11 +89,10 @@ def sample(
     the network each time, any other scale two.
     """
     given = hidden.unsqueeze(0)
-    known = 0 if context is None else len(context)
+    known = 0 if context is None else context.shape[0]
 
     def velocity(x: Tensor, now: float) -> Tensor:
-        t = torch.full(x.shape[:2], now)
-        t[:, :known] = 1.0
+        t = torch.full(x.shape[:2], now).where(torch.arange(x.shape[1]) >= known, 1.0)
         x = put_back(x, now)
         end = flow(x, t, given)
         if guidance != 1.0:

@@ -42,6 +42,7 @@ _ORDER = torch.tensor(
     ]
 )
 """Two bands of the spectrum, then one value of the image, in turn."""
+_TURN = _ORDER.argsort()
 
 
 def average(rows: Tensor, config: NanoConfig) -> Tensor:
@@ -92,10 +93,7 @@ def read_slow(digits: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor
     (batch, tokens), device = digits.shape, digits.device
     first = torch.as_tensor(first_token, device=device).reshape(-1, 1).expand(batch, 1)
     lead = -first % DIGITS  # of an incomplete first group
-    groups = tokens // DIGITS
-    if groups == 0:
-        nothing = torch.zeros(batch, tokens, ITEMS, device=device)
-        return nothing, nothing
+    groups = (tokens + DIGITS - 1) // DIGITS  # as many as there may be; the last one may be cut off
     inside = lead + torch.arange(groups * DIGITS, device=device)
     spelled = digits.gather(1, inside.clamp_max(tokens - 1)).unflatten(1, (groups, DIGITS))
     weights = 2 ** torch.arange(DIGITS - 1, -1, -1, device=device)
@@ -104,9 +102,8 @@ def read_slow(digits: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor
     position = torch.arange(tokens, device=device)
     complete = torch.div(position - lead + 1, DIGITS, rounding_mode="floor") - 1
     turn_of_first = (first + lead) // DIGITS
-    turn = _ORDER.argsort().to(device)
     now = complete.unsqueeze(-1)  # [batch, tokens, 1]
-    behind = (now + turn_of_first.unsqueeze(-1) - turn) % ITEMS
+    behind = (now + turn_of_first.unsqueeze(-1) - _TURN.to(device)) % ITEMS
     group = now - behind  # [batch, tokens, items]
     known = (group >= 0) & (now >= 0)
     spot = group.clamp(0, groups - 1).flatten(1)

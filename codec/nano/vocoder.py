@@ -33,16 +33,16 @@ from codec.nano.features import shares_from_image
 from codec.nano.level import mel_widths
 from codec.noise import keyed_normal
 
-__all__ = ["Vocoder", "noise_excitation"]
+__all__ = ["NOISE_PURPOSE", "Vocoder", "noise_excitation"]
 
-_NOISE_PURPOSE = 2
+NOISE_PURPOSE = 2
 _LEVEL_BANDS = 16
 _LEVEL_LIMIT = math.log(2)
 
 
 def noise_excitation(seed: int, first_token: int, tokens: int) -> Tensor:
     """Two rows of unit noise keyed by absolute tokens, float32 ``[2, tokens * 1920]``."""
-    rows = keyed_normal(seed, first_token, tokens, 2 * SAMPLES_PER_TOKEN, _NOISE_PURPOSE)
+    rows = keyed_normal(seed, first_token, tokens, 2 * SAMPLES_PER_TOKEN, NOISE_PURPOSE)
     return rows.unflatten(1, (2, SAMPLES_PER_TOKEN)).transpose(0, 1).flatten(1)
 
 
@@ -113,21 +113,25 @@ class Vocoder(nn.Module):
         semitones: ln amplitudes ``[batch, 2 * tokens, semitones]``. first_sample: absolute index
         at 12 kHz.
         """
-        c = self.config
-        hop = self.ramp_hop
-        amplitude = (torch.exp(semitones) - c.semitone_floor).clamp_min(0)
-        knots = torch.cat([amplitude[:, :1], amplitude, amplitude[:, -1:]], dim=1)
-        # Segment j leads from knot j to knot j + 1; the first begins half a hop before the window.
-        begin, rise = knots[:, :-1], knots.diff(dim=1)
-        segments = begin.shape[1]
+        hop, segments = self.ramp_hop, semitones.shape[1] + 1
         # Start phases in double precision: after minutes, single precision has lost the fraction.
         place = semitones.device
         first = torch.as_tensor(first_sample, dtype=torch.float64, device=place).reshape(-1, 1, 1)
         segment = torch.arange(segments, dtype=torch.float64, device=place).view(1, -1, 1)
         start = first - hop // 2 + hop * segment
-        turns = torch.frac(start * self.tone_hz / c.semitone_rate + self.tone_phase)
+        turns = torch.frac(start * self.tone_hz / self.config.semitone_rate + self.tone_phase)
         angle = 2 * math.pi * turns.float()
-        cos, sin = angle.cos(), angle.sin()
+        return self.oscillate(semitones, angle.cos(), angle.sin())
+
+    def oscillate(self, semitones: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """:meth:`oscillators` from the phases at the start of each segment between two frames,
+        ``[batch, 2 * tokens + 1, semitones]``; the first begins half a frame before the window.
+        """
+        hop = self.ramp_hop
+        amplitude = (torch.exp(semitones) - self.config.semitone_floor).clamp_min(0)
+        knots = torch.cat([amplitude[:, :1], amplitude, amplitude[:, -1:]], dim=1)
+        # Segment j leads from knot j to knot j + 1.
+        begin, rise = knots[:, :-1], knots[:, 1:] - knots[:, :-1]
         rows = torch.cat([begin * cos, begin * sin, rise * cos, rise * sin], dim=-1)
         sound = (rows @ self.rotation).unflatten(-1, (2, hop)).transpose(1, 2).flatten(2)
         return sound[..., hop // 2 : -(hop // 2)]
@@ -150,9 +154,14 @@ class Vocoder(nn.Module):
         mel: ``[batch, frames, mels]``. semitones: ``[batch, frames / 2, semitones]``, both ln.
         bank, noise: spectra of the excitations, ``[batch, 2, frames, bins]``.
         """
-        c = self.config
         # Power of the quadrature pair: free of the beating of one draw.
         tone_power = 0.5 * (bank.real.square() + bank.imag.square()).sum(dim=1)
+        tone_gain, noise_gain = self.gains(mel, semitones, tone_power)
+        return tone_gain.unsqueeze(1) * bank + noise_gain.unsqueeze(1) * noise
+
+    def gains(self, mel: Tensor, semitones: Tensor, tone_power: Tensor) -> tuple[Tensor, Tensor]:
+        """Of bank and noise, ``[batch, frames, bins]`` each, from the bank's power there."""
+        c = self.config
         tone_mel = torch.log(tone_power.sqrt() @ self.mel_filters.T + c.mel_floor)
         notes = nn.functional.interpolate(
             semitones.transpose(1, 2), scale_factor=2.0, mode="linear"
@@ -166,8 +175,7 @@ class Vocoder(nn.Module):
         envelope = (mel - self.mel_area) @ self.mel_to_bin.T
         noise_level = envelope + torch.log(0.05 + 0.95 * share) + 4 * torch.tanh(noise_delta / 4)
         noise_unit = 1 / math.sqrt(float(self.window.square().sum()))
-        noise_gain = torch.exp(noise_level) * noise_unit
-        return tone_gain.unsqueeze(1) * bank + noise_gain.unsqueeze(1) * noise
+        return tone_gain, torch.exp(noise_level) * noise_unit
 
     def to_signal(self, spectrum: Tensor) -> Tensor:
         """Inverse short-time spectrum, ``[..., frames, bins]`` to ``[..., frames * hop]``."""
@@ -184,17 +192,20 @@ class Vocoder(nn.Module):
         quite as loud as its gains say. Here it is analysed again and corrected, by 6 dB at most,
         in 16 bands. mel: ``[..., frames, mels]``.
         """
-        c = self.config
         spectrum = self.spectrum(sound, 1)
         power = 0.5 * (spectrum.real.square() + spectrum.imag.square()).sum(dim=-3)
+        return self.to_signal(spectrum * self.correction(power, mel).unsqueeze(-3))
+
+    def correction(self, power: Tensor, mel: Tensor) -> Tensor:
+        """Gain that :meth:`level` gives to each bin of this power, both ``[..., frames, bins]``."""
+        c = self.config
         heard = torch.log((power + 1e-12).sqrt() @ self.mel_filters.T + c.mel_floor)
         wanted, given = (
             ((2 * x).exp() * self.mel_width).unflatten(-1, (_LEVEL_BANDS, -1)).sum(dim=-1)
             for x in (mel, heard)
         )
         gain = 0.5 * torch.log((wanted + 1e-9) / (given + 1e-9))
-        gain = gain.clamp(-_LEVEL_LIMIT, _LEVEL_LIMIT) @ self.level_to_bin.T
-        return self.to_signal(spectrum * gain.exp().unsqueeze(-3))
+        return (gain.clamp(-_LEVEL_LIMIT, _LEVEL_LIMIT) @ self.level_to_bin.T).exp()
 
     def stereo(self, spectra: Tensor, image: Tensor) -> Tensor:
         """Mix two uncorrelated renderings to left and right.
@@ -203,7 +214,14 @@ class Vocoder(nn.Module):
         over mid per band, ``[tokens, 2, bands]``, which give balance b and correlation c. The
         matrix is the root of [[1 + b, c], [c, 1 - b]].
         """
-        tokens = len(image)
+        left, across, right = self.mixing(image)
+        return torch.stack(
+            [left * spectra[0] + across * spectra[1], across * spectra[0] + right * spectra[1]]
+        )
+
+    def mixing(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The matrix of :meth:`stereo`, ``[frames, bins]`` each: first row, then its last entry."""
+        tokens = image.shape[0]
         shares = shares_from_image(image) * image.new_tensor([1.0, -1.0]).view(1, 2, 1)
         rows = nn.functional.interpolate(
             shares.flatten(1).T.unsqueeze(0),
@@ -215,21 +233,29 @@ class Vocoder(nn.Module):
         balance, correlation = ((rows / norm) @ self.band_to_bin.T).unbind(dim=1)
         root = (1 - balance.square() - correlation.square()).clamp_min(0).sqrt()
         scale = torch.rsqrt(2 + 2 * root)
-        left = (1 + balance + root) * scale * spectra[0] + correlation * scale * spectra[1]
-        right = correlation * scale * spectra[0] + (1 - balance + root) * scale * spectra[1]
-        return torch.stack([left, right])
+        return (1 + balance + root) * scale, correlation * scale, (1 - balance + root) * scale
 
     @torch.inference_mode()
     def render(self, features: Tensor, first_token: int, seed: int) -> Tensor:
         """Features ``[tokens, feature_dims]`` to sound, float32 ``[2, tokens * 1920]``."""
         c = self.config
         tokens = len(features)
-        mel = features[:, : c.mel_dims].reshape(1, -1, c.mels)
-        notes = features[:, c.mel_dims : c.mel_dims + c.semitone_dims].reshape(1, -1, c.semitones)
-        image = features[:, c.mel_dims + c.semitone_dims :].reshape(tokens, 2, -1)
+        mel, notes, image = self.split(features)
         first_low = first_token * SAMPLES_PER_TOKEN // c.decimation
         bank = self.spectrum(self.oscillators(notes, first_low), c.decimation)
         excitation = noise_excitation(seed, first_token, tokens).to(features.device)
         noise = self.spectrum(excitation, 1).unsqueeze(0)
         spectra = self(mel, notes, bank, noise)[0]
         return self.level(self.to_signal(self.stereo(spectra, image)), mel[0])
+
+    def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mels ``[1, 4 * tokens, mels]``, semitones ``[1, 2 * tokens, semitones]`` and image
+        ``[tokens, 2, bands]`` of features ``[tokens, feature_dims]``.
+        """
+        c = self.config
+        mel, notes, image = features.split([c.mel_dims, c.semitone_dims, 2 * c.stereo_bands], dim=1)
+        return (
+            mel.reshape(1, -1, c.mels),
+            notes.reshape(1, -1, c.semitones),
+            image.reshape(-1, 2, c.stereo_bands),
+        )
