@@ -38,9 +38,9 @@ __all__ = [
     "with_texture",
 ]
 
-WEIGHTS_NAME = "nano-2"
-WEIGHTS_FILE = Path(__file__).with_name("nano-2.safetensors")
-WEIGHTS_SHA256 = "17406a1167a151a7ea4fb707b224acd729a26c3abf329b78a93dae4e38cc2193"
+WEIGHTS_NAME = "nano-3"
+WEIGHTS_FILE = Path(__file__).with_name("nano-3.safetensors")
+WEIGHTS_SHA256 = "cea9a1138034fe36276f8eec6a724126afe399b097665d518273ec84779080d7"
 """Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
 FLOW_PURPOSE = 1
