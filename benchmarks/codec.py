@@ -79,14 +79,15 @@ def stages(nano: Nano, audio: Tensor, tokens: Tensor) -> dict[str, Callable[[], 
     models = nano.models
     with torch.inference_mode():
         features = nano.features(audio)
-        normal = models.codec.normalizer(features).unsqueeze(0)
+        batch = features.unsqueeze(0)
+        levels = models.codec.levels(batch)
         hidden = models.codec.decode(tokens.unsqueeze(0), 0)[1]
-        noisy = torch.randn_like(normal)
+        noisy = torch.randn_like(batch)
         t = torch.zeros(noisy.shape[:2])
     guarded = torch.inference_mode()
     return {
         "features": guarded(lambda: nano.features(audio)),
-        "token encoder": guarded(lambda: models.codec.encoder(normal)),
+        "token encoder": guarded(lambda: models.codec.values(batch, levels)),
         "token decoder": guarded(lambda: models.codec.decode(tokens.unsqueeze(0), 0)),
         "flow, one evaluation": guarded(lambda: models.flow(noisy, t, hidden)),
         "vocoder": lambda: nano.render(features, first_token=0, seed=0),

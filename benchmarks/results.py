@@ -41,7 +41,8 @@ class Entropy:
     @classmethod
     def of(cls, tokens: Tensor) -> Entropy:
         most = math.log2(min(len(tokens), CODEBOOK_SIZE))
-        return cls(code_entropy_bits(tokens), most, len(tokens))
+        # Where all tokens differ, rounding takes the sum of their shares past what is possible.
+        return cls(min(code_entropy_bits(tokens), most), most, len(tokens))
 
 
 @dataclass(frozen=True)

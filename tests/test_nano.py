@@ -166,7 +166,7 @@ def test_seams_cannot_be_told_from_other_places(nano: Nano) -> None:
 
 
 def test_it_carries_the_music(nano: Nano) -> None:
-    """A floor under what nano-2 does on three short clips from their very start, where the slow
+    """A floor under what nano-3 does on three short clips from their very start, where the slow
     channel has yet to fill; the figures over whole pieces, and what is aimed at, are in
     docs/nano.md.
     """
@@ -178,14 +178,14 @@ def test_it_carries_the_music(nano: Nano) -> None:
         order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))
         shuffled = nano.code2sound(tokens[order])
         floor = metrics.log_mel_distance(audio, shuffled)
-        assert metrics.log_mel_distance(audio, decoded) <= 0.45 * floor
-        assert abs(metrics.level_difference_db(audio, decoded)) <= 2.5
+        assert metrics.log_mel_distance(audio, decoded) <= 0.58 * floor
+        assert abs(metrics.level_difference_db(audio, decoded)) <= 2.0
         chroma.append(metrics.chroma_correlation(audio, decoded))
         wrong.append(metrics.chroma_correlation(audio, shuffled))
         envelope.append(metrics.envelope_correlation(audio, decoded))
-    assert np.mean(chroma) >= 0.55
+    assert np.mean(chroma) >= 0.6
     assert np.mean(chroma) >= np.mean(wrong) + 0.35
-    assert np.mean(envelope) >= 0.82
+    assert np.mean(envelope) >= 0.92
 
 
 @pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.stem)

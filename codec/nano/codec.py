@@ -40,7 +40,7 @@ __all__ = [
 
 WEIGHTS_NAME = "nano-3"
 WEIGHTS_FILE = Path(__file__).with_name("nano-3.safetensors")
-WEIGHTS_SHA256 = "cea9a1138034fe36276f8eec6a724126afe399b097665d518273ec84779080d7"
+WEIGHTS_SHA256 = "ab495d4df3951199d59a95e52e489f85b61b8a613e58140fe5b78d0c2525efd9"
 """Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
 FLOW_PURPOSE = 1

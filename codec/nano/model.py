@@ -154,7 +154,7 @@ class Autoencoder(nn.Module):
             average(self.normalizer.deviation, self.config),
         )
 
-    def _values(self, features: Tensor, levels: Tensor) -> Tensor:
+    def values(self, features: Tensor, levels: Tensor) -> Tensor:
         """What is quantised, ``[batch, tokens, 4]``, given the levels that are sent."""
         normal = self.normalizer(self.shift(features, -levels))
         return self.encoder(torch.cat([normal, _level_input(levels)], dim=-1)).float()
@@ -170,7 +170,7 @@ class Autoencoder(nn.Module):
     def encode(self, features: Tensor, first_token: Tensor | int) -> Tensor:
         """Features ``[batch, tokens, dims]`` to tokens 0 ... 16383, int64 ``[batch, tokens]``."""
         level, slow = self.side_channels(features, first_token)
-        fast = self.quantizer.encode(self._values(features, self.level.read(level, first_token)))
+        fast = self.quantizer.encode(self.values(features, self.level.read(level, first_token)))
         return fast + self.fast_codes * (level + BASE * slow)
 
     def decode(self, tokens: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor]:
@@ -196,7 +196,7 @@ class Autoencoder(nn.Module):
         """Features ``[batch, tokens, dims]`` to their reconstruction and the fast codes."""
         level, slow = self.side_channels(features, first_token)
         levels = self.level.read(level, first_token)
-        values, codes = self.quantizer(self._values(features, levels))
+        values, codes = self.quantizer(self.values(features, levels))
         expected, _ = self.expect(values, levels, slow, first_token)
         return expected, codes
 
