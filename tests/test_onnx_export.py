@@ -64,7 +64,9 @@ def seeded_models() -> NanoModels:
     for deviation in (codec.normalizer.deviation, flow.deviation):
         deviation.copy_(0.3 + 0.5 * torch.rand(deviation.shape, generator=generator))
     draw(codec.level.codebook, 2 + 0.3 * codec.level.codebook, 0.3)
-    draw(codec.quantizer.norm.running_mean, 0, 0.1)
+    running_mean = codec.quantizer.norm.running_mean
+    assert running_mean is not None
+    draw(running_mean, 0, 0.1)
     codec.start_from_slow()
     for value in models.state_dict().values():
         if value.is_floating_point():

@@ -206,12 +206,17 @@ def training_stages(plan: Plan) -> list[Stage]:
 
 
 def export_stage(plan: Plan, **card: str) -> Stage:
-    """One file of it all; ``card`` is what the model card says."""
+    """One file of it all; ``card`` is what the model card says.
+
+    From scratch the vocoder is the one before it was fitted to decoded features, since the fitted
+    one was measured to be too quiet (docs/nano.md); fine-tuning has no other.
+    """
+    vocoder = "vocoder-fitted" if plan.fine_tune else "vocoder"
     export = _command(
         "export",
         codec=plan.run("codec") / "averaged.pt",
         flow=plan.run("flow") / "averaged.pt",
-        vocoder=plan.run("vocoder-fitted") / "averaged.pt",
+        vocoder=plan.run(vocoder) / "averaged.pt",
         out=plan.out,
         **card,
     )
