@@ -63,10 +63,7 @@ def seeded_models() -> NanoModels:
     draw(image, -1.0, 0.3)
     for deviation in (codec.normalizer.deviation, flow.deviation):
         deviation.copy_(0.3 + 0.5 * torch.rand(deviation.shape, generator=generator))
-    draw(codec.level.codebook, 2 + 0.3 * codec.level.codebook, 0.3)
-    running_mean = codec.quantizer.norm.running_mean
-    assert running_mean is not None
-    draw(running_mean, 0, 0.1)
+    draw(codec.level.codebook, 1 + 0.3 * codec.level.codebook, 0.3)
     codec.start_from_slow()
     for value in models.state_dict().values():
         if value.is_floating_point():
@@ -174,7 +171,7 @@ def test_latents_are_those_of_torch(
 def test_sound_is_that_of_torch(nano: Nano, player: OnnxNano, n: int, first_token: int):
     _, latents = torch_latents(nano, n, 0, first_token)
     wanted = nano.render(latents, first_token=first_token, seed=5).numpy()
-    assert wanted.std() > 0.01
+    assert wanted.std() > 0.005
     got = player.render(latents.numpy(), first_token, seed=5)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=CLOSE)
 
