@@ -132,3 +132,20 @@ def test_speeds_are_bounded():
     assert resampler.speed == resampler.MAX_SPEED
     resampler.speed = 0.0
     assert resampler.speed == pytest.approx(1 / resampler.MAX_SPEED)
+
+
+def test_between_equal_rates_sound_passes_untouched_until_the_speed_changes() -> None:
+    t = np.arange(48_000) / 48_000
+    sine = np.sin(2 * np.pi * 440 * t).astype(np.float32)
+    sound = np.stack([sine, sine])
+    resampler = VariableResampler(48_000, 48_000)
+    first = np.concatenate(
+        [resampler.push(sound[:, i : i + 960]) for i in range(0, 24_000, 960)], 1
+    )
+    assert np.array_equal(first, sound[:, :24_000])
+    resampler.speed = 1.0001
+    later = [resampler.push(sound[:, i : i + 960]) for i in range(24_000, 48_000, 960)]
+    whole = np.concatenate([first, *later], axis=1)
+    # No edge where the filter takes over: no step larger than the sine's own.
+    steps = np.abs(np.diff(whole[0], 2))
+    assert float(steps[100:-100].max()) < 1.1 * float(np.abs(np.diff(sine, 2)).max())
