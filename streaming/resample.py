@@ -71,6 +71,7 @@ class Resampler:
 
 
 _HISTORY_SAMPLES = 4096
+_FADE_SAMPLES = 480
 
 
 class VariableResampler:
@@ -101,6 +102,8 @@ class VariableResampler:
         self._speed = 1.0
         self._through = in_rate == out_rate
         self._history = np.zeros((_HISTORY_SAMPLES, channels), np.float32)
+        self._raw = np.zeros((0, channels), np.float32)  # what the filter is faded in over
+        self._faded = _FADE_SAMPLES
         self._surplus = 0  # samples of the history's own sound, still to come out of the filter
 
     @property
@@ -115,6 +118,7 @@ class VariableResampler:
             self._speed = speed
             if self._through:
                 self._through = False
+                self._faded = 0
                 self._surplus = len(self._history)
                 self._surplus -= len(self._stream.resample_chunk(self._history))
             self._stream.set_io_ratio(self._in_rate * speed, self._out_rate, self._in_rate // 10)
@@ -125,12 +129,23 @@ class VariableResampler:
         if self._through:
             self._history = np.concatenate([self._history, frames])[-_HISTORY_SAMPLES:]
             return np.ascontiguousarray(frames.T)
+        if len(self._raw) < _FADE_SAMPLES:
+            self._raw = np.concatenate([self._raw, frames])[:_FADE_SAMPLES]
         return self._without_surplus(self._stream.resample_chunk(frames))
 
     def _without_surplus(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         left = min(self._surplus, len(frames))
         self._surplus -= left
-        return np.ascontiguousarray(frames[left:].T)
+        frames = frames[left:]
+        # The filter is a fraction of a sample late: fade it in over what it was given.
+        count = min(len(frames), len(self._raw) - self._faded)
+        if count > 0:
+            span = slice(self._faded, self._faded + count)
+            ramp = np.arange(span.start, span.stop, dtype=np.float32)[:, None] / _FADE_SAMPLES
+            frames = frames.copy()
+            frames[:count] = ramp * frames[:count] + (1 - ramp) * self._raw[span]
+            self._faded += count
+        return np.ascontiguousarray(frames.T)
 
     def finish(self) -> NDArray[np.float32]:
         """The end: what was still in the filter, `[channels, m]`. It is of no use afterwards."""

@@ -53,7 +53,8 @@ def test_block_sizes_do_not_matter_bit_for_bit(rates, quality):
 def test_the_length_is_exact(samples, rate, upwards, sizes):
     rates = (rate, 48_000) if upwards else (48_000, rate)
     out = convert(noise(samples), rates, sizes)
-    assert out.shape == (2, (2 * samples * rates[1] + rates[0]) // (2 * rates[0]))
+    # The nearest whole number; soxr may take either where two are equally near.
+    assert abs(2 * out.shape[1] * rates[0] - 2 * samples * rates[1]) <= rates[0]
 
 
 def test_a_tone_stays_the_same_tone():
