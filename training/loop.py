@@ -60,6 +60,7 @@ def _optimizer(run: Run, model: nn.Module) -> torch.optim.AdamW:
         [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
         lr=run.rate,
         betas=(0.9, 0.98),
+        fused=True,
     )
 
 

@@ -20,7 +20,7 @@ from training.codebook import level_codebook
 from training.dataset import FeatureSet
 from training.device import half_precision
 from training.loop import train
-from training.losses import feature_losses
+from training.losses import feature_losses, unused_bits
 from training.options import add_options, begin, run_of, start_from, weights_file
 from training.program import run_program
 from training.samples import Samples, excerpts, listen_to_codec
@@ -32,10 +32,11 @@ WEIGHTS = {
     "loud": 0.4,
     "note": 0.5,
     "shape": 3.0,
-    "chroma": 6.0,
+    "chroma": 8.0,
     "stereo": 0.35,
     "level": 1.5,
-    "envelope": 6.0,
+    "envelope": 8.0,
+    "unused": 1.0,
 }
 HELD = 12, 400
 """Excerpts and tokens of the validation set, which is always the same."""
@@ -45,9 +46,10 @@ EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
 
 
-def total(guess: Tensor, truth: Tensor, config: NanoConfig) -> dict[str, Tensor]:
+def total(guess: Tensor, truth: Tensor, unit: Tensor, config: NanoConfig) -> dict[str, Tensor]:
     """All loss terms and their weighted sum, away from the excerpt's edges."""
     terms = feature_losses(guess[:, EDGE:-EDGE], truth[:, EDGE:-EDGE], config)
+    terms["unused"] = unused_bits(unit, config.levels)
     terms["total"] = sum((WEIGHTS[k] * v for k, v in terms.items()), guess.new_zeros(()))
     return terms
 
@@ -97,16 +99,16 @@ def train_codec(args: argparse.Namespace) -> None:
         batch = augment(music.batch(args.batch, args.tokens))
         first = torch.randint(0, ROUND, (len(batch),), generator=places).to(device)
         with half_precision(device):
-            guess, _ = model(batch, first)
-        return total(guess.float(), batch, config)
+            guess, _, unit = model(batch, first)
+        return total(guess.float(), batch, unit, config)
 
     @torch.inference_mode()
     def validate(averaged: nn.Module) -> dict[str, float]:
         averaged.eval()
-        guess, codes = averaged(held, 0)
+        guess, codes, unit = averaged(held, 0)
         shares = torch.bincount(codes.flatten(), minlength=model.fast_codes) / codes.numel()
         entropy = -(shares * torch.log2(shares.clamp_min(1e-12))).sum()
-        return {k: float(v) for k, v in total(guess, held, config).items()} | {
+        return {k: float(v) for k, v in total(guess, held, unit, config).items()} | {
             "entropy": float(entropy)
         }
 

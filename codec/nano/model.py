@@ -192,13 +192,16 @@ class Autoencoder(nn.Module):
         # Whatever the network makes of the spectrum, the token is as loud as was sent.
         return self.shift(shape, levels + refinement.float() - self.levels(shape)), hidden
 
-    def forward(self, features: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor]:
-        """Features ``[batch, tokens, dims]`` to their reconstruction and the fast codes."""
+    def forward(self, features: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """Training: features ``[batch, tokens, dims]`` to their reconstruction, codes and values.
+
+        Codes are the learnt ones; values are what the quantiser rounded, in (0, 1).
+        """
         level, slow = self.side_channels(features, first_token)
         levels = self.level.read(level, first_token)
-        values, codes = self.quantizer(self.values(features, levels))
+        values, codes, unit = self.quantizer(self.values(features, levels))
         expected, _ = self.expect(values, levels, slow, first_token)
-        return expected, codes
+        return expected, codes, unit
 
 
 def _level_input(levels: Tensor) -> Tensor:

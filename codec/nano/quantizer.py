@@ -43,9 +43,12 @@ class FiniteScalarQuantizer(nn.Module):
         level = codes.unsqueeze(-1) // self.strides % self.sizes
         return (level + 0.5) / self.sizes * 2 - 1
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Training: quantised values with a straight-through gradient, and the codes."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Training: quantised values with a straight-through gradient, codes, and values in (0, 1).
+
+        The last are the ones that were rounded.
+        """
         level, unit = self.indices(x)
         hard = (level + 0.5) / self.sizes * 2 - 1
         soft = unit * 2 - 1
-        return soft + (hard - soft).detach(), (level * self.strides).sum(dim=-1)
+        return soft + (hard - soft).detach(), (level * self.strides).sum(dim=-1), unit
