@@ -102,7 +102,7 @@ async def test_attempts_can_be_limited() -> None:
     assert limited.away
 
 
-@pytest.mark.parametrize("code", ["lag", "timeout", "busy"])
+@pytest.mark.parametrize("code", ["away", "lag", "timeout", "busy"])
 async def test_who_was_dropped_for_a_passing_reason_comes_back(code: str) -> None:
     all_tokens = tokens(96)
     dropped = script(all_tokens, 0, 48, Failure(code, "Too slow.").encode())
