@@ -78,7 +78,8 @@ class Link:
 
     Args:
         session: not joined yet.
-        connection: the first one.
+        connection: the first one; None: dial for it, and wait for a sender that is not there yet
+            as for one that has gone.
         dial: makes another one; None: the first break is the end, raised as TransportError.
         meet: called with each hello before the session checks it; may load a codec.
         rejoin: asked on coming back; what it returns is sent instead of asking for what was missed.
@@ -91,7 +92,7 @@ class Link:
     def __init__(
         self,
         session: ListenerSession,
-        connection: Messages,
+        connection: Messages | None,
         dial: Dial | None = None,
         *,
         meet: Callable[[Hello], Awaitable[None]] | None = None,
@@ -105,7 +106,8 @@ class Link:
         self.session = session
         self.reconnects = 0
         self.away = False
-        self._connection: Messages | None = connection
+        self._connection = connection
+        self._waits = connection is None
         self._dial = dial
         self._meet = meet
         self._rejoin = rejoin
@@ -133,6 +135,9 @@ class Link:
     async def __aiter__(self) -> AsyncIterator[Happening]:
         """Raises TransportError where there is no way back, ProtocolError where none would help."""
         first = True
+        if self._connection is None:
+            await self._come_back(None)
+            self.reconnects = 0
         while True:
             try:
                 assert self._connection is not None
@@ -147,7 +152,7 @@ class Link:
             except (TransportError, RefusedError) as error:
                 if isinstance(error, RefusedError) and error.code not in _PASSING:
                     raise
-                if self._dial is None or first:
+                if self._dial is None or (first and not self._waits):
                     raise
                 await self._come_back(error)
 
@@ -210,24 +215,26 @@ class Link:
                 future.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _come_back(self, reason: Exception) -> None:
-        """Dial until there is a connection again."""
-        assert self._dial is not None
+    async def _come_back(self, reason: Exception | None) -> None:
+        """Dial until there is a connection (again), at once where there is no reason to wait."""
+        if self._dial is None:
+            raise ValueError("without a connection a Link needs a way to dial")
         await self.close()
         self.away = True
-        if not self._moved.is_set():
-            told = str(reason).removesuffix("; start the listener again.").rstrip(".")
-            logger.warning("coming back, since the connection is lost: %s", told)
+        if reason is not None and not self._moved.is_set():
+            logger.warning("coming back, since the connection is lost: %s", _told(reason))
         while True:
             attempts = self._backoff.attempts
-            if attempts is not None and self._failed >= attempts:
-                raise reason
-            if not self._moved.is_set():
+            if reason is not None and not self._moved.is_set():
+                if attempts is not None and self._failed >= attempts:
+                    raise reason
                 await self._sleep(self._backoff.wait_s(self._failed, self._chance()))
             self._failed += 1
             try:
                 self._connection = await self._dial()
             except TransportError as error:
+                if reason is None:
+                    logger.warning("waiting for the sender: %s", _told(error))
                 logger.debug("not yet: %s", error)
                 self._moved.clear()
                 reason = error
@@ -235,3 +242,8 @@ class Link:
                 self.away = False
                 self.reconnects += 1
                 return
+
+
+def _told(reason: Exception) -> str:
+    """Without the advice for those who do not come back by themselves."""
+    return str(reason).removesuffix("; start the listener again.").rstrip(".")

@@ -34,7 +34,7 @@ class Dialler:
         self.slept.append(seconds)
 
 
-def link(first: Script, dial: Dialler | None = None, **options) -> Link:
+def link(first: Script | None, dial: Dialler | None = None, **options) -> Link:
     sleep = dial.sleep if dial else asyncio.sleep
     options = {"chance": lambda: 1.0, "sleep": sleep, **options}
     return Link(ListenerSession(OURS), first, dial, **options)
@@ -89,6 +89,33 @@ async def test_without_a_way_to_dial_the_first_break_is_the_end() -> None:
 async def test_a_sender_that_never_said_hello_is_not_called_again() -> None:
     with pytest.raises(TransportError, match="without a word"):
         await collect(link(Script(), Dialler()))
+
+
+async def test_a_sender_that_is_not_there_yet_can_be_waited_for(caplog) -> None:
+    all_tokens = tokens(96)
+    silent, away = Script(), Script(Failure("away", "Not yet.").encode())
+    there = script(all_tokens, 0, 96, End(96).encode())
+    waiting = link(None, dial := Dialler(BROKEN, BROKEN, silent, away, BROKEN, there))
+    happenings = await collect(waiting)
+    assert [type(h) for h in happenings] == [Hello, Tokens, Tokens, End]
+    assert [decode(c.sent[0]) for c in (silent, away, there)] == [Join()] * 3
+    assert dial.slept == [1.0, 2.0, 4.0, 8.0, 16.0]  # the first attempt is made at once
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told[0].startswith("waiting for the sender: the connection to ws://test broke")
+
+
+async def test_who_waits_and_is_refused_for_good_waits_no_longer() -> None:
+    refusing = Script(Failure("auth", "Wrong key.").encode())
+    with pytest.raises(RefusedError, match="Wrong key"):
+        await collect(link(None, Dialler(BROKEN, refusing)))
+
+
+async def test_waiting_can_be_limited_and_needs_a_way_to_dial() -> None:
+    dial = Dialler(BROKEN, BROKEN, BROKEN)
+    with pytest.raises(TransportError, match="broke"):
+        await collect(link(None, dial, backoff=Backoff(attempts=3)))
+    with pytest.raises(ValueError, match="dial"):
+        await collect(link(None))
 
 
 async def test_attempts_can_be_limited() -> None:

@@ -576,3 +576,52 @@ async def test_a_sound_card_that_is_late_plays_a_little_faster(
     assert (card.speed < 1.0) is not faster
     listener.stop()
     await running
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "left_out"), [(CatchUp.JUMP, True), (CatchUp.SPEED, False), (CatchUp.NONE, False)]
+)
+async def test_with_jump_a_delay_that_grew_on_an_unbroken_connection_is_left_out(
+    catch_up: CatchUp, left_out: bool
+) -> None:
+    """The connection stands still for 20 s, the card runs dry, and then all comes in one go."""
+    now = [100.0]
+    card, file = FakeCard(), MemorySink()
+    all_tokens = tokens(1500)
+    packets = token_messages(all_tokens)
+    listener = Listener(
+        Output([file], card, clock=lambda: now[0]),
+        FakeCodec(),
+        settings=ListenerSettings(catch_up=catch_up),
+        clock=lambda: now[0],
+    )
+    script = Script(hello(), *packets[:1], then="wait")
+    running = asyncio.create_task(listener.run(script))
+
+    async def arrive(first: int, end: int) -> None:
+        script.add(*packets[first:end])
+        while listener.session.next_token < min(48 * end, len(all_tokens)):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+
+    while not card.samples:
+        now[0] += 0.1
+        await asyncio.sleep(0.001)
+    for count in range(1, 10):
+        now[0] += 1.92
+        await arrive(count, count + 1)
+    now[0] += 20.0
+    card.buffered_samples = 20 * 48_000  # what comes now waits behind what is late
+    await arrive(10, 21)
+    for count in range(21, 25):
+        now[0] += 1.92
+        await arrive(count, count + 1)
+    script.add(End(48 * 25).encode(), None)  # type: ignore[arg-type]
+    await running
+    assert (card.dropped == 1) is left_out
+    whole = whole_sound(all_tokens[: 48 * 25])
+    heard = file.sound
+    assert (heard.shape[1] < whole.shape[1]) is left_out
+    tail = 80 * 1920
+    assert np.allclose(heard[:, -tail:], whole[:, -tail:], atol=1e-3)
+    assert steps(heard) <= 1.2 * steps(whole)
