@@ -3,10 +3,11 @@
     connection, again and again ──► ListenerSession ──► what happens in the stream, in order, once
 
 When the connection is lost, :class:`Link` waits a little, dials again and names the token that it
-wants next; what was missed then arrives first. Waiting times double from one attempt to the next
-and are spread by chance, so that a thousand listeners of a sender that comes back do not come back
-at the same moment. Only what waiting cannot mend ends it: a codec that cannot be decoded here, a
-key that is refused, something at the other end that is no sender.
+wants next; what was missed then arrives first. Waiting times grow by half from one attempt to the
+next, so that little is added to an outage, and are spread by chance, so that a thousand listeners
+of a sender that comes back do not come back at the same moment. Only what waiting cannot mend ends
+it: a codec that cannot be decoded here, a key that is refused, something at the other end that is
+no sender.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = ["Backoff", "Dial", "Link", "Messages"]
 
 logger = logging.getLogger(__name__)
 
+_GROWTH: Final = 1.5
 _PASSING: Final = frozenset({"away", "lag", "timeout", "busy"})
 """Codes of refusals after which it may be tried again."""
 
@@ -66,7 +68,7 @@ class Backoff:
 
     def wait_s(self, failed: int, chance: float) -> float:
         """Seconds to wait after ``failed`` attempts in a row; chance: from 0 to 1, by lot."""
-        longest_s = min(self.most_s, self.first_s * 2.0 ** min(failed, 30))
+        longest_s = min(self.most_s, self.first_s * _GROWTH ** min(failed, 100))
         return longest_s * (0.25 + 0.75 * chance)
 
 

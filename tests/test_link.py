@@ -71,7 +71,7 @@ async def test_after_a_break_it_goes_on_with_the_next_token() -> None:
     assert not several.away
     assert first.closed
     # The third attempt after the second break has waited longest.
-    assert dial.slept == [0.5, 0.5, 1.0, 2.0]
+    assert dial.slept == [0.5, 0.5, 0.75, 1.125]
 
 
 async def test_a_sender_that_hangs_up_without_an_end_is_called_again() -> None:
@@ -99,7 +99,8 @@ async def test_a_sender_that_is_not_there_yet_can_be_waited_for(caplog) -> None:
     happenings = await collect(waiting)
     assert [type(h) for h in happenings] == [Hello, Tokens, Tokens, End]
     assert [decode(c.sent[0]) for c in (silent, away, there)] == [Join()] * 3
-    assert dial.slept == [1.0, 2.0, 4.0, 8.0, 16.0]  # the first attempt is made at once
+    # The first attempt is made at once.
+    assert dial.slept == [0.75, 1.125, 1.6875, 2.53125, 3.796875]
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert told[0].startswith("waiting for the sender: the connection to ws://test broke")
 
@@ -125,7 +126,7 @@ async def test_attempts_can_be_limited() -> None:
     )
     with pytest.raises(TransportError, match="broke"):
         await collect(limited)
-    assert dial.slept == [2.0, 4.0, 8.0]
+    assert dial.slept == [2.0, 3.0, 4.5]
     assert limited.away
 
 
@@ -181,7 +182,7 @@ async def test_one_can_leave_the_place_for_another() -> None:
             moving.go_to(Join(next_token=10))
     assert decode(second.sent[0]) == Join(next_token=10)
     assert [type(h) for h in seen] == [Hello, Tokens, Tokens, Hello, Tokens, Tokens, Title, End]
-    assert dial.slept == [1.0]  # at once, and only then with patience
+    assert dial.slept == [0.75]  # at once, and only then with patience
 
 
 async def test_going_elsewhere_needs_a_way_to_dial() -> None:
@@ -199,8 +200,9 @@ async def test_who_comes_back_may_decide_to_begin_anew() -> None:
     assert [type(h) for h in happenings].count(Hello) == 2
 
 
-def test_waiting_doubles_is_spread_and_bounded() -> None:
+def test_waiting_grows_is_spread_and_bounded() -> None:
     backoff = Backoff(first_s=1.0, most_s=30.0)
-    assert [backoff.wait_s(n, 1.0) for n in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    assert [backoff.wait_s(n, 1.0) for n in range(4)] == [1, 1.5, 2.25, 3.375]
+    assert backoff.wait_s(9, 1.0) == backoff.wait_s(10**6, 1.0) == 30.0
     assert backoff.wait_s(0, 0.0) == 0.25
     assert backoff.wait_s(10_000, 0.0) == 7.5
