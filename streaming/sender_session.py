@@ -114,9 +114,9 @@ class SenderSession:
     def take(self) -> str | bytes | None:
         """The next message to send, which then counts as sent; None when there is none now."""
         if self._refusal is not None:
-            message = None if self._refusal_taken else self._refusal.encode()
+            refusal = None if self._refusal_taken else self._refusal.encode()
             self._refusal_taken = True
-            return message
+            return refusal
         outbox = self._outbox
         if outbox is None or self.waiting:
             return None
