@@ -110,7 +110,6 @@ class WebSocketServer:
         self._clock = clock
         self._server: Server | None = None
         self.port = port
-        self.join_timeout_s: float | None = None
 
     @property
     def url(self) -> str:
@@ -201,9 +200,8 @@ class WebSocketServer:
         reader = asyncio.create_task(self._read(connection, session))
         writer = asyncio.create_task(self._write(connection, session, wake))
         try:
+            # The reader ends with the connection, the writer when nothing is left to say.
             await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            if session.state is State.ENDED:
-                await writer
         finally:
             session.leave()
             reader.cancel()
