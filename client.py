@@ -90,6 +90,8 @@ async def run(
 ) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
     check_address(arguments.url)
+    if arguments.wait and arguments.reconnect == 0:
+        raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
     tls = client_context(arguments.url, arguments.ca)
     stop = asyncio.Event()
     settings = make_settings(arguments)
@@ -111,9 +113,10 @@ async def run(
             listener = Listener(output, expected, load=load, settings=settings)
             connect_at_s = time.monotonic()
             dial = functools.partial(connect, arguments.url, tls=tls)
-            connection = await unless(stop, dial())
-            if connection is not None:
-                report = ListenerReport(listener, connect_at_s, process_age_s())
+            connection = None if arguments.wait else await unless(stop, dial())
+            if connection is not None or (arguments.wait and not stop.is_set()):
+                connected_s = None if connection is None else process_age_s()
+                report = ListenerReport(listener, connect_at_s, connected_s)
                 retry = dial if arguments.reconnect != 0 else None
                 with go_live_on_signal(listener):
                     await listen(listener, connection, retry, report, stats, status, stop)
@@ -123,7 +126,7 @@ async def run(
 
 async def listen(
     listener: Listener,
-    connection: Connection,
+    connection: Connection | None,
     dial: Dial | None,
     report: ListenerReport,
     stats: StatsWriter,
@@ -263,6 +266,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=number(int, 0, 1_000_000),
         metavar="N",
         help="give up after N vain attempts in a row to come back (default: never)",
+    )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for a sender that is not there yet, as for one that has gone",
     )
     parser.add_argument(
         "--catch-up",

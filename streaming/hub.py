@@ -27,6 +27,7 @@ from streaming.protocol import (
     MAX_DELAY_S,
     MAX_TOKENS_PER_MESSAGE,
     End,
+    Failure,
     Gap,
     Hello,
     Join,
@@ -92,7 +93,7 @@ class Hub:
         self._titles: deque[Title] = deque()
         self._released_s: float | None = None
         self._newest: tuple[int, bytes] | None = None  # the packet that most listeners take next
-        self._end: End | None = None
+        self._last_word: End | Failure | None = None
         self._outboxes: set[Outbox] = set()
 
     @property
@@ -113,8 +114,13 @@ class Hub:
 
     @property
     def ended(self) -> bool:
-        """Whether the stream is over."""
-        return self._end is not None
+        """Whether nothing more will be published."""
+        return self._last_word is not None
+
+    @property
+    def away(self) -> bool:
+        """Whether that is because the sender goes and means to come back."""
+        return isinstance(self._last_word, Failure)
 
     @property
     def title(self) -> str:
@@ -183,12 +189,11 @@ class Hub:
 
     def end(self, reason: str, now_s: float) -> None:
         """The stream is over: everyone is told, and nothing more is sent."""
-        if self._end is not None:
-            return
-        self._end = End(self.next_token, reason)
-        self._broadcast(self._end.encode(), now_s)
-        for outbox in self._outboxes:
-            outbox.close()
+        self._close(End(self.next_token, reason), now_s)
+
+    def go_away(self, reason: str, now_s: float) -> None:
+        """The stream is not over, but nothing more is sent here: listeners do well to come back."""
+        self._close(Failure("away", reason), now_s)
 
     def join(self, join: Join, now_s: float, wake: Callable[[], None] = lambda: None) -> Outbox:
         """Let a listener in: hello, titles and history as of this moment, then the live stream.
@@ -217,8 +222,8 @@ class Hub:
         for announced in self._titles:
             if announced.token > first:
                 outbox.announce(announced.encode(), min(announced.token, self.next_token))
-        if self._end is not None:
-            outbox.announce(self._end.encode(), self.next_token)
+        if self._last_word is not None:
+            outbox.announce(self._last_word.encode(), self.next_token)
             outbox.closed = True
         self._outboxes.add(outbox)
         self.most_listeners = max(self.most_listeners, self.listeners)
@@ -228,6 +233,14 @@ class Hub:
     def leave(self, outbox: Outbox) -> None:
         """Forget a listener; a second time does nothing."""
         self._outboxes.discard(outbox)
+
+    def drop(self, outbox: Outbox) -> None:
+        """Let go of a listener that has fallen behind; who has left already is no such one."""
+        if outbox in self._outboxes:
+            self._outboxes.discard(outbox)
+            self.dropped_listeners += 1
+            reason = f"This listener fell more than {self.max_lag_s:g} s behind the stream."
+            outbox.fail(Failure("lag", reason))
 
     def read(self, place: int, most: int) -> tuple[bytes | str | None, int]:
         """A message with at most ``most`` tokens from ``place`` on, and the place after it."""
@@ -254,6 +267,13 @@ class Hub:
         oldest = max(self.rewind.oldest_token, self.next_token - self._history_tokens)
         return min(max(oldest, wanted), self.next_token)
 
+    def _close(self, last_word: End | Failure, now_s: float) -> None:
+        if self._last_word is None:
+            self._last_word = last_word
+            self._broadcast(last_word.encode(), now_s)
+            for outbox in self._outboxes:
+                outbox.close()
+
     def _broadcast(self, event: str, now_s: float) -> None:
         for outbox in self._outboxes:
             outbox.announce(event, self.next_token)
@@ -263,7 +283,7 @@ class Hub:
         size = len(message) if isinstance(message, bytes) else len(message.encode())
         self.traffic.add(size, now_s, tokens=tokens, end_token=self.next_token)
         for outbox in list(self._outboxes):
-            outbox.move(self.max_lag_s)
-            if outbox.failure is not None:
-                self._outboxes.discard(outbox)
-                self.dropped_listeners += 1
+            if outbox.lags(self.max_lag_s, tokens):
+                self.drop(outbox)
+            else:
+                outbox.move()

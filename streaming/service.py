@@ -174,7 +174,10 @@ async def _send(
             await unless(stop, opening)
             await unless(stop, sender.run())
         finally:
-            hub.end("the sender was stopped", time.monotonic())
+            if store is None:
+                hub.end("the sender was stopped", time.monotonic())
+            else:  # unless the source has ended: then this comes too late
+                hub.go_away("It was stopped, and goes on here when it is back.", time.monotonic())
             await server.drained()
             for helper in helpers:
                 helper.cancel()

@@ -22,10 +22,10 @@ from typing import Any, Final, TextIO
 
 from codec.constants import TOKEN_BITS, TOKEN_RATE
 from streaming.errors import UserError
+from streaming.heartbeat import ask_interval_s
 
 __all__ = [
     "KEEPALIVE_BITS_PER_S",
-    "PING_INTERVAL_S",
     "LoopStall",
     "RateMeter",
     "RealTimeFactor",
@@ -40,8 +40,9 @@ _TCP_IP_HEADERS: Final = 52
 """20 bytes of IPv4, 20 of TCP and 12 of TCP timestamps a segment."""
 _SEGMENT_BYTES: Final = 1448
 _MAX_AMOUNTS: Final = 4096  # a minute of the shortest packets is 1500
-PING_INTERVAL_S: Final = 60.0
-"""The sender's keepalive pings; listeners send none."""
+_PING_BYTES: Final = 6
+_PING_INTERVAL_S: Final = ask_interval_s(30.0)
+"""The sender's pings travel with tokens; the answers go the other way."""
 
 
 def wire_bytes(message_bytes: int) -> int:
@@ -51,8 +52,8 @@ def wire_bytes(message_bytes: int) -> int:
     return message_bytes + header + segments * _TCP_IP_HEADERS
 
 
-KEEPALIVE_BITS_PER_S: Final = wire_bytes(4) * 8 / PING_INTERVAL_S
-"""What the sender's pings (4 bytes each) add to the wire rate."""
+KEEPALIVE_BITS_PER_S: Final = _PING_BYTES * 8 / _PING_INTERVAL_S
+"""What the sender's pings add to the wire rate, as often as they are by default."""
 
 
 class RateMeter:

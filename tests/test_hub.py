@@ -213,6 +213,34 @@ def test_lag_counts_live_tokens_that_wait_and_not_history():
     assert outbox.lag_s == 0.0
 
 
+def test_a_packet_that_is_longer_than_the_lag_allowed_is_no_lag():
+    hub = Hub(INFO, max_lag_s=1.0)
+    outbox = hub.join(Join(), 0.0)
+    for _ in range(3):
+        publish(hub, 48)
+        assert outbox.failure is None
+        sent(outbox)
+    publish(hub, 48)
+    publish(hub, 48)
+    assert outbox.failure is not None
+
+
+def test_a_sender_that_goes_away_says_so_after_all_that_it_has_sent():
+    hub = Hub(INFO)
+    outbox = hub.join(Join(), 0.0)
+    publish(hub, 96)
+    hub.go_away("It is being restarted.", 1.0)
+    hub.end("too late", 2.0)
+    assert hub.ended
+    assert hub.away
+    assert outbox.closed
+    messages = sent(outbox)
+    assert heard(messages)[1] == list(range(96))
+    assert messages[-1] == Failure("away", "It is being restarted.")
+    assert outbox.failure is None  # it is no fault of this listener's
+    assert sent(hub.join(Join(), 3.0))[-1] == Failure("away", "It is being restarted.")
+
+
 def test_messages_without_tokens_are_bounded_too():
     hub = Hub(INFO)
     outbox = hub.join(Join(), 0.0)
