@@ -32,7 +32,8 @@ from streaming.devices import list_devices
 from streaming.errors import SettingsError, TransportError
 from streaming.guard import read_auth_tokens
 from streaming.link import Backoff, Dial
-from streaming.listener import CatchUp, Listener, ListenerSettings
+from streaming.listener import Listener
+from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.output import Output
 from streaming.protocol import MAX_SEED
 from streaming.report import ListenerReport, process_age_s
