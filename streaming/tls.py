@@ -33,10 +33,10 @@ def client_context(
     SettingsError.
     """
     if not url.lower().startswith(("wss:", "mqtts:")):
-        if ca is not None or cert is not None:
-            raise SettingsError(
-                "Certificates are for wss:// and mqtts:// addresses; ws:// and mqtt:// have none."
-            )
+        if ca is not None:
+            raise SettingsError("--ca is for wss:// and mqtts:// addresses; others show nothing.")
+        if cert is not None or key is not None:
+            raise SettingsError("--mqtt-cert and --mqtt-key are for mqtts:// addresses.")
         return None
     try:
         context = ssl.create_default_context(cafile=ca)

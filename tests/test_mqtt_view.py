@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from streaming.errors import ProtocolError, TransportError
 from streaming.mqtt.address import MqttAddress, stream_tag
 from streaming.mqtt.broker import Received
 from streaming.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, StreamView
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens, decode
+from streaming.parsing import decode
+from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
 from streaming.session import CodecIdentity, ListenerSession
 
 ADDRESS = MqttAddress.parse("mqtt://h/radio")
@@ -48,7 +50,11 @@ def live(message, tag=TAG):
     return Received(ADDRESS.live(tag), data if isinstance(data, bytes) else data.encode())
 
 
-def out(view, *received):
+def decoded(messages: list[str | bytes]) -> list[Any]:
+    return [decode(data) for data in messages]
+
+
+def out(view: StreamView, *received: Received) -> list[Any]:
     return [decode(data) for message in received for data in view.receive(message)]
 
 
@@ -88,7 +94,7 @@ def test_live_messages_that_overtake_the_window_wait_for_it():
 def test_without_a_window_it_begins_with_what_comes_live():
     one = met()
     assert out(one, live(tokens(356, 404))) == []
-    said, first = [decode(data) for data in one.waited()]
+    said, first = decoded(one.waited())
     assert (said.first_token, said.next_token) == (356, 356)
     assert first == tokens(356, 404)
     assert one.waited() == []
@@ -96,7 +102,7 @@ def test_without_a_window_it_begins_with_what_comes_live():
 
 def test_a_stream_without_tokens_begins_where_its_hello_says():
     one = met()
-    (said,) = [decode(data) for data in one.waited()]
+    (said,) = decoded(one.waited())
     assert (said.first_token, said.next_token) == (0, 0)
 
 
@@ -213,7 +219,7 @@ def test_the_age_of_the_window_is_the_clocks_as_far_as_the_broker_confirms_it():
 def test_whatever_overlaps_comes_out_in_order_and_once(pieces, begin_after):
     """Windows and live messages in any order, through the session that all transports share."""
     one, session = met(), ListenerSession(OURS)
-    heard = []
+    heard: list[int] = []
     messages = [live(tokens(first, first + count)) for first, count in pieces]
     messages.insert(min(begin_after, len(messages)), window(100, 356))
     for message in messages:

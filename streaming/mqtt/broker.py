@@ -10,13 +10,14 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from streaming.errors import RefusedError, TransportError, UserError
 from streaming.mqtt.address import MqttAddress
+from streaming.mqtt.wire import KEEPALIVE_S
 
 try:
     import aiomqtt
@@ -30,6 +31,8 @@ except ModuleNotFoundError:  # an extra; whoever needs it is told by Broker
 __all__ = ["Broker", "Received", "Will"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # The library logs what it raises as well.
 _library_logger = logging.getLogger(f"{__name__}.library")
@@ -83,7 +86,7 @@ class Broker:
         *,
         will: Will | None = None,
         identifier: str = "",
-        keepalive_s: int = 60,
+        keepalive_s: int = KEEPALIVE_S,
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.address = address
@@ -166,10 +169,7 @@ class Broker:
         if expiry_s is not None:
             properties = Properties(PacketTypes.PUBLISH)
             properties.MessageExpiryInterval = expiry_s
-        try:
-            await self._connected().publish(topic, payload, qos, retain, properties)
-        except aiomqtt.MqttError as error:
-            raise self._broken(error) from None
+        await self._call(self._connected().publish(topic, payload, qos, retain, properties))
 
     async def subscribe(self, *topics: str) -> None:
         """Want what is published there, and first what is retained. Raises RefusedError as well."""
@@ -186,10 +186,7 @@ class Broker:
 
     async def unsubscribe(self, *topics: str) -> None:
         """Want it no longer."""
-        try:
-            await self._connected().unsubscribe(list(topics))
-        except aiomqtt.MqttError as error:
-            raise self._broken(error) from None
+        await self._call(self._connected().unsubscribe(list(topics)))
 
     async def receive(self) -> Received:
         """The next message that arrives."""
@@ -214,6 +211,21 @@ class Broker:
                 logger.debug("%s: %s", self.address, error)
                 self._on_lost()
             await self._arrived.put(None)
+
+    async def _call(self, call: Coroutine[Any, Any, T]) -> T:
+        """The result of a call that the broker answers; the library waits on when it is lost."""
+        assert self._pump is not None
+        calling = asyncio.ensure_future(call)
+        try:
+            await asyncio.wait({calling, self._pump}, return_when=asyncio.FIRST_COMPLETED)
+            if calling.done():
+                return calling.result()
+        except aiomqtt.MqttError as error:
+            raise self._broken(error) from None
+        finally:
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+        raise self._broken("it was lost")
 
     def _connected(self) -> aiomqtt.Client:
         if self._client is None:

@@ -11,7 +11,8 @@ from streaming.errors import ProtocolError
 from streaming.mqtt.address import MqttAddress
 from streaming.mqtt.broker import Broker, Received
 from streaming.mqtt.view import OFFLINE
-from streaming.protocol import Hello, clean_text, decode
+from streaming.parsing import decode
+from streaming.protocol import Hello, clean_text
 
 __all__ = ["Listing", "list_streams"]
 

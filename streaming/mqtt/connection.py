@@ -11,7 +11,8 @@ from typing import Final
 from streaming.mqtt.address import MqttAddress
 from streaming.mqtt.broker import Broker
 from streaming.mqtt.view import HELLO_WAIT_S, WINDOW_WAIT_S, StreamView
-from streaming.protocol import Join, decode
+from streaming.parsing import decode
+from streaming.protocol import Join
 
 __all__ = ["MqttConnection", "connect_mqtt"]
 

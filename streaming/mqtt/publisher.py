@@ -20,22 +20,15 @@ from typing import Final
 
 from codec.constants import TOKEN_RATE
 from streaming.errors import RefusedError, TransportError
-from streaming.hub import Hub, Outbox
+from streaming.hub import Hub
 from streaming.link import Backoff
 from streaming.mqtt.address import MqttAddress, stream_tag
 from streaming.mqtt.broker import Broker, Will
 from streaming.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S
 from streaming.mqtt.wire import wire_bytes
-from streaming.protocol import (
-    MAX_TOKENS_PER_MESSAGE,
-    Failure,
-    Hello,
-    Join,
-    Message,
-    Title,
-    Tokens,
-    decode,
-)
+from streaming.outbox import Outbox
+from streaming.parsing import decode
+from streaming.protocol import MAX_TOKENS_PER_MESSAGE, Failure, Hello, Join, Message, Title, Tokens
 from streaming.stats import Traffic
 
 __all__ = ["DEFAULT_WINDOW_S", "MqttPublisher", "MqttSettings"]
@@ -92,6 +85,7 @@ class MqttPublisher:
         self._hello_at_s = 0.0
         self._dated = False  # whether the hello tells when the stream played
         self._wake = asyncio.Event()
+        self._leaving = False
         self._task: asyncio.Task[None] | None = None
         self.traffic = Traffic(framing=int, keepalive_bits_per_s=_KEEPALIVE_BITS_PER_S)
         self.away = True
@@ -109,7 +103,9 @@ class MqttPublisher:
         traceback: TracebackType | None,
     ) -> None:
         assert self._task is not None
-        if not self._hub.ended or self.away:
+        self._leaving = True
+        self._wake.set()
+        if self.away:
             self._task.cancel()
         await asyncio.wait({self._task}, timeout=_CLOSE_TIMEOUT_S)
         self._task.cancel()
@@ -164,17 +160,18 @@ class MqttPublisher:
             await self._publish(broker, self._address.status, ONLINE, expiry_s=_EXPIRY_S, qos=1)
             await self._say_hello(broker)
             await self._move_window(broker)
-            while not outbox.closed:
+            while True:
                 self._wake.clear()
                 broker.check()
                 await self._publish_waiting(broker, outbox)
+                if outbox.closed or self._leaving:
+                    break
                 left_s = self._hello_at_s + _SIGN_OF_LIFE_S - self._clock()
                 try:
                     await asyncio.wait_for(self._wake.wait(), max(0.0, left_s))
                 except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
                     await self._publish(broker, self._address.status, ONLINE, expiry_s=_EXPIRY_S)
                     await self._say_hello(broker)
-            await self._publish_waiting(broker, outbox)
         finally:
             self._hub.leave(outbox)
             await self._say_goodbye(broker)

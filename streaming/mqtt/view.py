@@ -19,7 +19,8 @@ from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, TransportError
 from streaming.mqtt.address import MqttAddress, stream_tag
 from streaming.mqtt.broker import Received
-from streaming.protocol import Hello, Join, Tokens, decode
+from streaming.parsing import decode
+from streaming.protocol import Hello, Join, Tokens
 
 __all__ = ["HELLO_WAIT_S", "OFFLINE", "ONLINE", "WINDOW_EXPIRY_S", "WINDOW_WAIT_S", "StreamView"]
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from streaming.stats import segment_bytes
+import functools
+from typing import Final
 
-__all__ = ["wire_bytes"]
+from streaming.mqtt.address import MqttAddress
+from streaming.stats import Traffic, segment_bytes
+
+__all__ = ["KEEPALIVE_S", "listener_traffic", "wire_bytes"]
+
+KEEPALIVE_S: Final = 60
+"""A listener asks the broker for a sign of life so often, in two bytes; so many come back."""
 
 
 def wire_bytes(
@@ -18,3 +25,10 @@ def wire_bytes(
     rest = 2 + len(topic.encode()) + 2 * acknowledged + 1 + 5 * expires + payload_bytes
     length = 1 if rest < 128 else 2 if rest < 16_384 else 3
     return segment_bytes(1 + length + rest)
+
+
+def listener_traffic(address: MqttAddress) -> Traffic:
+    """For counting what a listener of the stream at ``address`` receives."""
+    topic = address.live("tag4")  # tags are of one length
+    framing = functools.partial(wire_bytes, topic)
+    return Traffic(framing, 8 * segment_bytes(2) / KEEPALIVE_S)
