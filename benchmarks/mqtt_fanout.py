@@ -159,6 +159,7 @@ async def measure(port: int, pid: int, listeners: int, seconds: float, joins: fl
     published_s: dict[int, float] = {}
     delays_s: list[float] = []
     join_s: list[float] = []
+    measured_from = 1 << 32
     loop = asyncio.get_running_loop()
 
     def publish() -> None:
@@ -167,7 +168,8 @@ async def measure(port: int, pid: int, listeners: int, seconds: float, joins: fl
         hub.publish(tokens, time.monotonic(), 0.3, time.time())
 
     def arrived(first_token: int) -> None:
-        delays_s.append(time.perf_counter() - published_s[first_token])
+        if first_token >= measured_from:
+            delays_s.append(time.perf_counter() - published_s[first_token])
 
     async def play() -> None:
         due_s = loop.time()
@@ -196,12 +198,12 @@ async def measure(port: int, pid: int, listeners: int, seconds: float, joins: fl
             await asyncio.sleep(1 / joins)
         everyone = await asyncio.gather(*joining)
         await asyncio.sleep(2.0)
-        delays_s.clear()
-        before, load, place = cpu_s(pid), time.process_time(), hub.next_token
+        measured_from = hub.next_token
+        before, load = cpu_s(pid), time.process_time()
         await asyncio.sleep(seconds)
         playing.cancel()
         busy, load = cpu_s(pid) - before, time.process_time() - load
-        packets = (hub.next_token - place) // _PACKET_TOKENS
+        packets = (hub.next_token - measured_from) // _PACKET_TOKENS
         full_bytes = rss_bytes(pid)
         await asyncio.sleep(1.0)  # what is still under way
         hub.end("over", time.monotonic())

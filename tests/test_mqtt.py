@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from tests.mosquitto import mosquitto
 __all__ = ["mosquitto"]
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
+ROOT = Path(__file__).parent.parent
 PATIENCE_S = 120.0
 QUICK = Backoff(first_s=0.02, most_s=0.1)
 
@@ -484,6 +487,64 @@ async def test_a_listener_says_nothing_but_that_it_joins(mosquitto):
             await anext(aiter(connection))
         with pytest.raises(ValueError, match="join message"):
             await connection.send(End(1).encode())
+
+
+async def test_a_bridged_broker_serves_the_same_stream(mosquitto, hub):
+    """As docs/scaling.md sets it up: retained messages and their expiry come through."""
+    origin = mosquitto()
+    leaf = mosquitto(
+        "connection origin",
+        f"address 127.0.0.1:{origin.port}",
+        "bridge_protocol_version mqttv50",
+        "cleansession true",
+        "topic radio/# in 0",
+    )
+    async with sending(hub, address_of(origin)):
+        publish(hub)
+        publish(hub)
+        async with Broker(address_of(leaf)) as watcher:
+            await watcher.subscribe("radio/jazz/+/window")
+            while (received := await watcher.receive()).left_s is None:
+                pass
+            assert received.left_s <= 30
+        ear = Ear(address_of(leaf)).start()
+        await ear.hears(96)
+        publish(hub)
+        await ear.hears(144)
+        hub.end("over", time.monotonic())
+        await ear.ended()
+    assert ear.heard == list(range(144))
+
+
+def documented(text: str, first_line: str) -> str:
+    """The block of a page that begins with ``first_line``."""
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return next(block for block in blocks if block.startswith(first_line))
+
+
+async def test_the_documented_broker_lets_everybody_listen_and_one_publish(
+    mosquitto, tmp_path, hub
+):
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    _, *lines = documented(page, "listener 1883\nallow").splitlines()
+    (tmp_path / "acl").write_text(documented(page, "topic read"))
+    command = ["mosquitto_passwd", "-b", "-c", str(tmp_path / "passwords"), "station", "right"]
+    subprocess.run(command, check=True, capture_output=True)
+    broker = mosquitto(*(line.replace("/etc/mosquitto", str(tmp_path)) for line in lines))
+    async with sending(hub, address_of(broker, login="station:right@")) as publisher:
+        publish(hub)
+        await until(lambda: publisher.traffic.tokens == 48)
+        async with Broker(address_of(broker)) as stranger:
+            topic = address_of(broker).live(stream_tag(hub.info))
+            await stranger.publish(topic, b"nonsense")
+            await stranger.publish(f"{topic}/window", b"nonsense", retain=True)
+            ear = Ear(address_of(broker)).start()
+            await ear.hears(48)
+            await stranger.publish(topic, b"nonsense")
+            publish(hub)
+            await ear.hears(96)
+            await ear.stop()
+    assert ear.heard == list(range(96))
 
 
 PASSWORDS = ("allow_anonymous false", "password_file {folder}/passwords", "acl_file {folder}/acl")
