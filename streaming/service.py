@@ -292,12 +292,17 @@ class _Report:
         now_s = time.monotonic()
         listeners = self._hub.listeners
         traffic = self._hub.traffic
-        return [
+        parts = [
             "1 listener" if listeners == 1 else f"{listeners} listeners",
             f"payload {format_bit_rate(traffic.payload_bits_per_s(now_s))}",
             f"wire {format_bit_rate(traffic.wire_bits_per_s(now_s))}",
             f"encode RTF {_number(self._sender.encode_rtf)}",
         ]
+        if self._publisher is not None:
+            published = self._publisher.traffic.wire_bits_per_s(now_s)
+            away = " (away)" if self._publisher.away else ""
+            parts.append(f"to the broker {format_bit_rate(published)}{away}")
+        return parts
 
     def _summary(self) -> str:
         return ", ".join(

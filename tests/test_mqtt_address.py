@@ -51,7 +51,7 @@ def test_login_in_the_address_is_decoded_and_never_shown():
     assert (address.user, address.password) == ("us@er", "pass/word#")
     for shown in (str(address), repr(address)):
         assert "pass" not in shown
-    assert "us@er" not in str(address)
+        assert "us@er" not in shown
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def test_a_stream_goes_through_a_broker_from_program_to_program(
     assert sender.interrupt() == 0
     assert "Traceback" not in sender.log
     assert sender.final["listeners"] == 0
+    assert "to the broker" in sender.log.splitlines()[-1]
     assert sender.final["mqtt_bits_per_s"] > sender.final["payload_bits_per_s"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import ProtocolError, TransportError
+from streaming.errors import ProtocolError, TransportError, UserError
 from streaming.mqtt.address import MqttAddress, stream_tag
 from streaming.mqtt.broker import Received
 from streaming.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, StreamView
@@ -229,3 +229,28 @@ def test_whatever_overlaps_comes_out_in_order_and_once(pieces, begin_after):
                     assert happening == tokens(happening.first_token, happening.end_token)
                     heard += range(happening.first_token, happening.end_token)
     assert heard == sorted(set(heard))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [ADDRESS.status, ADDRESS.hello, ADDRESS.live(TAG), ADDRESS.window(TAG)]
+            ),
+            st.binary(max_size=40)
+            | st.sampled_from([HELLO.encode().encode(), tokens(0, 48).encode(), b'{"type":"end"}']),
+            st.none() | st.integers(0, 2**32 - 1),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_a_stranger_publishes_is_refused_in_one_sentence_or_passed_over(messages):
+    one, session = view(), ListenerSession(OURS)
+    try:
+        for topic, payload, left_s in messages:
+            for data in one.receive(Received(topic, payload, left_s)):
+                session.receive(data, 0.0)
+        for data in one.waited():
+            session.receive(data, 0.0)
+    except UserError as error:
+        assert "\n" not in str(error)

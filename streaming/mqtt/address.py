@@ -80,7 +80,7 @@ class MqttAddress:
     port: int
     topic: str
     tls: bool = False
-    user: str | None = None
+    user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
 
     @classmethod
