@@ -97,7 +97,7 @@ class Broker:
         self._on_lost = on_lost
         self._client: aiomqtt.Client | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._arrived: asyncio.Queue[Received | None] = asyncio.Queue(1)  # aiomqtt has a queue
+        self._arrived: asyncio.Queue[Received | None] = asyncio.Queue(_QUEUED_PACKETS)
 
     async def __aenter__(self) -> Broker:
         if aiomqtt is None:
@@ -147,8 +147,9 @@ class Broker:
             return
         try:
             await client.__aexit__(None, None, None)
-        except aiomqtt.MqttError as error:
+        except aiomqtt.MqttError as error:  # no answer, in ten seconds
             logger.debug("%s: %s", self.address, error)
+            self._pump.cancel()
         # It ends by itself, for the connection is over, once it need not wait for anybody.
         while not self._pump.done():
             if not self._arrived.empty():
@@ -173,12 +174,8 @@ class Broker:
 
     async def subscribe(self, *topics: str) -> None:
         """Want what is published there, and first what is retained. Raises RefusedError as well."""
-        try:
-            codes = await self._connected().subscribe(
-                [(topic, SubscribeOptions(qos=0)) for topic in topics]
-            )
-        except aiomqtt.MqttError as error:
-            raise self._broken(error) from None
+        wanted = [(topic, SubscribeOptions(qos=0)) for topic in topics]
+        codes = await self._call(self._connected().subscribe(wanted))
         if any(getattr(code, "is_failure", False) for code in codes):
             raise RefusedError(
                 "auth", f"what is at {self.address} may not be read by us.", by="broker"
