@@ -586,6 +586,31 @@ async def test_a_sender_that_is_refused_ends_before_it_begins(guarded, hub):
             pass
 
 
+async def test_a_sender_that_may_not_publish_is_warned(guarded, hub, monkeypatch, caplog):
+    monkeypatch.setattr(publisher_module, "_ECHO_S", 0.05)
+    async with sending(hub, address_of(guarded, login="listener:listener-key@")):
+        await until(lambda: "let this user publish" in caplog.text)
+
+
+async def test_two_senders_at_one_topic_are_warned_of_each_other(mosquitto, caplog):
+    address = address_of(mosquitto())
+    async with sending(make_hub("one"), address):
+        await asyncio.sleep(0)
+        async with sending(make_hub("two"), address):
+            await until(lambda: "another sender" in caplog.text)
+
+
+async def test_a_sender_alone_is_warned_of_nothing(mosquitto, hub, caplog):
+    address = address_of(mosquitto())
+    async with sending(hub, address) as publisher:
+        publish(hub)
+        await until(lambda: publisher.traffic.tokens == 48)
+        ear = Ear(address).start()
+        await ear.hears(48)
+        await ear.stop()
+    assert not caplog.records
+
+
 async def test_a_listener_that_may_not_read_is_told(guarded, hub):
     with pytest.raises((RefusedError, TransportError), match=r"may not be read|no stream"):
         await Ear(address_of(guarded, login="nobody:nobody-key@")).run()

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final
 
 from codec.constants import TOKEN_RATE
-from streaming.errors import RefusedError, TransportError
+from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.hub import Hub
 from streaming.link import Backoff
 from streaming.mqtt.address import MqttAddress, stream_tag
@@ -42,6 +42,7 @@ _SIGN_OF_LIFE_S: Final = 600.0
 _EXPIRY_S: Final = 3600
 """Hello and status of a sender that has vanished; one that lives repeats them more often."""
 _KEEPALIVE_S: Final = 20
+_ECHO_S: Final = 10.0
 _KEEPALIVE_BITS_PER_S: Final = 8 * (52 + 2) / _KEEPALIVE_S
 _CLOSE_TIMEOUT_S: Final = 2.0
 
@@ -156,9 +157,11 @@ class MqttPublisher:
         oldest = self._hub.next_token - self._window_tokens
         join = Join(history=0, next_token=max(0, self._place, oldest))
         outbox = self._hub.join(join, self._clock(), self._wake.set, carrier=True)
+        watching: asyncio.Task[None] | None = None
         try:
             await self._publish(broker, self._address.status, ONLINE, expiry_s=_EXPIRY_S, qos=1)
             await self._say_hello(broker)
+            watching = asyncio.create_task(self._watch(broker))
             await self._move_window(broker)
             while True:
                 self._wake.clear()
@@ -174,7 +177,28 @@ class MqttPublisher:
                     await self._say_hello(broker)
         finally:
             self._hub.leave(outbox)
+            if watching is not None:
+                watching.cancel()
             await self._say_goodbye(broker)
+
+    async def _watch(self, broker: Broker) -> None:
+        """Warn where nobody can hear us, or where somebody else speaks in our place."""
+        with contextlib.suppress(TransportError, ProtocolError):  # which others will notice
+            await broker.subscribe(self._address.hello)
+            try:
+                received = await asyncio.wait_for(broker.receive(), _ECHO_S)
+            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                logger.warning(
+                    "nothing that is published at %s comes back: does the broker let this user "
+                    "publish there?",
+                    self._address,
+                )
+                received = await broker.receive()
+            while True:
+                hello = decode(received.payload.decode("utf-8", "replace"))
+                if isinstance(hello, Hello) and stream_tag(hello) != self._tag:
+                    logger.warning("another sender publishes at %s too", self._address)
+                received = await broker.receive()
 
     async def _publish_waiting(self, broker: Broker, outbox: Outbox) -> None:
         """What is to be taken now, in order."""
