@@ -159,7 +159,6 @@ class MqttPublisher:
         outbox = self._hub.join(join, self._clock(), self._wake.set, carrier=True)
         watching: asyncio.Task[None] | None = None
         try:
-            await self._publish(broker, self._address.status, ONLINE, expiry_s=_EXPIRY_S, qos=1)
             await self._say_hello(broker)
             watching = asyncio.create_task(self._watch(broker))
             await self._move_window(broker)
@@ -173,7 +172,6 @@ class MqttPublisher:
                 try:
                     await asyncio.wait_for(self._wake.wait(), max(0.0, left_s))
                 except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
-                    await self._publish(broker, self._address.status, ONLINE, expiry_s=_EXPIRY_S)
                     await self._say_hello(broker)
         finally:
             self._hub.leave(outbox)
@@ -221,6 +219,8 @@ class MqttPublisher:
                 await self._say_hello(broker)
 
     async def _say_hello(self, broker: Broker) -> None:
+        """That we are here, and with which stream; to be repeated before it expires."""
+        await self._publish(broker, self._address.status, ONLINE, expiry_s=_EXPIRY_S, qos=1)
         self._hello_at_s = self._clock()
         hello = self._hub.hello(self._hub.next_token, self._hello_at_s)
         self._dated = hello.first_at_s is not None
