@@ -47,6 +47,12 @@ class Mosquitto:
         return f"{scheme}://{login}127.0.0.1:{self.port}/{topic}"
 
     @property
+    def pid(self) -> int:
+        """Number of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has said so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
