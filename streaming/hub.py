@@ -292,4 +292,4 @@ class Hub:
             outbox.move(self.max_lag_s)
             if outbox.failure is not None:
                 self.leave(outbox)
-                self.dropped_listeners += 1
+                self.dropped_listeners += not outbox.carrier

@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +471,51 @@ async def test_a_silent_sender_is_waited_for_and_a_silent_broker_is_not(
         await connection.close()  # a second time does nothing
         with pytest.raises(TransportError, match="no connection"):
             await connection._broker.publish("x", b"")
+
+
+async def test_a_publisher_that_lags_takes_up_its_place_again(mosquitto, monkeypatch):
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 3, 48, "stream"), max_lag_s=3.0)
+    join, joined = hub.join, []
+
+    def watched(*arguments, **options):
+        joined.append(join(*arguments, **options))
+        return joined[-1]
+
+    monkeypatch.setattr(hub, "join", watched)
+    address = address_of(mosquitto())
+    async with sending(hub, address):
+        publish(hub)
+        ear = Ear(address).start()
+        await ear.hears(48)
+        for _ in range(4):  # in one go, so that nobody can take them
+            publish(hub)
+        await ear.hears(240)
+        hub.end("over", time.monotonic())
+        await ear.ended()
+    assert [outbox.failure is not None for outbox in joined] == [True, False]
+    assert ear.heard == list(range(240))
+    assert ear.link is not None
+    assert ear.link.reconnects == 0
+
+
+async def test_a_hub_that_begins_another_stream_is_followed(mosquitto):
+    """As a relay's does when the sender that it listens to is started anew."""
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 3, 48, "one"), max_lag_s=3.0)
+    address = address_of(mosquitto())
+    async with sending(hub, address):
+        publish(hub)
+        ear = Ear(address).start()
+        await ear.hears(48)
+        hub.info = replace(hub.info, stream="two")
+        for _ in range(4):
+            publish(hub)
+        await until(lambda: ear.kinds.count(Hello) == 2)
+        await ear.hears(240)
+        hub.end("over", time.monotonic())
+        await ear.ended()
+    hellos = [h for h in ear.happenings if isinstance(h, Hello)]
+    assert [h.stream for h in hellos] == ["one", "two"]
+    assert ear.heard[-48:] == list(range(192, 240))
 
 
 async def test_signs_of_life_are_repeated(mosquitto, hub, monkeypatch):

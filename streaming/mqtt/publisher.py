@@ -153,21 +153,40 @@ class MqttPublisher:
                 logger.debug("not yet: %s", error)
 
     async def _publish_all(self, broker: Broker) -> None:
-        """On one connection: what is retained, what was missed, then the live stream to its end."""
+        """On one connection, to the end of the stream, or of those that follow one another."""
+        watching: asyncio.Task[None] | None = None
+        try:
+            while True:
+                self._begin_stream()
+                await self._say_hello(broker)
+                watching = watching or asyncio.create_task(self._watch(broker))
+                await self._publish_stream(broker)
+                if self._leaving or self._hub.ended:
+                    return
+        finally:
+            if watching is not None:
+                watching.cancel()
+            await self._say_goodbye(broker)
+
+    def _begin_stream(self) -> None:
+        """Go on where we were, unless the hub has begun another stream."""
+        tag = stream_tag(self._hub.info)
+        if tag != self._tag:
+            self._tag, self._place = tag, 0
+
+    async def _publish_stream(self, broker: Broker) -> None:
+        """What was missed, then live, until there is no more or our place in the hub is lost."""
         oldest = self._hub.next_token - self._window_tokens
         join = Join(history=0, next_token=max(0, self._place, oldest))
         outbox = self._hub.join(join, self._clock(), self._wake.set, carrier=True)
-        watching: asyncio.Task[None] | None = None
         try:
-            await self._say_hello(broker)
-            watching = asyncio.create_task(self._watch(broker))
             await self._move_window(broker)
             while True:
                 self._wake.clear()
                 broker.check()
                 await self._publish_waiting(broker, outbox)
                 if outbox.closed or self._leaving:
-                    break
+                    return
                 left_s = self._hello_at_s + _SIGN_OF_LIFE_S - self._clock()
                 try:
                     await asyncio.wait_for(self._wake.wait(), max(0.0, left_s))
@@ -175,9 +194,6 @@ class MqttPublisher:
                     await self._say_hello(broker)
         finally:
             self._hub.leave(outbox)
-            if watching is not None:
-                watching.cancel()
-            await self._say_goodbye(broker)
 
     async def _watch(self, broker: Broker) -> None:
         """Warn where nobody can hear us, or where somebody else speaks in our place."""
@@ -203,7 +219,8 @@ class MqttPublisher:
         while (data := outbox.take()) is not None:
             message = decode(data)
             if isinstance(message, Failure):
-                raise TransportError(f"The broker of {self._address} takes too little.")
+                logger.debug("the hub says: %s", message.message)  # to us, not to listeners
+                continue
             if isinstance(message, Hello):
                 continue  # it is retained in a place of its own
             if isinstance(message, Tokens) and message.end_token == self._hub.next_token:
