@@ -5,9 +5,10 @@ Nothing here opens a socket; the adapters hand requests in and send the answers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -18,7 +19,17 @@ from urllib.parse import urlsplit
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-__all__ = ["Answer", "asset", "host_is_known", "is_upgrade", "one", "origin_may", "route", "text"]
+__all__ = [
+    "Answer",
+    "asset",
+    "host_is_known",
+    "is_upgrade",
+    "one",
+    "origin_hosts",
+    "origin_may",
+    "route",
+    "text",
+]
 
 _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {
@@ -140,3 +151,12 @@ def origin_may(headers: Headers, origins: Iterable[str], names: Iterable[str] = 
         return False
     ours = parts.scheme in ("http", "https") and parts.netloc == one(headers, "Host")
     return ours and host_is_known(headers, names)
+
+
+def origin_hosts(origins: Sequence[str]) -> list[str]:
+    """The hosts of origins such as ``https://radio.example``."""
+    hosts = []
+    for origin in origins:
+        with contextlib.suppress(ValueError):
+            hosts.append(urlsplit(origin).hostname or "")
+    return hosts

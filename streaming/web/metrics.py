@@ -60,7 +60,7 @@ class Exposition(Collector):
         )
         yield info
         well = not self._status.problem()
-        yield _gauge("up_and_sending", "1 while the stream is on and packets leave.", float(well))
+        yield _gauge("on_air", "1 while the stream is on and packets leave.", float(well))
         yield _counter("sent_tokens", "Tokens released, 25 a second.", hub.traffic.tokens)
         yield _counter("lost_tokens", "Tokens left out because the source lost them.", hub.lost_tokens)
         payload = hub.traffic.payload_bits_per_s(now_s)

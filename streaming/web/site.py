@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 
@@ -113,7 +112,3 @@ def _short(value: object) -> object:
         return [_short(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value
 
-
-def origin_hosts(origins: Sequence[str]) -> list[str]:
-    """The hosts of origins such as ``https://radio.example``."""
-    return [host for origin in origins if (host := urlsplit(origin).hostname)]

@@ -24,10 +24,10 @@ export function keepSharp(canvas, draw) {
 
 /** A token's colour: like codes look alike. The parts are those of nano's quantiser. */
 function colour(token, isDark) {
-  const hue = 175 + ((token & 63) / 63) * 165;
+  const hue = 180 + ((token & 63) / 63) * 125;
   const light = ((token >> 6) & 7) / 7;
-  const vivid = 25 + ((token >> 9) & 3) * 15;
-  const lightness = isDark ? 18 + 54 * light : 88 - 50 * light;
+  const vivid = 14 + ((token >> 9) & 3) * 12;
+  const lightness = isDark ? 20 + 52 * light : 88 - 52 * light;
   return `hsl(${hue.toFixed(0)} ${vivid}% ${lightness.toFixed(0)}%)`;
 }
 
@@ -123,14 +123,17 @@ function ticks() {
   row.setAttribute("aria-hidden", "true");
   const empty = document.createElement("td");
   empty.colSpan = 2;
+  empty.className = "empty";
   const scale = document.createElement("td");
+  scale.className = "scale";
   const marks = document.createElement("div");
   marks.className = "ticks";
-  for (const mark of ["100", "1k", "10k", "100k", "1M", "10M"]) {
+  ["100", "1k", "10k", "100k", "1M", "10M"].forEach((mark, decade) => {
     const label = document.createElement("span");
     label.textContent = mark;
+    label.style.left = `${(100 * decade) / DECADES}%`;
     marks.append(label);
-  }
+  });
   scale.append(marks);
   row.append(empty, scale);
   return row;

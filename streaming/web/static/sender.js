@@ -29,10 +29,8 @@ const stream = new Stream(60 * TOKEN_RATE, {
     show("state", word === "waiting" && sinceStatusFailed ? sinceStatusFailed : text);
     if (word === "live") $("access").hidden = true;
   },
-  hello(hello) {
-    if (hello.first_token + 1 < picture.end - 60 * TOKEN_RATE || hello.next_token < picture.end) {
-      picture.clear(); // another stream
-    }
+  hello(hello, other) {
+    if (other) picture.clear();
     announce(hello.title);
     rates.wire = wireRate(hello.packet_tokens);
     showRateTable();
@@ -67,12 +65,12 @@ function wireRate(tokens) {
 
 function showRateTable() {
   showRates($("rates").tBodies[0], [
-    { what: "CD-like PCM, 16 bit", rate: 1536000, ours: false },
-    { what: "MP3, as usual", rate: 128000, ours: false },
-    { what: "Opus, as usual", rate: 96000, ours: false },
-    { what: "Opus at its lowest", rate: 6000, ours: false },
-    { what: "this stream, all headers", rate: rates.wire, ours: true },
-    { what: "this stream, its music", rate: rates.payload, ours: true },
+    { what: "PCM, 16 bit", rate: 1536000, ours: false },
+    { what: "MP3", rate: 128000, ours: false },
+    { what: "Opus", rate: 96000, ours: false },
+    { what: "Opus, lowest", rate: 6000, ours: false },
+    { what: "with all headers", rate: rates.wire, ours: true },
+    { what: "this stream", rate: rates.payload, ours: true },
   ]);
   show("payload", bitRate(Math.round(rates.payload)));
   show("wire", bitRate(rates.wire && Math.round(rates.wire)));
@@ -105,6 +103,7 @@ function showLatency(terms) {
 }
 
 async function askStatus() {
+  if (document.hidden) return;
   const headers = stream.authToken ? { Authorization: `Bearer ${stream.authToken}` } : {};
   try {
     const answer = await fetch("/status.json", { headers, cache: "no-store" });

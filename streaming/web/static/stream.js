@@ -37,7 +37,8 @@ const LONGEST_WAIT_MS = 30000;
 
 /**
  * A listener that decodes nothing. Calls `on.state(word)` (connecting, live, waiting, ended,
- * refused), `on.hello(fields)`, `on.tokens({first, tokens}, bytes)`, `on.title(text)` and
+ * refused), `on.hello(fields, other)` (other: not
+ * the stream from before), `on.tokens({first, tokens}, bytes)`, `on.title(text)` and
  * `on.refused(code, sentence)`. It comes back by itself, for the token that it wants next.
  */
 export class Stream {
@@ -73,9 +74,10 @@ export class Stream {
       const event = JSON.parse(data);
       if (event.type === "hello") {
         this.wait = FIRST_WAIT_MS;
+        const other = Boolean(this.name) && this.name !== event.stream;
         this.name = event.stream ?? "";
         this.next = event.first_token;
-        this.on.hello(event);
+        this.on.hello(event, other);
         this.on.state("live");
       } else if (event.type === "title") {
         this.on.title(event.title);
