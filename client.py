@@ -32,7 +32,8 @@ from streaming.devices import list_devices
 from streaming.errors import SettingsError, TransportError
 from streaming.guard import read_auth_tokens
 from streaming.link import Backoff, Dial
-from streaming.listener import CatchUp, Listener, ListenerSettings
+from streaming.listener import Listener
+from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.output import Output
 from streaming.protocol import MAX_SEED
 from streaming.report import ListenerReport, process_age_s
@@ -43,6 +44,10 @@ from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
 from streaming.tls import client_context
+from streaming.web.clock_card import ClockCard
+from streaming.web.console import DEFAULT_PORT, Console
+from streaming.web.controls import ListenerControls
+from streaming.web.monitor import Monitor
 from streaming.websocket import Connection, connect
 from streaming.worker import call_on_thread
 
@@ -114,8 +119,10 @@ async def run(
             if connection is not None:
                 report = ListenerReport(listener, connect_at_s, process_age_s())
                 retry = dial if arguments.reconnect != 0 else None
-                with go_live_on_signal(listener):
-                    await listen(listener, connection, retry, report, stats, status, stop)
+                page = open_page(arguments, output, listener, report)
+                async with page or contextlib.nullcontext():
+                    with go_live_on_signal(listener):
+                        await listen(listener, connection, retry, report, stats, status, stop)
         finally:
             await output.close()
 
@@ -162,11 +169,13 @@ def go_live_on_signal(listener: Listener) -> Iterator[None]:
 
 def open_output(arguments: argparse.Namespace) -> Output:
     """The sinks that the arguments name. Raises SinkError or DeviceError."""
-    if not (arguments.play or arguments.out):
-        raise SettingsError("Give --play for the sound card, --out FILE for a file, or both.")
+    if not (arguments.play or arguments.out or arguments.web is not None):
+        raise SettingsError(
+            "Give --play for the sound card, --web for a browser or --out FILE for a file."
+        )
     files: list[Sink] = [RawSink() if name == "-" else FileSink(name) for name in arguments.out]
     if not arguments.play:
-        return Output(files)
+        return Output(files) if arguments.web is None else Output(files, Monitor(ClockCard()))
     preset = PRESETS[arguments.preset]
     wanted: str | None = arguments.device
     card = SoundCardSink(
@@ -175,7 +184,20 @@ def open_output(arguments: argparse.Namespace) -> Output:
         prefill_s=preset.prefill_s,
         device_latency_s=preset.device_latency_s,
     )
-    return Output(files, card)
+    return Output(files, card if arguments.web is None else Monitor(card))
+
+
+def open_page(
+    arguments: argparse.Namespace, output: Output, listener: Listener, report: ListenerReport
+) -> Console | None:
+    """The page of ``--web``, where it is wanted."""
+    monitor = output.card
+    if not isinstance(monitor, Monitor):
+        return None
+    card = monitor.card
+    plays = card if isinstance(card, SoundCardSink) else None
+    controls = ListenerControls(listener, report, plays)
+    return Console(monitor, controls, arguments.web)
 
 
 def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
@@ -219,12 +241,15 @@ def check_address(url: str) -> None:
 
 
 def join_place(argv: Sequence[str]) -> list[str]:
-    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option."""
+    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option, and a
+    word after ``--web`` for its port."""
     words = list(argv)
     for index, word in enumerate(words[:-1]):
         if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():
             words[index : index + 2] = [f"--from={words[index + 1]}"]
             break
+    if "--web" in words[:-1] and not words[words.index("--web") + 1].isdecimal():
+        words[words.index("--web")] = f"--web={DEFAULT_PORT}"
     return words
 
 
@@ -242,6 +267,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write a file (wav, flac, ogg, opus); - writes bare float32 samples, left and right "
         "in turns, to standard output",
+    )
+    parser.add_argument(
+        "--web",
+        nargs="?",
+        const=DEFAULT_PORT,
+        type=number(int, 0, 65_535),
+        metavar="PORT",
+        help="a page on this machine to watch, to control and to listen in a browser "
+        f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
     )
     parser.add_argument(
         "--seconds",

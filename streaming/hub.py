@@ -3,10 +3,10 @@
 Plain objects without threads, sockets and clocks. Everything is called on one thread, in a program
 that of the event loop.
 
-A listener is a place in the stream (an :class:`Outbox`): what it is to be sent is read from the
-rewind buffer when its connection has room, so a thousand listeners that are an hour behind take no
-more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back than it
-was before (or for which a thousand events wait) is dropped with an error event; nobody else
+A listener is a place in the stream (:mod:`streaming.outbox`): what it is to be sent is read from
+the rewind buffer when its connection has room, so a thousand listeners that are an hour behind take
+no more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back than
+it was before (or for which a thousand events wait) is dropped with an error event; nobody else
 notices. Who catches up on what was missed, or listens to the past on purpose, is not behind in
 this sense.
 """
@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
+from streaming.outbox import Outbox
 from streaming.protocol import (
     MAX_DELAY_S,
     MAX_TOKENS_PER_MESSAGE,
     End,
-    Failure,
     Gap,
     Hello,
     Join,
@@ -38,15 +38,12 @@ from streaming.rewind import RewindBuffer
 from streaming.stats import Traffic
 from streaming.timeline import Timeline
 
-__all__ = ["HISTORY_TOKENS", "MAX_LAG_S", "Hub", "Outbox", "StreamInfo"]
+__all__ = ["HISTORY_TOKENS", "MAX_LAG_S", "Hub", "StreamInfo"]
 
 HISTORY_TOKENS: Final = 1024
 """Tokens kept for those who join, where nothing else is asked for: 41 s."""
 MAX_LAG_S: Final = 30.0
-_MAX_QUEUED_EVENTS: Final = 1000
 _MAX_TITLES: Final = 1024
-_FEW_PACKETS: Final = 4
-"""A listener that is further behind is sent several packets in one message."""
 _MAX_SPARE_S: Final = 600.0
 
 
@@ -65,77 +62,12 @@ class StreamInfo:
     stream: str = ""
 
 
-class Outbox:
-    """One listener's place in the stream; :meth:`take` moves it on.
-
-    Attributes: ``closed`` when nothing more will follow what can be taken, ``failure`` if that is
-    for a fault.
-    """
-
-    def __init__(self, hub: Hub, first_token: int, wake: Callable[[], None]) -> None:
-        self._hub = hub
-        self._wake = wake
-        self._place = first_token
-        self._least_behind = self._behind
-        self._live_from = hub.next_token
-        # Each with the place in the stream before which it is not sent.
-        self._events: deque[tuple[int, str]] = deque()
-        self.closed = False
-        self.failure: Failure | None = None
-
-    @property
-    def lag_s(self) -> float:
-        """Seconds that this listener has fallen behind, counted from where it was best."""
-        return max(0, self._behind - self._least_behind) / TOKEN_RATE
-
-    @property
-    def _behind(self) -> int:
-        return self._hub.next_token - self._place
-
-    def announce(self, event: str, token: int) -> None:
-        """Send ``event`` as soon as everything before ``token`` was sent."""
-        self._events.append((token, event))
-
-    def move(self, max_lag_s: float) -> None:
-        """The stream has moved on; fails where this listener is too far behind."""
-        if self.lag_s > max_lag_s or len(self._events) > _MAX_QUEUED_EVENTS:
-            reason = f"This listener fell more than {max_lag_s:.0f} s behind the stream."
-            self.failure = Failure("lag", reason)
-            self._events.clear()
-            self._events.append((0, self.failure.encode()))
-            self.closed = True
-        self._wake()
-
-    def close(self) -> None:
-        """Nothing follows what can be taken."""
-        self.closed = True
-        self._wake()
-
-    def take(self) -> str | bytes | None:
-        """The next message to send, which then counts as sent; None when there is none now."""
-        if self._events and self._events[0][0] <= self._place:
-            return self._events.popleft()[1]
-        if self.failure is not None:
-            return None
-        most = MAX_TOKENS_PER_MESSAGE
-        packet = self._hub.info.packet_tokens
-        if self._place >= self._live_from and self._behind <= _FEW_PACKETS * packet:
-            most = packet
-        elif self._place < self._live_from:
-            most = min(most, self._live_from - self._place)
-        if self._events:
-            most = min(most, self._events[0][0] - self._place)
-        message, self._place = self._hub.read(self._place, most)
-        self._least_behind = min(self._least_behind, self._behind)
-        return message
-
-
 class Hub:
     """The stream as it stands, and everyone who listens to it.
 
     Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``traffic``,
-    what each listener is sent of the live stream; ``drops``, how many were sent away, by the code of
-    the failure; ``joins``, how many came, ``returns`` of them for what they had missed;
+    what each listener is sent of the live stream; ``drops``, how many were sent away, by the code
+    of the failure; ``joins``, how many came, ``returns`` of them for what they had missed;
     ``most_listeners``, how many there were at once; ``max_lag_s``.
     """
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from streaming.errors import RefusedError, TransportError
-from streaming.protocol import Hello, Join, decode
+from streaming.parsing import decode
+from streaming.protocol import Hello, Join
 from streaming.session import Happening, ListenerSession, State
 
 __all__ = ["Backoff", "Dial", "Link", "Messages"]

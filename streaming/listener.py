@@ -23,18 +23,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
-from streaming.decoding import DecodeOptions, DecodeThread, Regenerator
+from streaming.decoding import DecodeThread
 from streaming.errors import SinkClosed, UserError
 from streaming.jitter import JitterBuffer
-from streaming.link import Backoff, Dial, Link, Messages
+from streaming.link import Dial, Link, Messages
+from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.output import Output
 from streaming.playout import LiveEdge, PlayoutBuffer
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
+from streaming.protocol import End, Hello, Join, Title, Tokens
+from streaming.rendering import Beginning, Rendering
 from streaming.session import CodecIdentity, Happening, ListenerSession
 from streaming.timeline import StartAt
 from streaming.worker import call_on_thread
@@ -42,51 +42,13 @@ from streaming.worker import call_on_thread
 if TYPE_CHECKING:
     from codec.base import Codec
 
-__all__ = ["CatchUp", "Listener", "ListenerSettings"]
+__all__ = ["Listener"]
 
 logger = logging.getLogger(__name__)
 
-_QUEUED_MESSAGES: Final = 4096
 _BUFFER_S: Final = 4.0
 _BLOCK_SAMPLES: Final = SAMPLE_RATE // 10
 _KEPT_TITLES: Final = 64
-
-
-class CatchUp(Enum):
-    """What to do when an outage or a late packet has left the sound further behind than need be."""
-
-    SPEED = "speed"
-    """Play a little faster until it is where it was."""
-    JUMP = "jump"
-    """Leave out what was missed and go on live."""
-    NONE = "none"
-    """Stay behind: everything is heard, at its own pace."""
-
-
-@dataclass(frozen=True)
-class ListenerSettings:
-    """What a listener may choose.
-
-    margin_s: sound that should still be there when the next packet comes. most_margin_s: how much
-    of that the listener may want by itself, where packets come unevenly. history_tokens: how
-    much of what went before to ask for on joining. limit_samples: end after so many; None: never.
-    client: name told to the sender. auth_token: the secret that lets us in. hello_timeout_s: time
-    for the sender's first message. start: where in the stream to begin. catch_up: what to do about
-    sound that is heard later than it could be, after an outage. backoff: how to come back after
-    one.
-    """
-
-    margin_s: float = 0.5
-    most_margin_s: float = 8.0
-    history_tokens: int = 256
-    limit_samples: int | None = None
-    client: str = ""
-    auth_token: str = field(default="", repr=False)
-    start: StartAt = field(default_factory=StartAt)
-    catch_up: CatchUp = CatchUp.SPEED
-    backoff: Backoff = field(default_factory=Backoff)
-    hello_timeout_s: float = 10.0
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
 
 
 class Listener:
@@ -121,11 +83,9 @@ class Listener:
         self._codec = codec
         self._load = load
         self._clock = clock
-        self._hello_at_s = 0.0
         self._edge = LiveEdge()
         self.link: Link | None = None
         self._start_at = self.settings.start
-        self._regenerator: Regenerator | None = None
         self._moving = False
         self.jitter = JitterBuffer(
             self.settings.margin_s,
@@ -134,7 +94,6 @@ class Listener:
         )
         self._decodable = 0  # up to here sound can be made of what has come
         self._titles: deque[Title] = deque(maxlen=_KEPT_TITLES)
-        self._queue: asyncio.Queue[Tokens | Gap | Hello | None] = asyncio.Queue(_QUEUED_MESSAGES)
         self._buffer = PlayoutBuffer(0, int(_BUFFER_S * SAMPLE_RATE), self.settings.limit_samples)
         self._broke: UserError | None = None
         self._stop = asyncio.Event()
@@ -243,12 +202,20 @@ class Listener:
         happenings = aiter(link)
         hello = await anext(happenings)
         assert isinstance(hello, Hello)  # the session takes nothing else first
-        self._welcome(hello)
         self.decoder = decoder = DecodeThread(self._codec, self.settings.decode)
+        rendering = Rendering(
+            self._welcome(hello),
+            decoder,
+            self._buffer,
+            self.output,
+            self._pushed,
+            self.settings.margin_s,
+            self._clock,
+        )
         tasks = [
             playing := asyncio.create_task(self._play()),
-            asyncio.create_task(self._decode(hello, decoder)),
-            asyncio.create_task(self._receive(happenings)),
+            asyncio.create_task(rendering.run()),
+            asyncio.create_task(self._receive(happenings, rendering)),
         ]
         running = set(tasks)
         try:
@@ -277,25 +244,24 @@ class Listener:
         self._moving = True
         return self._start_at.join(self.settings.history_tokens, self.settings.client)
 
-    def _welcome(self, hello: Hello) -> None:
+    def _welcome(self, hello: Hello) -> Beginning:
         """Something begins."""
-        self._hello_at_s = self._clock()
         self._edge = LiveEdge()
         self.jitter.restart()
         self._titles.append(Title(hello.title, hello.first_token))
         if hello.next_token > hello.first_token:
             self._note_arrival(hello.next_token, hello, hello.age_s)
+        return Beginning(hello, self._clock(), self._start_at)
 
-    async def _receive(self, happenings: AsyncIterator[Happening]) -> None:
-        """Messages into the queue; None at the end, also when the connection broke for good."""
+    async def _receive(self, happenings: AsyncIterator[Happening], rendering: Rendering) -> None:
+        """Messages on to where they become sound, until the end, or the connection's for good."""
         try:
             async for happening in happenings:
                 if isinstance(happening, Title):
                     self._titles.append(happening)
                 elif isinstance(happening, Hello):
-                    self._leave_place()
-                    self._welcome(happening)
-                    await self._queue.put(happening)
+                    self._leave_place(rendering)
+                    await rendering.put(self._welcome(happening))
                 elif isinstance(happening, End):
                     self.end_reason = happening.reason
                     break
@@ -306,12 +272,12 @@ class Listener:
                         self._note_arrival(happening.end_token, hello)
                     if isinstance(happening, Tokens) and self.decoder is not None:
                         self._decodable = self.decoder.decodable(happening.end_token)
-                    await self._queue.put(happening)
+                    await rendering.put(happening)
         except UserError as error:
             self._broke = error
-        await self._queue.put(None)
+        await rendering.put(None)
 
-    def _leave_place(self) -> None:
+    def _leave_place(self, rendering: Rendering) -> None:
         """Something else begins: on purpose at once, otherwise after all that there is."""
         if not self._moving:
             return
@@ -319,13 +285,11 @@ class Listener:
         self.jitter = JitterBuffer(
             self.settings.margin_s,
             self.settings.most_margin_s,
-            catch_up=self.settings.catch_up is not CatchUp.NONE,
+            # Who has gone back on purpose wants to stay there.
+            catch_up=self.settings.catch_up is not CatchUp.NONE and self._start_at.live,
         )
         self._decodable = 0  # up to here sound can be made of what has come
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        if self._regenerator is not None:
-            self._regenerator.abandon()
+        rendering.abandon()
         self._titles.clear()
         self._buffer.cut()
         self.output.drop()
@@ -337,65 +301,6 @@ class Listener:
             reserve_s = (self._decodable * SAMPLES_PER_TOKEN - self.heard_sample) / SAMPLE_RATE
             stream_s = end_token / TOKEN_RATE
             self.output.speed = self.jitter.arrived(stream_s, max(0.0, reserve_s), now_s)
-
-    async def _decode(self, hello: Hello, decoder: DecodeThread) -> None:
-        """From the queue into the play-out buffer."""
-        history: list[Tokens | Gap] = []
-        regenerator: Regenerator | None = None
-        begun = False
-        while True:
-            item = await self._queue.get()
-            if isinstance(item, Hello):
-                if regenerator is not None:
-                    await regenerator.finish(fade_out=True)
-                hello, regenerator, begun = item, None, True
-                history.clear()
-                continue
-            if item is not None:
-                history.append(item)
-            if regenerator is None and history and self._can_start(hello, item):
-                start_token = await self._start(hello, decoder, _end(history[-1]))
-                self._regenerator = regenerator = Regenerator(
-                    decoder, self._buffer, self._pushed, start_token=start_token, fade_in=begun
-                )
-            if regenerator is not None:
-                for received in history:
-                    await regenerator.feed(received)
-                history.clear()
-            if item is None:
-                break
-        if regenerator is not None:
-            await regenerator.finish()
-        self._buffer.finish()
-        self._pushed.set()
-
-    def _can_start(self, hello: Hello, item: Tokens | Gap | None) -> bool:
-        """Whether the history is complete, or as complete as it will ever be, or need not be."""
-        return item is None or _end(item) >= hello.next_token or self._in_the_past(hello)
-
-    def _in_the_past(self, hello: Hello) -> bool:
-        """Whether the sound is to begin before the live edge."""
-        start = self._start_at
-        return not start.live and start.first_heard(hello.first_token) < hello.next_token
-
-    async def _start(self, hello: Hello, decoder: DecodeThread, next_token: int) -> int:
-        """Choose the place where the sound begins, see `plan_start`."""
-        if self._in_the_past(hello):
-            heard = self._start_at.first_heard(hello.first_token)
-            start_token, hold_s = decoder.whole_frame(heard), 0.0
-        else:
-            live = next_token > hello.next_token or hello.next_token == hello.first_token
-            age_s = 0.0 if live else hello.age_s + self._clock() - self._hello_at_s
-            margin_s = self.settings.margin_s
-            plan = decoder.plan(next_token, hello.first_token, hello.packet_tokens, age_s, margin_s)
-            start_token, hold_s = plan.start_token, plan.hold_s
-        self._buffer.jump(start_token * SAMPLES_PER_TOKEN)
-        self.output.hold_until_s = self._clock() + hold_s
-        logger.debug("starting at token %d, in %.2f s", start_token, hold_s)
-        await decoder.start(
-            first_token=hello.first_token, start_token=start_token, stream_seed=hello.seed
-        )
-        return start_token
 
     async def _play(self) -> None:
         """From the play-out buffer to the output, until nothing more comes."""
@@ -415,11 +320,6 @@ class Listener:
 
 def _identity(codec: Codec) -> CodecIdentity:
     return CodecIdentity(codec.name, codec.weights, codec.digest)
-
-
-def _end(item: Tokens | Gap) -> int:
-    """Index one past the last token."""
-    return item.end_token if isinstance(item, Tokens) else item.first_token + item.count
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:

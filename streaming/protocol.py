@@ -1,23 +1,18 @@
-"""The messages on the wire, protocol version 1: what they hold, how they are written and read.
+"""The messages on the wire, protocol version 1: what they hold and how they are written.
 
 Text messages are JSON objects with a ``type``: ``join`` from the listener, ``hello``, ``title``,
 ``gap``, ``end`` and ``error`` from the sender. Binary messages begin with a byte for their kind;
 the only kind so far is tokens: ``01``, the index of the first token (32 bits, big-endian), then the
 tokens packed to 14 bits each, their count following from the length.
 
-:func:`decode` trusts nothing: every field is checked for type and range before it is used, and
-whatever is wrong raises ProtocolError with one sentence. For later versions' sake fields and event
-types that it does not know are passed over; binary kinds that it does not know are refused, since
-what they carry would be missing from the sound.
+:mod:`streaming.parsing` reads them.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import struct
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -25,19 +20,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from streaming.errors import ProtocolError
-from streaming.packing import pack_tokens, unpack_tokens
+from streaming.packing import pack_tokens
 
 __all__ = [
     "MAX_AUTH_TOKEN",
     "MAX_CLIENT_MESSAGE",
     "MAX_DELAY_S",
     "MAX_INDEX",
+    "MAX_NAME",
     "MAX_SEED",
     "MAX_SERVER_MESSAGE",
     "MAX_TITLE",
     "MAX_TOKENS_PER_MESSAGE",
+    "MAX_UNIX_S",
     "PROTOCOL_VERSION",
+    "TOKENS_HEADER",
+    "TOKENS_KIND",
     "End",
     "Failure",
     "Gap",
@@ -48,7 +46,6 @@ __all__ = [
     "Tokens",
     "Unknown",
     "clean_text",
-    "decode",
 ]
 
 PROTOCOL_VERSION: Final = 1
@@ -68,9 +65,8 @@ MAX_AUTH_TOKEN: Final = 1024
 MAX_UNIX_S: Final = 253_402_300_799.0  # the end of the year 9999
 MAX_SEED: Final = 2**53 - 1  # what every JSON implementation can hold exactly
 
-_TOKENS_KIND: Final = 1
-_TOKENS_HEADER: Final = struct.Struct(">BI")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+TOKENS_KIND: Final = 1
+TOKENS_HEADER: Final = struct.Struct(">BI")
 _JOINERS: Final = "\u200c\u200d"  # format characters that words and emoji are written with
 
 
@@ -183,7 +179,7 @@ class Tokens:
             raise ValueError(f"a message carries 1 to {MAX_TOKENS_PER_MESSAGE} tokens")
         if not 0 <= self.first_token <= MAX_INDEX:
             raise ValueError(f"token index {self.first_token} does not fit into a message")
-        return _TOKENS_HEADER.pack(_TOKENS_KIND, self.first_token) + pack_tokens(self.tokens)
+        return TOKENS_HEADER.pack(TOKENS_KIND, self.first_token) + pack_tokens(self.tokens)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokens):
@@ -273,166 +269,6 @@ def clean_text(text: str, limit: int = MAX_TITLE) -> str:
         for character in text[: 4 * limit]
     )
     return " ".join("".join(kept).split())[:limit].rstrip()
-
-
-def decode(data: str | bytes) -> Message:
-    """Read one message; text is JSON, bytes are tokens. Raises ProtocolError on anything else."""
-    return _decode_binary(data) if isinstance(data, bytes) else _decode_text(data)
-
-
-def _decode_binary(data: bytes) -> Tokens:
-    if len(data) > MAX_SERVER_MESSAGE:
-        raise ProtocolError(f"A message of {len(data)} bytes is too long.")
-    if not data:
-        raise ProtocolError("An empty binary message is no part of the protocol.")
-    if data[0] != _TOKENS_KIND:
-        raise ProtocolError(f"Binary messages of kind {data[0]} are not known to this version.")
-    if len(data) <= _TOKENS_HEADER.size:
-        raise ProtocolError(f"A token message of {len(data)} bytes is too short.")
-    _, first_token = _TOKENS_HEADER.unpack_from(data)
-    tokens = unpack_tokens(data[_TOKENS_HEADER.size :])
-    if len(tokens) > MAX_TOKENS_PER_MESSAGE:
-        raise ProtocolError(f"A message of {len(tokens)} tokens is too long.")
-    if first_token + len(tokens) > MAX_INDEX:
-        raise ProtocolError(f"The token index {first_token} is out of range.")
-    return Tokens(first_token, tokens)
-
-
-def _decode_text(data: str) -> Message:
-    if len(data) > MAX_SERVER_MESSAGE:
-        raise ProtocolError(f"A message of {len(data)} characters is too long.")
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
-        raise ProtocolError("A text message is not valid JSON.") from None
-    if not isinstance(fields, dict):
-        raise ProtocolError("A text message is not a JSON object.")
-    kind = fields.get("type")
-    if not isinstance(kind, str):
-        raise ProtocolError("A text message has no type.")
-    read = _Fields(fields, kind)
-    decoder = _DECODERS.get(kind)
-    return Unknown(clean_text(kind, MAX_NAME)) if decoder is None else decoder(read)
-
-
-class _Fields:
-    """The fields of one JSON message, each checked as it is read."""
-
-    def __init__(self, fields: dict[str, Any], kind: str) -> None:
-        self._fields = fields
-        self._kind = kind
-
-    def _wrong(self, name: str, expected: str) -> ProtocolError:
-        where = f"The field {name!r} of the {self._kind} message"
-        return ProtocolError(
-            f"{where} is not {expected}." if name in self._fields else f"{where} is missing."
-        )
-
-    def integer(self, name: str, low: int = 0, high: int = MAX_INDEX) -> int:
-        value = self._fields.get(name)
-        if type(value) is not int or not low <= value <= high:  # a bool is an int, but not here
-            raise self._wrong(name, f"a whole number from {low} to {high}")
-        return value
-
-    def seconds(self, name: str, high: float = MAX_DELAY_S) -> float:
-        value: Any = self._fields.get(name)
-        # The comparison is false for NaN, and infinities are out of range.
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value <= high:
-            raise self._wrong(name, f"a number of seconds from 0 to {high:.0f}")
-        return float(value)
-
-    def secret(self, name: str) -> str:
-        """As it was sent: cleaning would let a longer secret pass for a shorter one."""
-        value = self._fields.get(name, "")
-        if not isinstance(value, str) or len(value) > MAX_AUTH_TOKEN:
-            raise self._wrong(name, f"text of at most {MAX_AUTH_TOKEN} characters")
-        return value
-
-    def text(self, name: str, limit: int = MAX_TITLE, default: str | None = None) -> str:
-        value = self._fields.get(name, default)
-        if not isinstance(value, str):
-            raise self._wrong(name, "text")
-        return clean_text(value, limit)
-
-    def has(self, name: str) -> bool:
-        return self._fields.get(name) is not None
-
-    def check_version(self) -> None:
-        version = self.integer("protocol", low=1)
-        if version != PROTOCOL_VERSION:
-            raise ProtocolError(
-                f"The other end speaks protocol version {version} and this one version "
-                f"{PROTOCOL_VERSION}; update the older of the two."
-            )
-
-
-def _decode_join(read: _Fields) -> Join:
-    read.check_version()
-    return Join(
-        history=read.integer("history"),
-        client=read.text("client", MAX_NAME, default=""),
-        next_token=read.integer("next_token") if read.has("next_token") else None,
-        stream=read.text("stream", MAX_NAME, default=""),
-        at_s=read.seconds("at_s", MAX_UNIX_S) if read.has("at_s") else None,
-        auth_token=read.secret("auth_token"),
-    )
-
-
-def _decode_hello(read: _Fields) -> Hello:
-    read.check_version()
-    digest = read.text("digest", MAX_NAME)
-    if not _DIGEST.fullmatch(digest):
-        raise ProtocolError("The field 'digest' of the hello message is not 64 hexadecimal digits.")
-    hello = Hello(
-        codec=read.text("codec", MAX_NAME),
-        weights=read.text("weights", MAX_NAME),
-        digest=digest,
-        seed=read.integer("seed", high=MAX_SEED),
-        first_token=read.integer("first_token"),
-        next_token=read.integer("next_token"),
-        age_s=read.seconds("age_s"),
-        delay_s=read.seconds("delay_s"),
-        packet_tokens=read.integer("packet_tokens", 1, MAX_TOKENS_PER_MESSAGE),
-        title=read.text("title", default=""),
-        stream=read.text("stream", MAX_NAME, default=""),
-        first_at_s=read.seconds("first_at_s", MAX_UNIX_S) if read.has("first_at_s") else None,
-        sample_rate=read.integer("sample_rate", low=1),
-        token_rate=read.integer("token_rate", low=1),
-        token_bits=read.integer("token_bits", low=1),
-    )
-    if hello.first_token > hello.next_token:
-        raise ProtocolError("The hello's first token lies after its live edge.")
-    return hello
-
-
-def _decode_title(read: _Fields) -> Title:
-    return Title(read.text("title"), read.integer("token"))
-
-
-def _decode_gap(read: _Fields) -> Gap:
-    gap = Gap(read.integer("first_token"), read.integer("count", low=1))
-    if gap.first_token + gap.count > MAX_INDEX:
-        raise ProtocolError("The gap ends beyond the highest token index.")
-    return gap
-
-
-def _decode_end(read: _Fields) -> End:
-    return End(read.integer("token"), read.text("reason", default=""))
-
-
-def _decode_failure(read: _Fields) -> Failure:
-    return Failure(read.text("code", MAX_NAME), read.text("message"))
-
-
-_DECODERS: Final[dict[str, Callable[[_Fields], Message]]] = {
-    Join.type: _decode_join,
-    Hello.type: _decode_hello,
-    Title.type: _decode_title,
-    Gap.type: _decode_gap,
-    End.type: _decode_end,
-    Failure.type: _decode_failure,
-}
 
 
 def _to_json(kind: str, fields: dict[str, Any]) -> str:

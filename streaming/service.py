@@ -22,7 +22,6 @@ from streaming.signals import unless
 from streaming.stats import LoopStall, StatsWriter
 from streaming.status import StatusLine, format_bit_rate
 from streaming.store import TokenStore, restore
-from streaming.web.http import origin_hosts
 from streaming.web.site import Site
 from streaming.web.status import Encoding, SenderStatus
 from streaming.websocket import WebSocketServer
@@ -173,8 +172,7 @@ async def _send(
         logger.info("listening on %s", server.url)
         encoding = Encoding(lambda: sender.encode_rtf, sender.encode_timing)
         figures = SenderStatus(hub, server.gate, stall, encoding, codec.decoder_window)
-        names = [settings.host, *origin_hosts(settings.origins)]
-        server.site = Site(figures, AuthTokens(settings.auth_tokens), names)
+        server.site = Site(figures, AuthTokens(settings.auth_tokens), server.names)
         report = _Report(hub, sender, stall, stats, status)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:

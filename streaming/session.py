@@ -1,51 +1,32 @@
-"""Both ends of a connection without sockets and clocks: fed with messages and times.
+"""A listener's end of a connection without sockets and clocks: fed with messages and times.
 
-:class:`ListenerSession` says what to send and puts what arrives in order. :class:`SenderSession`
-takes what one listener sends and holds what is to be sent to it. Adapters to WebSocket and the like
-(:mod:`streaming.websocket`) only move the messages.
+:class:`ListenerSession` says what to send and puts what arrives in order; the other end is in
+:mod:`streaming.sender_session`. Adapters (:mod:`streaming.websocket`) only move the messages.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from streaming.errors import ProtocolError, RefusedError
-from streaming.protocol import (
-    End,
-    Failure,
-    Gap,
-    Hello,
-    Join,
-    Message,
-    Title,
-    Tokens,
-    Unknown,
-    decode,
-)
+from streaming.parsing import decode
+from streaming.protocol import End, Failure, Gap, Hello, Join, Message, Title, Tokens, Unknown
 from streaming.stats import Traffic
 
-if TYPE_CHECKING:
-    from streaming.hub import Hub, Outbox
-
 __all__ = [
-    "JOIN_TIMEOUT_S",
     "MAX_GAP_TOKENS",
     "CodecIdentity",
     "Happening",
     "ListenerSession",
-    "SenderSession",
     "State",
 ]
 
 logger = logging.getLogger(__name__)
 
-JOIN_TIMEOUT_S: Final = 10.0
-"""Time that a listener has for its first message."""
 MAX_GAP_TOKENS: Final = 600 * TOKEN_RATE
 """A longer jump forward (ten minutes) is no loss on the way but another stream, and is refused."""
 
@@ -243,89 +224,3 @@ class ListenerSession:
         self.gaps += 1
         self.next_token = token
         return [gap]
-
-
-class SenderSession:
-    """The sender's side of one connection: joins it to the hub, refuses nonsense.
-
-    wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
-    session ended. admit: whether the secret in the join message lets the listener in. ``state`` is
-    ENDED when nothing more will follow what :meth:`take` returns; ``failure`` then says whether
-    that is for a fault.
-    """
-
-    def __init__(
-        self,
-        hub: Hub,
-        now_s: float,
-        wake: Callable[[], None] = lambda: None,
-        admit: Callable[[str], bool] = lambda auth_token: True,
-    ) -> None:
-        self._hub = hub
-        self._admit = admit
-        self._wake = wake
-        self._outbox: Outbox | None = None
-        self._refusal: Failure | None = None
-        self._refusal_taken = False
-        self.join_deadline_s = now_s + JOIN_TIMEOUT_S
-        self.client = ""
-
-    @property
-    def failure(self) -> Failure | None:
-        """Why the sender ends this connection, if it is for a fault of the listener's."""
-        if self._refusal is not None:
-            return self._refusal
-        return self._outbox.failure if self._outbox is not None else None
-
-    @property
-    def state(self) -> State:
-        """Where the session stands."""
-        if self._refusal is not None or (self._outbox is not None and self._outbox.closed):
-            return State.ENDED
-        return State.JOINING if self._outbox is None else State.STREAMING
-
-    def receive(self, data: str | bytes, now_s: float) -> None:
-        """Take one message from the listener; a wrong one ends the session with a failure."""
-        if self.state is State.ENDED:
-            return
-        try:
-            message = decode(data)
-            if isinstance(message, Unknown):
-                logger.debug("passing over an event of unknown type %r", message.type)
-            elif not isinstance(message, Join) or self._outbox is not None:
-                raise ProtocolError("A listener sends one join message and nothing else.")
-            elif not self._admit(message.auth_token):
-                self.refuse(
-                    Failure("auth", "This sender needs an access token, and yours is not right.")
-                )
-            else:
-                self.client = message.client
-                self._outbox = self._hub.join(message, now_s, self._wake)
-        except ProtocolError as error:
-            self.refuse(Failure("protocol", str(error)))
-
-    def refuse(self, failure: Failure) -> None:
-        """End the session with ``failure`` as its last message."""
-        if self.state is not State.ENDED:
-            self._refusal = failure
-            self._hub.drops[failure.code] += 1
-            self.leave()
-            self._wake()
-
-    def tick(self, now_s: float) -> None:
-        """Let time pass: a listener that does not join in time is refused."""
-        if self.state is State.JOINING and now_s >= self.join_deadline_s:
-            self.refuse(Failure("timeout", f"No join message came within {JOIN_TIMEOUT_S:.0f} s."))
-
-    def take(self) -> str | bytes | None:
-        """The next message to send, which then counts as sent; None when there is none now."""
-        if self._refusal is not None:
-            message = None if self._refusal_taken else self._refusal.encode()
-            self._refusal_taken = True
-            return message
-        return None if self._outbox is None else self._outbox.take()
-
-    def leave(self) -> None:
-        """The connection is gone: the hub forgets this listener."""
-        if self._outbox is not None:
-            self._hub.leave(self._outbox)

@@ -1,16 +1,12 @@
 """The stream on disk, so that a sender that was killed goes on where it stopped.
 
 A folder holds ``stream.json``, which says what stream this is, and segments named after their first
-token. A segment begins with eight bytes of magic; then come records:
-
-    length (16 bits) | CRC-32 of what follows (32 bits) | kind (8 bits) | body
-
-all big-endian, the length that of kind and body. Files are only ever appended to. Every record is
-handed to the system before its tokens are sent to anybody, so a sender that is killed (``kill -9``)
-loses none that a listener has; every few seconds the disk is told to keep them, so that a power cut
-loses no more than those. On opening, what was torn off in the middle of a record is cut away;
-damage elsewhere costs the records that it hit, and is then a gap. Segments older than the rewind
-time go.
+token, which hold records (:mod:`streaming.records`). Files are only ever appended to. Every record
+is handed to the system before its tokens are sent to anybody, so a sender that is killed (``kill
+-9``) loses none that a listener has; every few seconds the disk is told to keep them, so that a
+power cut loses no more than those. On opening, what was torn off in the middle of a record is cut
+away; damage elsewhere costs the records that it hit, and is then a gap. Segments older than the
+rewind time go.
 
 Blocking calls: a worker thread's business.
 """
@@ -24,41 +20,24 @@ import logging
 import os
 import re
 import secrets
-import struct
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from streaming.errors import ProtocolError, SettingsError
-from streaming.packing import pack_tokens, packed_size, unpack_tokens
-from streaming.protocol import (
-    MAX_INDEX,
-    MAX_SEED,
-    MAX_TOKENS_PER_MESSAGE,
-    Gap,
-    Title,
-    Tokens,
-    clean_text,
-)
+from streaming.errors import SettingsError
+from streaming.protocol import MAX_SEED, Gap, Title, Tokens
+from streaming.records import MAGIC, Record, Stamped, end_token, read_records, record_bytes
 
 if TYPE_CHECKING:
     from streaming.hub import Hub
 
-__all__ = ["Record", "Stamped", "StoreIdentity", "TokenStore", "read_records", "restore"]
+__all__ = ["StoreIdentity", "TokenStore", "restore"]
 
 logger = logging.getLogger(__name__)
 
-_MAGIC: Final = b"M350LOG1"
-_HEADER: Final = struct.Struct(">HI")
-_TOKENS: Final = struct.Struct(">BId")  # kind, index, Unix time of the last one's end
-_TITLE: Final = struct.Struct(">BI")
-_GAP: Final = struct.Struct(">BII")
-_TOKENS_KIND, _TITLE_KIND, _GAP_KIND = _KINDS = 1, 2, 3
-_MAX_BODY: Final = _TOKENS.size + packed_size(MAX_TOKENS_PER_MESSAGE)
 _SEGMENT_BYTES: Final = 1 << 20
 _SYNC_S: Final = 5.0
 _NAME: Final = re.compile(r"(\d{10})\.tokens", re.ASCII)
@@ -73,17 +52,6 @@ class StoreIdentity:
     digest: str
     seed: int
     stream: str = ""
-
-
-@dataclass(frozen=True)
-class Stamped:
-    """Tokens and the Unix time at which the last of them ended."""
-
-    tokens: Tokens
-    unix_s: float
-
-
-Record: TypeAlias = Stamped | Title | Gap
 
 
 class TokenStore:
@@ -148,17 +116,16 @@ class TokenStore:
     def tokens(self, packet: Tokens, unix_s: float) -> None:
         """Append tokens whose last one ended at ``unix_s``."""
         self._roll(packet.first_token)
-        body = _TOKENS.pack(_TOKENS_KIND, packet.first_token, unix_s) + pack_tokens(packet.tokens)
-        self._append(body)
+        self._append(record_bytes(Stamped(packet, unix_s)))
         self.next_token = packet.end_token
 
     def title(self, title: Title) -> None:
         """Append what plays from its token on."""
-        self._append(_TITLE.pack(_TITLE_KIND, title.token) + clean_text(title.title).encode())
+        self._append(record_bytes(title))
 
     def gap(self, gap: Gap) -> None:
         """Append that tokens are missing."""
-        self._append(_GAP.pack(_GAP_KIND, gap.first_token, gap.count))
+        self._append(record_bytes(gap))
         self.next_token = gap.first_token + gap.count
 
     def close(self) -> None:
@@ -210,10 +177,10 @@ class TokenStore:
         segments = self._segments()
         for path in segments:
             data = path.read_bytes()
-            whole = len(_MAGIC) if data.startswith(_MAGIC) else 0
+            whole = len(MAGIC) if data.startswith(MAGIC) else 0
             for record, end in read_records(data):
                 whole = end
-                next_token = max(next_token, _end_token(record))
+                next_token = max(next_token, end_token(record))
             if whole < len(data):
                 logger.warning("%s: %d damaged bytes at its end", path.name, len(data) - whole)
                 if path == segments[-1]:
@@ -233,7 +200,7 @@ class TokenStore:
             self._segment = path.open("ab", buffering=0)
             self._segment_bytes = self._segment.seek(0, os.SEEK_END)
             if not self._segment_bytes:
-                self._write(_MAGIC)
+                self._write(MAGIC)
             segments = self._segments()
             for path, after in pairwise(segments):
                 if int(after.stem) <= first_token - self._keep_tokens:
@@ -241,13 +208,13 @@ class TokenStore:
         except OSError as error:
             self._give_up(error)
 
-    def _append(self, body: bytes) -> None:
+    def _append(self, record: bytes) -> None:
         if self._segment is None:
             self._roll(self.next_token)
         if self._broken:
             return
         try:
-            self._write(_HEADER.pack(len(body), zlib.crc32(body)) + body)
+            self._write(record)
             if self._clock() - self._synced_s >= _SYNC_S:
                 assert self._segment is not None
                 os.fsync(self._segment.fileno())
@@ -274,30 +241,6 @@ class TokenStore:
         )
 
 
-def read_records(data: bytes) -> Iterator[tuple[Record, int]]:
-    """The whole records of a segment, each with the place where it ends.
-
-    Trusts nothing in ``data``: what is damaged is passed over, up to the next record whose length,
-    kind and checksum are right.
-    """
-    if not data.startswith(_MAGIC):
-        return
-    at = len(_MAGIC)
-    while at + _HEADER.size < len(data):
-        length, checksum = _HEADER.unpack_from(data, at)
-        begin = at + _HEADER.size
-        record = None
-        if length <= _MAX_BODY and data[begin] in _KINDS:
-            body = data[begin : begin + length]
-            if len(body) == length and zlib.crc32(body) == checksum:
-                record = _read_record(body)
-        if record is None:
-            at += 1
-        else:
-            at = begin + length
-            yield record, at
-
-
 def restore(hub: Hub, store: TokenStore) -> None:
     """Put what is stored into ``hub``, which must be fresh."""
     for record in store.records():
@@ -306,25 +249,6 @@ def restore(hub: Hub, store: TokenStore) -> None:
         elif isinstance(record, Stamped) and record.tokens.first_token >= hub.next_token:
             hub.go_on_at(record.tokens.first_token)
             hub.restore(record.tokens.tokens, record.unix_s)
-
-
-def _read_record(body: bytes) -> Record | None:
-    try:
-        if body[:1] == bytes([_TOKENS_KIND]):
-            _, first, unix_s = _TOKENS.unpack_from(body)
-            values = unpack_tokens(body[_TOKENS.size :])
-            if len(values) and first + len(values) <= MAX_INDEX and 0 <= unix_s < 1e12:
-                return Stamped(Tokens(first, values), unix_s)
-        elif body[:1] == bytes([_TITLE_KIND]):
-            _, token = _TITLE.unpack_from(body)
-            return Title(clean_text(body[_TITLE.size :].decode()), token)
-        elif body[:1] == bytes([_GAP_KIND]) and len(body) == _GAP.size:
-            _, first, count = _GAP.unpack(body)
-            if count and first + count <= MAX_INDEX:
-                return Gap(first, count)
-    except (struct.error, ProtocolError, UnicodeDecodeError):
-        pass
-    return None
 
 
 def _read_identity(data: bytes) -> StoreIdentity | None:
@@ -341,12 +265,6 @@ def _read_identity(data: bytes) -> StoreIdentity | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return identity
-
-
-def _end_token(record: Record) -> int:
-    if isinstance(record, Gap):
-        return record.first_token + record.count
-    return record.tokens.end_token if isinstance(record, Stamped) else 0
 
 
 def _reason(error: OSError) -> str:

@@ -25,10 +25,12 @@ from streaming.errors import ProtocolError, SettingsError
 from streaming.guard import read_auth_tokens
 from streaming.hub import Hub, StreamInfo
 from streaming.packing import unpack_tokens
-from streaming.protocol import decode
-from streaming.session import ListenerSession, SenderSession
+from streaming.parsing import decode
+from streaming.records import read_records
+from streaming.sender_session import SenderSession
+from streaming.session import ListenerSession
 from streaming.sources import RawFormat
-from streaming.store import _read_identity, read_records
+from streaming.store import _read_identity
 from streaming.timeline import StartAt, parse_duration_s
 
 __all__ = ["CORPUS", "TARGETS", "Finding", "corpus", "fuzz"]

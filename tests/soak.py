@@ -22,7 +22,8 @@ import numpy as np
 from codec.constants import TOKEN_RATE
 from streaming.hub import Hub, StreamInfo
 from streaming.link import Backoff
-from streaming.listener import Listener, ListenerSettings
+from streaming.listener import Listener
+from streaming.listener_settings import ListenerSettings
 from streaming.output import Output
 from streaming.protocol import Tokens
 from streaming.sinks import Sink

@@ -28,7 +28,7 @@ import codec
 from codec.errors import DeviceError, WeightsError
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.hub import Hub, StreamInfo
-from streaming.listener import CatchUp
+from streaming.listener_settings import CatchUp
 from streaming.status import StatusLine
 from streaming.websocket import WebSocketServer
 from tests.fake_codec import FakeCodec

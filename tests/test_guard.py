@@ -27,7 +27,8 @@ from streaming.guard import (
     read_auth_tokens,
 )
 from streaming.hub import Hub, StreamInfo
-from streaming.protocol import Hello, Join, decode
+from streaming.parsing import decode
+from streaming.protocol import Hello, Join
 from streaming.service import ServiceSettings, _warn_of_strangers
 from streaming.session import CodecIdentity, ListenerSession
 from streaming.tls import client_context, server_context
@@ -97,13 +98,13 @@ async def test_a_wrong_secret_is_refused_in_one_sentence_and_hears_nothing(wrong
 
 
 async def test_a_refused_header_is_one_sentence_for_our_listener(monkeypatch):
-    from streaming import websocket
+    from streaming.websocket import client
 
     async def with_header(url, **options):
         headers = {"Authorization": "Bearer wrong"}
         return await plain_connect(url, additional_headers=headers, **options)
 
-    monkeypatch.setattr(websocket, "websocket_connect", with_header)
+    monkeypatch.setattr(client, "websocket_connect", with_header)
     async with serving(auth=AuthTokens([SECRET])) as server:
         with pytest.raises(RefusedError, match="access token"):
             await connect(server.url)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.hub import HISTORY_TOKENS, Hub, StreamInfo
-from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens, decode
+from streaming.parsing import decode
+from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens
 
 INFO = StreamInfo("nano", "nano-1", "a" * 64, 3, 48)
 

@@ -8,7 +8,8 @@ import pytest
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.link import Backoff, Link
-from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens, decode
+from streaming.parsing import decode
+from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens
 from streaming.session import CodecIdentity, ListenerSession
 from tests.fake_codec import FakeCodec
 from tests.listening import BROKEN, Script, hello, token_messages, tokens

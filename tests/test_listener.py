@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from codec.errors import UnknownCodecError
-from streaming import listener as listener_module
+from streaming import rendering
 from streaming.decoding import DecodeOptions
 from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
 from streaming.link import Backoff
-from streaming.listener import CatchUp, Listener, ListenerSettings
+from streaming.listener import Listener
+from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.lossy import LossyLink
 from streaming.output import Output
-from streaming.protocol import End, Failure, Gap, Join, Title, Tokens, decode
+from streaming.parsing import decode
+from streaming.protocol import End, Failure, Gap, Join, Title, Tokens
 from streaming.timeline import StartAt
 from tests.fake_codec import FakeCodec
 from tests.listening import (
@@ -373,7 +375,7 @@ async def test_a_fault_of_the_decoder_ends_it(monkeypatch: pytest.MonkeyPatch) -
 async def test_everything_is_bounded_while_a_sink_takes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(listener_module, "_QUEUED_MESSAGES", 10)
+    monkeypatch.setattr(rendering, "_QUEUED_MESSAGES", 10)
     all_tokens, file = tokens(1500), MemorySink()
     file.gate.clear()
     script = Script(hello(), *token_messages(all_tokens, size=10), End(1500).encode())

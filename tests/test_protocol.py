@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import ProtocolError
+from streaming.parsing import decode
 from streaming.protocol import (
     MAX_CLIENT_MESSAGE,
     MAX_INDEX,
@@ -25,7 +26,6 @@ from streaming.protocol import (
     Tokens,
     Unknown,
     clean_text,
-    decode,
 )
 
 HELLO = Hello(

@@ -13,7 +13,8 @@ from codec.base import EncoderWindow
 from codec.stream import StreamEncoder
 from streaming.errors import SourceError
 from streaming.hub import Hub, StreamInfo
-from streaming.protocol import End, Join, Title, Tokens, decode
+from streaming.parsing import decode
+from streaming.protocol import End, Join, Title, Tokens
 from streaming.sender import BLOCK_SAMPLES, PacedSource, Sender
 from streaming.sources import Source
 from streaming.worker import Worker

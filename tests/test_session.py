@@ -12,15 +12,10 @@ from hypothesis import strategies as st
 
 from streaming.errors import ProtocolError
 from streaming.hub import Hub, StreamInfo
-from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens, decode
-from streaming.session import (
-    JOIN_TIMEOUT_S,
-    MAX_GAP_TOKENS,
-    CodecIdentity,
-    ListenerSession,
-    SenderSession,
-    State,
-)
+from streaming.parsing import decode
+from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.sender_session import JOIN_TIMEOUT_S, SenderSession
+from streaming.session import MAX_GAP_TOKENS, CodecIdentity, ListenerSession, State
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
 HELLO = Hello(

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from streaming import store as store_module
 from streaming.errors import SettingsError
 from streaming.hub import Hub, StreamInfo
-from streaming.protocol import Gap, Hello, Join, Title, Tokens, decode
-from streaming.store import Stamped, TokenStore, read_records, restore
+from streaming.parsing import decode
+from streaming.protocol import Gap, Hello, Join, Title, Tokens
+from streaming.records import Stamped, read_records
+from streaming.store import TokenStore, restore
 
 ROOT = Path(__file__).parent.parent
 KEEP = 100_000

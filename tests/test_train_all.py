@@ -73,8 +73,8 @@ def test_the_chain_stops_at_a_stage_that_fails(
 
 def test_fine_tuning_starts_every_training_from_the_bundled_weights() -> None:
     commands = [command for stage in training_stages(TUNED) for command in stage.commands]
-    assert [out_of(command).name for command in commands] == ["codec", "flow", "vocoder-fitted"]
-    assert all("--init=bundled" in command for command in commands)
+    assert [out_of(command).name for command in commands] == ["codec", "flow", "texture"]
+    assert all("--init=bundled" in command for command in commands[:2])
     assert "--average=0.995" in commands[0]  # of 2000 steps: it spans a tenth of them
     assert not any(
         "bundled" in word for stage in stages(PLAN) for c in stage.commands for word in c
@@ -96,15 +96,15 @@ def test_a_folder_is_not_used_for_two_different_trainings(
 
 
 PACE = Pace(
-    setup_s={"codec": 20, "vocoder": 10, "flow": 15, "vocoder-fitted": 30},
-    step_s={"codec": 0.4, "vocoder": 1.0, "flow": 0.3, "vocoder-fitted": 1.2},
+    setup_s={"codec": 20, "vocoder": 10, "flow": 15, "texture": 30},
+    step_s={"codec": 0.4, "vocoder": 1.0, "flow": 0.3, "texture": 0.6},
 )
 
 
 def test_the_time_of_a_training_is_that_of_its_slower_halves() -> None:
-    whole = replace(PLAN, steps=Steps(codec=1000, vocoder=100, fit=10, flow=100))
-    codec, flow = 20 + 0.4 * 1000, 15 + 0.3 * 100  # the vocoders beside them are done before
-    assert PACE.seconds(whole) / pace._MARGIN == pytest.approx(codec + max(flow, 30 + 1.2 * 10))
+    whole = replace(PLAN, steps=Steps(codec=1000, vocoder=100, flow=100, texture=10))
+    codec, flow = 20 + 0.4 * 1000, 15 + 0.3 * 100  # the vocoder beside the codec is done before
+    assert PACE.seconds(whole) / pace._MARGIN == pytest.approx(codec + flow + 30 + 0.6 * 10)
 
 
 @pytest.mark.parametrize("minutes", [5, 30, 90])
@@ -133,10 +133,10 @@ def test_the_pace_is_measured_once(tmp_path: Path) -> None:
 
     whole = replace(PLAN, folder=tmp_path)
     first = pace.measure(whole, perform)
-    assert len(performed) == 2
+    assert len(performed) == 3
     assert first.step_s == dict.fromkeys(PACE.step_s, 0.5)
     assert pace.measure(whole, perform) == first
-    assert len(performed) == 2
+    assert len(performed) == 3
     assert not (tmp_path / "codec").exists()
 
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from codec.constants import SAMPLE_RATE
 from codec.nano.codec import NanoModels
 from tests.tiny_training import TINY, make_features, make_music, make_tiny
-from training import curves, device, report, train_codec, train_flow, train_vocoder
+from training import curves, device, report, train_codec, train_flow, train_texture, train_vocoder
 from training.augment import Augment
 from training.checkpoint import warm_start
 from training.losses import feature_losses
@@ -55,8 +55,8 @@ def stage(name: str, data: Path) -> Stage:
     return {
         "codec": (train_codec.main, [*features, *held, *small]),
         "vocoder": (train_vocoder.main, [*sound, *small]),
-        "fitted vocoder": (train_vocoder.main, [*sound, *features, *codec, *small]),
         "flow": (train_flow.main, [*features, *held, *codec, *small]),
+        "texture": (train_texture.main, [*features, *held, *codec, *small]),
     }[name]
 
 
@@ -78,7 +78,7 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-@pytest.mark.parametrize("name", ["codec", "fitted vocoder", "flow"])
+@pytest.mark.parametrize("name", ["codec", "vocoder", "flow", "texture"])
 def test_an_interrupted_run_ends_as_one_that_was_not(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +124,7 @@ def test_a_state_without_random_generators_is_still_read(data: Path, tmp_path: P
     assert [row["step"] for row in curves.read_log(tmp_path)] == [2, 3]
 
 
-@pytest.mark.parametrize("name", ["codec", "vocoder", "fitted vocoder", "flow"])
+@pytest.mark.parametrize("name", ["codec", "vocoder", "flow", "texture"])
 def test_samples_and_curves_are_written(name: str, data: Path, tmp_path: Path) -> None:
     run(name, data, tmp_path, "--steps=2", "--sample-every=1")
     names = sorted(file.name for file in (tmp_path / "samples").iterdir())
@@ -239,7 +239,7 @@ def test_everything_in_a_step_is_on_the_models_device() -> None:
     with OneDevice():
         batch = augment(torch.zeros(2, 40, TINY.feature_dims, device=place))
         places = torch.zeros(2, dtype=torch.int64, device=place)
-        guess, _ = codec(batch, places)
+        guess, _, _ = codec(batch, places)
         total = sum(feature_losses(guess, batch, TINY).values(), guess.new_zeros(()))
         total.backward()
         expected, hidden = codec.decode(codec.encode(batch, places), places)

@@ -14,9 +14,9 @@ from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from streaming import websocket
 from streaming.errors import ProtocolError, TransportError
 from streaming.hub import Hub, StreamInfo
+from streaming.parsing import decode
 from streaming.protocol import (
     MAX_CLIENT_MESSAGE,
     MAX_SERVER_MESSAGE,
@@ -25,10 +25,9 @@ from streaming.protocol import (
     Hello,
     Join,
     Tokens,
-    decode,
 )
 from streaming.session import CodecIdentity, ListenerSession, State
-from streaming.websocket import WebSocketServer, connect
+from streaming.websocket import WebSocketServer, client, connect
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
 
@@ -121,7 +120,7 @@ async def test_listener_that_is_cut_off_disturbs_nobody(hub, server):
 
 
 async def test_listener_that_never_reads_is_dropped_and_nobody_else(monkeypatch):
-    monkeypatch.setattr(websocket, "_CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("streaming.websocket.server.CLOSE_TIMEOUT_S", 0.1)
     hub = make_hub(max_lag_s=400.0)
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         good = asyncio.create_task(listen(server.url))
@@ -203,7 +202,7 @@ async def test_bytes_that_are_no_websocket_harm_nobody(hub, server, caplog):
 
 
 async def test_who_does_not_join_is_told_and_closed(monkeypatch):
-    monkeypatch.setattr("streaming.session.JOIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("streaming.sender_session.JOIN_TIMEOUT_S", 0.05)
     hub = make_hub()
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         async with plain_connect(server.url) as connection:
@@ -278,7 +277,7 @@ async def test_other_network_troubles_are_said(monkeypatch):
     async def fail(*args, **kwargs):
         raise OSError(101, "Network is unreachable")
 
-    monkeypatch.setattr(websocket, "websocket_connect", fail)
+    monkeypatch.setattr(client, "websocket_connect", fail)
     with pytest.raises(TransportError, match="Network is unreachable"):
         await connect("ws://127.0.0.1:1")
 

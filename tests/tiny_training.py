@@ -10,7 +10,7 @@ import soundfile as sf
 
 from codec.constants import SAMPLE_RATE
 from codec.nano.config import NanoConfig
-from training import dataset, samples, train_codec, train_flow, train_vocoder
+from training import dataset, samples, train_codec, train_flow, train_texture, train_vocoder
 
 __all__ = ["TINY", "make_features", "make_music", "make_tiny"]
 
@@ -31,7 +31,7 @@ TINY = NanoConfig(
 
 def make_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every stage train the tiny model on little, and write a short sample of one piece."""
-    for module in (train_codec, train_flow, train_vocoder):
+    for module in (train_codec, train_flow, train_texture, train_vocoder):
         monkeypatch.setattr(module, "NanoConfig", lambda: TINY)
         monkeypatch.setattr(module, "HELD", (2, 40))
     for module in (train_codec, train_flow):

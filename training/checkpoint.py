@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["Checkpoint", "Progress", "Randoms", "warm_start"]
+__all__ = ["Checkpoint", "Progress", "Randoms", "stored_weights", "warm_start"]
 
 Randoms = Mapping[str, "torch.Generator | np.random.Generator"]
 """The generators that a training draws from, by name; all on the CPU, so that every device sees
@@ -107,14 +107,23 @@ def warm_start(model: nn.Module, path: Path, prefix: str) -> tuple[int, int]:
     """Take over every tensor of another run that still fits; the rest keeps its fresh values.
 
     Returns how many those were, and how many the model has.
-    path: ``averaged.pt`` of a run, or an exported file, where names begin with ``prefix``.
+    path, prefix: as for :func:`stored_weights`.
     """
-    if path.suffix == ".safetensors":
-        stored = load_file(path)
-        known = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
-    else:
-        known = torch.load(path, weights_only=True, map_location="cpu")
+    known = stored_weights(path, prefix)
     own = model.state_dict()
     fitting = {name: v for name, v in known.items() if name in own and own[name].shape == v.shape}
     model.load_state_dict(fitting, strict=False)
     return len(fitting), len(own)
+
+
+def stored_weights(path: Path, prefix: str) -> dict[str, Tensor]:
+    """Weights of one model from ``averaged.pt`` of a run, or from an exported file.
+
+    Where other models are in the file as well, names begin with ``prefix``.
+    """
+    if path.suffix == ".safetensors":
+        stored = load_file(path)
+    else:
+        stored = torch.load(path, weights_only=True, map_location="cpu")
+    own = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+    return own or stored

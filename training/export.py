@@ -14,7 +14,7 @@ from codec.nano.codec import NanoModels, save_nano
 from codec.nano.config import NanoConfig
 from streaming.errors import SettingsError
 from training.card import LIMITS, OWN_DATA, ModelCard, read_figures, steps_of
-from training.options import load_weights
+from training.options import load_weights, weights_file
 from training.program import run_program
 
 __all__ = ["export", "main"]
@@ -29,7 +29,7 @@ def export(args: argparse.Namespace) -> None:
     for name in ("codec", "flow", "vocoder"):
         path: Path | None = getattr(args, name)
         if path is not None:
-            load_weights(models.get_submodule(name), path)
+            load_weights(models.get_submodule(name), path, f"{name}.")
             if (count := steps_of(path.parent)) is not None:
                 steps[name] = count
     card = ModelCard(
@@ -56,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.export", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--codec", type=Path, required=True, help="averaged.pt of train_codec")
-    parser.add_argument("--flow", type=Path, help="averaged.pt of train_flow")
-    parser.add_argument("--vocoder", type=Path, help="averaged.pt of train_vocoder")
+    parser.add_argument("--flow", type=Path, help="averaged.pt of train_flow or train_texture")
+    parser.add_argument(
+        "--vocoder", type=weights_file, help="averaged.pt of train_vocoder, or `bundled`"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the file, ….safetensors")
     card = parser.add_argument_group("what the model card says")
     card.add_argument("--name", help="of the weights (default: the file's)")

@@ -7,11 +7,12 @@ import pickle
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from codec.nano.codec import WEIGHTS_FILE
 from streaming.errors import SettingsError
-from training.checkpoint import warm_start
+from training.checkpoint import stored_weights, warm_start
 from training.device import pick_device
 from training.loop import Run
 from training.report import need_tensorboard
@@ -80,11 +81,15 @@ def run_of(args: argparse.Namespace) -> Run:
     )
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load ``averaged.pt`` of an earlier stage; SettingsError where it is missing or another's."""
+def load_weights(model: nn.Module, path: Path, prefix: str) -> None:
+    """Load all of a model's weights from ``averaged.pt`` of an earlier stage or an exported file.
+
+    prefix: of their names where the file holds other models as well.
+    Raises SettingsError where the file is missing or another model's.
+    """
     try:
-        model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        model.load_state_dict(stored_weights(path, prefix))
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
         raise SettingsError(
             f"{path} does not hold the weights of this stage's {type(model).__name__}; "
             "train the stage before it first"

@@ -34,20 +34,20 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Steps:
-    """Optimiser steps of each training; a fine-tuning has no separate vocoder stage."""
+    """Optimiser steps of each training; a fine-tuning leaves the vocoder alone."""
 
     codec: int = 9500
     vocoder: int = 1500
-    fit: int = 800
     flow: int = 1500
+    texture: int = 1500
 
     def scaled(self, factor: float, least: int = 20) -> Steps:
         """All of them longer or shorter by a factor, none shorter than ``least``."""
-        values = (self.codec, self.vocoder, self.fit, self.flow)
+        values = (self.codec, self.vocoder, self.flow, self.texture)
         return Steps(*(max(least, round(value * factor)) for value in values))
 
 
-FINE_TUNING = Steps(codec=2000, vocoder=0, fit=400, flow=600)
+FINE_TUNING = Steps(codec=2000, vocoder=0, flow=600, texture=400)
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,7 @@ def training_stages(plan: Plan) -> list[Stage]:
         out = plan.run(name)
         return _command(module, out=out, steps=count, **{"threads": 1, **options, **shared})
 
+    threads = min(2, os.cpu_count() or 1)
     flow = training(
         "train_flow",
         "flow",
@@ -173,21 +174,24 @@ def training_stages(plan: Plan) -> list[Stage]:
         **features,
         codec=codec,
         vocoder=vocoder,
+        threads=threads,
         **({"rate": 2e-4} if tune else {}),
     )
-    fit = training(
-        "train_vocoder",
-        "vocoder-fitted",
-        steps.fit,
-        **sound,
-        features=features["features"],
+    texture = training(
+        "train_texture",
+        "texture",
+        steps.texture,
+        **features,
         codec=codec,
-        init=vocoder,
-        rate=1e-4 if tune else 5e-4,
+        vocoder=vocoder,
+        init=plan.run("flow") / "averaged.pt",
+        threads=threads,
     )
-    together = Stage("training the flow, fitting the vocoder to decoded features", [flow, fit])
+    rest = [
+        Stage("training the flow", [flow]),
+        Stage("training the flow to need one evaluation", [texture]),
+    ]
     if tune:
-        threads = min(2, os.cpu_count() or 1)
         first = training(
             "train_codec",
             "codec",
@@ -197,26 +201,22 @@ def training_stages(plan: Plan) -> list[Stage]:
             rate=3e-4,
             threads=threads,
         )
-        return [Stage("fine-tuning the codec", [first]), together]
+        return [Stage("fine-tuning the codec", [first]), *rest]
     side_by_side = [
         training("train_codec", "codec", steps.codec, **features),
         training("train_vocoder", "vocoder", steps.vocoder, **sound),
     ]
-    return [Stage("training codec and vocoder", side_by_side), together]
+    return [Stage("training codec and vocoder", side_by_side), *rest]
 
 
 def export_stage(plan: Plan, **card: str) -> Stage:
-    """One file of it all; ``card`` is what the model card says.
-
-    From scratch the vocoder is the one before it was fitted to decoded features, since the fitted
-    one was measured to be too quiet (docs/nano.md); fine-tuning has no other.
-    """
-    vocoder = "vocoder-fitted" if plan.fine_tune else "vocoder"
+    """One file of it all; ``card`` is what the model card says."""
+    vocoder: object = "bundled" if plan.fine_tune else plan.run("vocoder") / "averaged.pt"
     export = _command(
         "export",
         codec=plan.run("codec") / "averaged.pt",
-        flow=plan.run("flow") / "averaged.pt",
-        vocoder=plan.run(vocoder) / "averaged.pt",
+        flow=plan.run("texture") / "averaged.pt",
+        vocoder=vocoder,
         out=plan.out,
         **card,
     )

@@ -125,12 +125,8 @@ def listen_to_codec(
     return decode
 
 
-def listen_to_vocoder(
-    config: NanoConfig, codec: Path | None = None
-) -> Callable[[nn.Module, Tensor], Tensor]:
-    """The vocoder on the original's features, or with a codec on what comes through tokens."""
-    if codec is not None:
-        return listen_to_codec("vocoder", config, codec=codec)
+def listen_to_vocoder(config: NanoConfig) -> Callable[[nn.Module, Tensor], Tensor]:
+    """The vocoder on the original's features."""
     models = _models(config)
 
     def decode(model: nn.Module, audio: Tensor) -> Tensor:

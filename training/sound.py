@@ -8,14 +8,12 @@ import numpy as np
 import soundfile as sf
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
-from codec.nano.model import Autoencoder
 from streaming.errors import SettingsError
-from training.dataset import feature_name, recordings
+from training.dataset import recordings
 
-__all__ = ["AudioSet", "DecodedSet"]
+__all__ = ["AudioSet"]
 
 
 class AudioSet:
@@ -29,8 +27,8 @@ class AudioSet:
         self.tokens = [sf.info(file).frames // SAMPLES_PER_TOKEN for file in self.files]
         self.random = np.random.default_rng(seed)
 
-    def excerpt(self, tokens: int) -> tuple[int, int, Tensor]:
-        """Number of a recording, first token, and sound ``[2, tokens * 1920]``."""
+    def excerpt(self, tokens: int) -> Tensor:
+        """Sound of a random place, ``[2, tokens * 1920]``."""
         index = int(self.random.integers(len(self.files)))
         first = int(self.random.integers(0, max(1, self.tokens[index] - tokens)))
         samples = tokens * SAMPLES_PER_TOKEN
@@ -44,40 +42,14 @@ class AudioSet:
         if rate != SAMPLE_RATE:
             raise SettingsError(f"{self.files[index]} is not at {SAMPLE_RATE} Hz; convert it first")
         pair = np.pad(data, ((0, samples - len(data)), (0, 0))).T[[0, -1]]
-        return index, first, torch.from_numpy(np.ascontiguousarray(pair))
+        return torch.from_numpy(np.ascontiguousarray(pair))
 
     def mono(self, size: int, tokens: int) -> Tensor:
         """Mixes of left and right at random levels, twice each: ``[size, 2, tokens * 1920]``."""
         rows = []
         for _ in range(size):
-            _, _, pair = self.excerpt(tokens)
+            pair = self.excerpt(tokens)
             angle = self.random.uniform(0, np.pi / 2)
             mix = np.cos(angle) * pair[0] + np.sin(angle) * pair[1]
             rows.append(mix.expand(2, -1) * 10 ** (self.random.uniform(-18, 3) / 20))
         return torch.stack(rows).float()
-
-
-class DecodedSet:
-    """Excerpts of recordings with the features that the codec makes of them."""
-
-    def __init__(self, audio: AudioSet, features: Path, codec: Autoencoder) -> None:
-        """codec: in evaluation mode, on any device. features: of the same recordings."""
-        self.audio = audio
-        self.features: list[Tensor] = []
-        device = codec.normalizer.mean.device
-        with torch.inference_mode():
-            for file in tqdm(audio.files, desc="decoding", unit="piece"):
-                path = features / feature_name(file, audio.folder)
-                if not path.exists():
-                    raise SettingsError(f"there is no {path}; see training.dataset")
-                rows = torch.from_numpy(np.load(path)).to(device).float().unsqueeze(0)
-                self.features.append(codec(rows, 0)[0][0].half().cpu())
-
-    def batch(self, size: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Decoded features ``[size, tokens, dims]`` and sound ``[size, 2, tokens * 1920]``."""
-        rows, sounds = [], []
-        for _ in range(size):
-            index, first, pair = self.audio.excerpt(tokens)
-            rows.append(self.features[index][first : first + tokens].float())
-            sounds.append(pair)
-        return torch.stack(rows).clone(), torch.stack(sounds)

@@ -2,10 +2,6 @@
 
 Mono mixes of the music are analysed and rendered again; the loss compares short-time spectra at
 several resolutions, never phases.
-
-With ``--codec``, stage 4: the same network goes on with features that came through the codec in
-half of the excerpts. Those are smoother than real ones, and mels and semitones no longer agree in
-every detail; here it learns what to make of that.
 """
 
 from __future__ import annotations
@@ -22,23 +18,20 @@ from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import mel_filterbank
 from codec.nano.features import Features
-from codec.nano.model import Autoencoder
 from codec.nano.vocoder import Vocoder
-from streaming.errors import SettingsError
 from training.checkpoint import Randoms
 from training.device import half_precision
 from training.loop import train
 from training.options import (
     add_options,
     begin,
-    load_weights,
     run_of,
     start_from,
     weights_file,
 )
 from training.program import run_program
 from training.samples import Samples, excerpts, listen_to_vocoder
-from training.sound import AudioSet, DecodedSet
+from training.sound import AudioSet
 
 __all__ = ["main"]
 
@@ -111,8 +104,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--music", type=Path, required=True, help="a folder of recordings")
     parser.add_argument("--valid", type=Path, required=True, help="held-out recordings")
-    parser.add_argument("--codec", type=Path, help="averaged.pt of stage 1, to go on from there")
-    parser.add_argument("--features", type=Path, help="features of the music, with --codec")
     parser.add_argument(
         "--init",
         type=weights_file,
@@ -127,10 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def train_vocoder(args: argparse.Namespace) -> None:
-    """Stage 2 or, with a codec, 4, as the options ask."""
+    """Stage 2, as the options ask."""
     device = begin(args)
-    if (args.codec is None) != (args.features is None):
-        raise SettingsError("--codec and --features go together; give both or neither")
     config = NanoConfig()
     analyse, criterion = Features(config).to(device), SpectralLoss(config).to(device)
     music = AudioSet(args.music, args.seed)
@@ -140,11 +129,6 @@ def train_vocoder(args: argparse.Namespace) -> None:
     if args.init is not None:
         start_from(model, args.init, "vocoder.")
     model.to(device)
-    decoded = None
-    if args.codec is not None:
-        codec = Autoencoder(config)
-        load_weights(codec, args.codec)
-        decoded = DecodedSet(music, args.features, codec.to(device).eval())
     c = config
 
     def run_batch(
@@ -173,13 +157,8 @@ def train_vocoder(args: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(args.seed)
 
     def losses(step: int) -> dict[str, Tensor]:
-        size = args.batch if decoded is None else args.batch // 2
-        audio = music.mono(size, args.tokens).to(device)
+        audio = music.mono(args.batch, args.tokens).to(device)
         features = torch.stack([analyse(row) for row in audio])
-        if decoded is not None:
-            more_features, more_audio = decoded.batch(args.batch - size, args.tokens)
-            features = torch.cat([features, more_features.to(device)])
-            audio = torch.cat([audio, more_audio.to(device)])
         return run_batch(model, features, audio, generator)
 
     @torch.inference_mode()
@@ -188,8 +167,7 @@ def train_vocoder(args: argparse.Namespace) -> None:
         terms = run_batch(averaged, held_features, held, torch.Generator().manual_seed(0))
         return {k: float(v) for k, v in terms.items()}
 
-    decode = listen_to_vocoder(config, args.codec)
-    listen = Samples(args.out, excerpts(args.valid), decode)
+    listen = Samples(args.out, excerpts(args.valid), listen_to_vocoder(config))
     randoms: Randoms = {"music": music.random, "vocoder": generator}
     train(run_of(args), model, losses, validate, randoms, listen)
 

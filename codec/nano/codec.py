@@ -133,7 +133,7 @@ class Nano(Codec):
 
 
 def with_texture(codec: Autoencoder, expected: Tensor, residual: Tensor) -> Tensor:
-    """Expected latents with the flow's residual on their mels, both ``[tokens, feature_dims]``.
+    """Expected latents with the flow's residual on their mels, both ``[..., feature_dims]``.
 
     Each frame keeps the power that is expected there: texture moves power between bands and leaves
     loudness to the token decoder, which knows better; random movements of the level are heard as
@@ -142,11 +142,11 @@ def with_texture(codec: Autoencoder, expected: Tensor, residual: Tensor) -> Tens
     unpredictable, and added noise only widens it.
     """
     c = codec.config
-    plain, rest = expected[:, : c.mel_dims], expected[:, c.mel_dims :]
-    plain = plain.unflatten(1, (c.mel_frames, c.mels))
-    textured = plain + residual[:, : c.mel_dims].unflatten(1, (c.mel_frames, c.mels))
+    plain, rest = expected[..., : c.mel_dims], expected[..., c.mel_dims :]
+    plain = plain.unflatten(-1, (c.mel_frames, c.mels))
+    textured = plain + residual[..., : c.mel_dims].unflatten(-1, (c.mel_frames, c.mels))
     change = mel_level(plain, codec.widths) - mel_level(textured, codec.widths)
-    return torch.cat([(textured + change.unsqueeze(-1)).flatten(1), rest], dim=1)
+    return torch.cat([(textured + change.unsqueeze(-1)).flatten(-2), rest], dim=-1)
 
 
 def _digest(path: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.listener import Listener
 from streaming.report import ListenerReport
+from streaming.sinks import SoundCardSink
 from streaming.timeline import StartAt
 
 __all__ = ["ListenerControls"]
@@ -32,20 +33,19 @@ _SHOWN: Final = (
 class ListenerControls:
     """Fulfils :class:`streaming.web.console.Controls` for a listener.
 
-    set_volume: of the sound card, where there is one.
+    card: the sound card whose volume is set, where there is one.
     """
 
     def __init__(
         self,
         listener: Listener,
         report: ListenerReport,
-        volume: float = 1.0,
-        set_volume: Callable[[float], None] | None = None,
+        card: SoundCardSink | None = None,
     ) -> None:
         self._listener = listener
         self._report = report
-        self._volume = min(1.0, volume)
-        self._set_volume = set_volume
+        self._card = card
+        self._volume = 1.0 if card is None else min(1.0, card.volume)
 
     @property
     def volume(self) -> float:
@@ -55,8 +55,8 @@ class ListenerControls:
     @volume.setter
     def volume(self, volume: float) -> None:
         self._volume = volume
-        if self._set_volume is not None:
-            self._set_volume(volume)
+        if self._card is not None:
+            self._card.volume = volume
 
     def figures(self) -> Mapping[str, Any]:
         """A choice of the statistics, numbers kept short, and how the connection stands."""
@@ -67,7 +67,7 @@ class ListenerControls:
             **{name: _short(figures[name]) for name in _SHOWN},
             "connected": link is not None and not link.away,
             "can_move": link is not None and link.can_move,
-            "plays": self._set_volume is not None,
+            "plays": self._card is not None,
             "ended": listener.end_reason,
         }
 

@@ -62,7 +62,9 @@ class Exposition(Collector):
         well = not self._status.problem()
         yield _gauge("on_air", "1 while the stream is on and packets leave.", float(well))
         yield _counter("sent_tokens", "Tokens released, 25 a second.", hub.traffic.tokens)
-        yield _counter("lost_tokens", "Tokens left out because the source lost them.", hub.lost_tokens)
+        yield _counter(
+            "lost_tokens", "Tokens left out because the source lost them.", hub.lost_tokens
+        )
         payload = hub.traffic.payload_bits_per_s(now_s)
         yield _gauge("payload_bits_per_second", "The 14-bit tokens and nothing else.", payload)
         wire = hub.traffic.wire_bits_per_s(now_s)

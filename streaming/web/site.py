@@ -111,4 +111,3 @@ def _short(value: object) -> object:
     if isinstance(value, list):
         return [_short(item) for item in value]
     return round(value, 4) if isinstance(value, float) else value
-

@@ -1,8 +1,4 @@
-"""WebSocket adapters: they move messages between connections and sessions, nothing more.
-
-No compression (tokens do not compress), and keepalive pings once a minute from the server alone:
-at 350 bit/s every byte counts. A listener that does not answer a ping in time is disconnected.
-"""
+"""Serves a hub to listeners over WebSockets, and holds off who would harm it."""
 
 from __future__ import annotations
 
@@ -14,52 +10,40 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as websocket_connect
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as websocket_serve
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.errors import TransportError
 from streaming.guard import AuthTokens, ByteBudget, Gate, Limits
 from streaming.hub import Hub
-from streaming.protocol import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE
-from streaming.session import SenderSession, State
+from streaming.protocol import MAX_CLIENT_MESSAGE
+from streaming.sender_session import SenderSession
+from streaming.session import State
 from streaming.stats import PING_INTERVAL_S
 from streaming.web.http import is_upgrade, origin_hosts, origin_may, text
+from streaming.websocket.common import CLOSE_TIMEOUT_S, NORMAL, library_logger
 
 if TYPE_CHECKING:
     from streaming.web.site import Site
 
-__all__ = ["Connection", "WebSocketServer", "connect"]
+__all__ = ["WebSocketServer"]
 
 logger = logging.getLogger(__name__)
 
-# The library reports every port scan with a traceback: of use only to whoever debugs it.
-_library_logger = logging.getLogger(f"{__name__}.library")
-_library_logger.setLevel(logging.CRITICAL)
-
 _PING_TIMEOUT_S: Final = 30.0
-SILENCE_S: Final = 15.0
-"""Eight packets of the default preset: unlikely on a connection that stands."""
-_PONG_TIMEOUT_S: Final = 10.0
-_CLOSE_TIMEOUT_S: Final = 2.0
-"""Time for the last message and the closing handshake; then the connection is cut."""
 _WRITE_BUFFER_BYTES: Final = 4096
 _SEND_BUFFER_BYTES: Final = 16_384
 """Small, so that a listener which stops reading shows as one that lags, not as a full kernel."""
 
-_NORMAL: Final = 1000
-_GOING_AWAY: Final = 1001
 _PROTOCOL_ERROR: Final = 1002
 _POLICY_VIOLATION: Final = 1008
-_TOO_BIG: Final = 1009
 _FAILURE_CODES: Final = {"protocol": _PROTOCOL_ERROR}
 
 
@@ -105,6 +89,7 @@ class WebSocketServer:
         tls: makes it ``wss://``.
 
     Attributes: ``site``, which answers requests that want no WebSocket; without one they get 426.
+    ``names``, hosts by which this server is known besides its addresses.
 
     Raises TransportError where it cannot listen there.
     """
@@ -126,7 +111,7 @@ class WebSocketServer:
         self._auth = auth or AuthTokens()
         self._limits = limits or Limits()
         self._origins = origins
-        self._names = [host, *origin_hosts(origins)]
+        self.names = [host, *origin_hosts(origins)]
         self._tls = tls
         self.gate = Gate(self._limits)
         self._host = host
@@ -160,8 +145,8 @@ class WebSocketServer:
                 write_limit=_WRITE_BUFFER_BYTES,
                 ping_interval=PING_INTERVAL_S,
                 ping_timeout=min(_PING_TIMEOUT_S, self._hub.max_lag_s),
-                close_timeout=_CLOSE_TIMEOUT_S,
-                logger=_library_logger,
+                close_timeout=CLOSE_TIMEOUT_S,
+                logger=library_logger,
                 server_header=None,
             )
         except (OSError, OverflowError) as error:
@@ -181,7 +166,7 @@ class WebSocketServer:
         self._server.close()
         await self._server.wait_closed()
 
-    async def drained(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
+    async def drained(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Wait until all listeners have left, as they do after the end, or for ``timeout_s``."""
         deadline_s = self._clock() + timeout_s
         while self._hub.listeners and self._clock() < deadline_s:
@@ -192,7 +177,7 @@ class WebSocketServer:
         if self.site is not None and not is_upgrade(request.headers):
             return (await self.site.answer(request.path, request.headers)).response()
         # No web page may listen in on somebody's sound input unless it is named or our own.
-        if not origin_may(request.headers, self._origins, self._names):
+        if not origin_may(request.headers, self._origins, self.names):
             return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.").response()
         return self._authorize(connection, request)
 
@@ -244,7 +229,7 @@ class WebSocketServer:
         logger.info(
             "listener %s left%s", _peer(connection), f": {failure.message}" if failure else ""
         )
-        code = _NORMAL if failure is None else _FAILURE_CODES.get(failure.code, _POLICY_VIOLATION)
+        code = NORMAL if failure is None else _FAILURE_CODES.get(failure.code, _POLICY_VIOLATION)
         _cut_later(connection)
         await connection.close(code)
 
@@ -295,145 +280,9 @@ class WebSocketServer:
         )
 
 
-class Connection:
-    """A listener's connection: :meth:`send`, and ``async for`` over the messages that arrive.
-
-    The iteration ends when the sender closes in good order; it raises TransportError where the
-    connection breaks and ProtocolError where a message is too long. Use within ``async with``.
-    """
-
-    def __init__(self, connection: ClientConnection, url: str, silence_s: float) -> None:
-        self._connection = connection
-        self._url = url
-        self._silence_s = silence_s
-
-    async def __aenter__(self) -> Connection:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def send(self, message: str | bytes) -> None:
-        """Send one message. Raises TransportError where the connection is gone."""
-        try:
-            await self._connection.send(message)
-        except ConnectionClosed as closed:
-            raise self._broken(closed) from None
-
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        try:
-            while True:
-                try:
-                    yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
-                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
-                    await self._check()
-        except ConnectionClosed as closed:
-            received = closed.rcvd.code if closed.rcvd else None
-            if received not in (_NORMAL, _GOING_AWAY):
-                raise self._broken(closed) from None
-
-    async def _check(self) -> None:
-        """A connection whose other end has vanished looks as one on which nothing is said: ask."""
-        pong = await self._connection.ping()
-        try:
-            await asyncio.wait_for(pong, _PONG_TIMEOUT_S)
-        except (TimeoutError, asyncio.TimeoutError):
-            self._connection.transport.abort()
-            raise TransportError(
-                f"{self._url} does not answer any more; start the listener again."
-            ) from None
-
-    async def close(self) -> None:
-        """Close in good order, within two seconds."""
-        await self._connection.close()
-
-    def _broken(self, closed: ConnectionClosed) -> TransportError | ProtocolError:
-        if closed.sent is not None and closed.sent.code == _TOO_BIG:
-            return ProtocolError(
-                f"What {self._url} sends is longer than any message of ours; check the address."
-            )
-        return TransportError(f"The connection to {self._url} broke; start the listener again.")
-
-
-async def connect(
-    url: str,
-    timeout_s: float = 10.0,
-    silence_s: float = SILENCE_S,
-    tls: ssl.SSLContext | None = None,
-) -> Connection:
-    """Connect to a sender. Raises TransportError with one sentence where that fails.
-
-    silence_s: after so long without a message the sender is asked whether it is still there.
-    tls: for ``wss://``, see :mod:`streaming.tls`.
-    """
-    try:
-        connection = await websocket_connect(
-            url,
-            compression=None,
-            ssl=tls,
-            max_size=MAX_SERVER_MESSAGE,
-            open_timeout=timeout_s,
-            ping_interval=None,
-            close_timeout=_CLOSE_TIMEOUT_S,
-            logger=_library_logger,
-            user_agent_header=None,
-        )
-    except ssl.SSLCertVerificationError as error:  # a ValueError as well
-        raise TransportError(
-            f"The certificate of {url} cannot be trusted ({error.verify_message}); name its issuer "
-            "with --ca."
-        ) from None
-    except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError) as error:
-        if tls is None:
-            raise TransportError(_unreachable(url, error)) from None
-        raise TransportError(f"What answers at {url} speaks no TLS; try ws:// instead.") from None
-    except (InvalidURI, ValueError):
-        raise TransportError(
-            f"{url!r} is not the address of a sender; write ws://HOST:PORT."
-        ) from None
-    except InvalidStatus as error:
-        raise _turned_away(url, error.response.status_code) from None
-    except WebSocketException:
-        raise TransportError(
-            f"What answers at {url} is no WebSocket server; check host and port."
-        ) from None
-    except (TimeoutError, asyncio.TimeoutError):
-        raise TransportError(
-            f"{url} did not answer within {timeout_s:.0f} s; check host and port."
-        ) from None
-    except socket.gaierror:
-        raise TransportError(f"The host in {url} is unknown; check its spelling.") from None
-    except OSError as error:
-        raise TransportError(_unreachable(url, error)) from None
-    return Connection(connection, url, silence_s)
-
-
-def _turned_away(url: str, status: int) -> TransportError | RefusedError:
-    if status == HTTPStatus.UNAUTHORIZED:
-        return RefusedError("auth", "This sender needs an access token, and yours is not right.")
-    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
-        return TransportError(f"{url} takes no more listeners just now; try again later.")
-    return TransportError(
-        f"What answers at {url} is no WebSocket server for us (status {status}); check the address."
-    )
-
-
-def _unreachable(url: str, error: OSError) -> str:
-    # Several addresses of one host may have been tried: then there is no single number.
-    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
-        return f"Nothing listens at {url}; start the server first, or check host and port."
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"Cannot connect to {url} ({reason}); check host, port and network."
-
-
 def _cut_later(connection: ServerConnection) -> None:
     """Cut the connection unless it closes by itself soon: closing waits for slow readers."""
-    asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT_S, connection.transport.abort)
+    asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, connection.transport.abort)
 
 
 def _peer(connection: ServerConnection) -> str:

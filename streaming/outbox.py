@@ -1,0 +1,84 @@
+"""One listener's place in the stream, and what is sent to it from there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from codec.constants import TOKEN_RATE
+from streaming.protocol import MAX_TOKENS_PER_MESSAGE, Failure
+
+if TYPE_CHECKING:
+    from streaming.hub import Hub
+
+__all__ = ["Outbox"]
+
+_MAX_QUEUED_EVENTS: Final = 1000
+_FEW_PACKETS: Final = 4
+"""A listener that is further behind is sent several packets in one message."""
+
+
+class Outbox:
+    """One listener's place in the stream; :meth:`take` moves it on.
+
+    Attributes: ``closed`` when nothing more will follow what can be taken, ``failure`` if that is
+    for a fault.
+    """
+
+    def __init__(self, hub: Hub, first_token: int, wake: Callable[[], None]) -> None:
+        self._hub = hub
+        self._wake = wake
+        self._place = first_token
+        self._least_behind = self._behind
+        self._live_from = hub.next_token
+        # Each with the place in the stream before which it is not sent.
+        self._events: deque[tuple[int, str]] = deque()
+        self.closed = False
+        self.failure: Failure | None = None
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds that this listener has fallen behind, counted from where it was best."""
+        return max(0, self._behind - self._least_behind) / TOKEN_RATE
+
+    @property
+    def _behind(self) -> int:
+        return self._hub.next_token - self._place
+
+    def announce(self, event: str, token: int) -> None:
+        """Send ``event`` as soon as everything before ``token`` was sent."""
+        self._events.append((token, event))
+
+    def move(self, max_lag_s: float) -> None:
+        """The stream has moved on; fails where this listener is too far behind."""
+        if self.lag_s > max_lag_s or len(self._events) > _MAX_QUEUED_EVENTS:
+            reason = f"This listener fell more than {max_lag_s:.0f} s behind the stream."
+            self.failure = Failure("lag", reason)
+            self._events.clear()
+            self._events.append((0, self.failure.encode()))
+            self.closed = True
+        self._wake()
+
+    def close(self) -> None:
+        """Nothing follows what can be taken."""
+        self.closed = True
+        self._wake()
+
+    def take(self) -> str | bytes | None:
+        """The next message to send, which then counts as sent; None when there is none now."""
+        if self._events and self._events[0][0] <= self._place:
+            return self._events.popleft()[1]
+        if self.failure is not None:
+            return None
+        most = MAX_TOKENS_PER_MESSAGE
+        packet = self._hub.info.packet_tokens
+        if self._place >= self._live_from and self._behind <= _FEW_PACKETS * packet:
+            most = packet
+        elif self._place < self._live_from:
+            most = min(most, self._live_from - self._place)
+        if self._events:
+            most = min(most, self._events[0][0] - self._place)
+        message, self._place = self._hub.read(self._place, most)
+        self._least_behind = min(self._least_behind, self._behind)
+        return message

@@ -1,0 +1,151 @@
+"""From what was received to sound in the play-out buffer, from the place where it is to begin."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from codec.constants import SAMPLES_PER_TOKEN
+from streaming.decoding import DecodeThread, Regenerator
+from streaming.output import Output
+from streaming.playout import PlayoutBuffer
+from streaming.protocol import Gap, Hello, Tokens
+from streaming.timeline import StartAt
+
+__all__ = ["Beginning", "Received", "Rendering"]
+
+logger = logging.getLogger(__name__)
+
+_QUEUED_MESSAGES: Final = 4096
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Something begins: ``hello`` said so at ``at_s``, and ``start`` is where to begin in it."""
+
+    hello: Hello
+    at_s: float
+    start: StartAt
+
+    @property
+    def in_the_past(self) -> bool:
+        """Whether the sound is to begin before the live edge."""
+        heard = self.start.first_heard(self.hello.first_token)
+        return not self.start.live and heard < self.hello.next_token
+
+    def complete(self, item: Tokens | Gap) -> bool:
+        """Whether the history is complete with ``item``, or need not be."""
+        return _end(item) >= self.hello.next_token or self.in_the_past
+
+
+Received: TypeAlias = Beginning | Tokens | Gap
+
+
+class Rendering:
+    """Decodes what :meth:`put` hands it, within :meth:`run`, as the play-out buffer has room.
+
+    Args:
+        place: what begins.
+        decoder: not started yet.
+        buffer: takes the sound. output: is told when to begin with it.
+        pushed: set whenever there is something new in the buffer.
+        margin_s: sound that should still be there when the next packet comes.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        place: Beginning,
+        decoder: DecodeThread,
+        buffer: PlayoutBuffer,
+        output: Output,
+        pushed: asyncio.Event,
+        margin_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._place = place
+        self._decoder = decoder
+        self._buffer = buffer
+        self._output = output
+        self._pushed = pushed
+        self._margin_s = margin_s
+        self._clock = clock
+        self._queue: asyncio.Queue[Received | None] = asyncio.Queue(_QUEUED_MESSAGES)
+        self._regenerator: Regenerator | None = None
+
+    async def put(self, item: Received | None) -> None:
+        """Take what follows, or begins anew; None: nothing more. Waits while the queue is full."""
+        await self._queue.put(item)
+
+    def abandon(self) -> None:
+        """Let go of all that was put and is no sound yet."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        if self._regenerator is not None:
+            self._regenerator.abandon()
+
+    async def run(self) -> None:
+        """Decode until None was put, then finish the buffer."""
+        place = self._place
+        history: list[Tokens | Gap] = []
+        regenerator: Regenerator | None = None
+        anew = False
+        while True:
+            item = await self._queue.get()
+            if isinstance(item, Beginning):
+                if regenerator is not None:
+                    await regenerator.finish(fade_out=True)
+                place, regenerator, anew = item, None, True
+                history.clear()
+                continue
+            if item is not None:
+                history.append(item)
+            if regenerator is None and history and (item is None or place.complete(item)):
+                start_token = await self._start(place, _end(history[-1]))
+                self._regenerator = regenerator = Regenerator(
+                    self._decoder,
+                    self._buffer,
+                    self._pushed,
+                    start_token=start_token,
+                    fade_in=anew,
+                )
+            if regenerator is not None:
+                for received in history:
+                    await regenerator.feed(received)
+                history.clear()
+            if item is None:
+                break
+        if regenerator is not None:
+            await regenerator.finish()
+        self._buffer.finish()
+        self._pushed.set()
+
+    async def _start(self, place: Beginning, next_token: int) -> int:
+        """Choose the place where the sound begins, see `plan_start`."""
+        hello, decoder = place.hello, self._decoder
+        if place.in_the_past:
+            heard = place.start.first_heard(hello.first_token)
+            start_token, hold_s = decoder.whole_frame(heard), 0.0
+        else:
+            live = next_token > hello.next_token or hello.next_token == hello.first_token
+            age_s = 0.0 if live else hello.age_s + self._clock() - place.at_s
+            plan = decoder.plan(
+                next_token, hello.first_token, hello.packet_tokens, age_s, self._margin_s
+            )
+            start_token, hold_s = plan.start_token, plan.hold_s
+        self._buffer.jump(start_token * SAMPLES_PER_TOKEN)
+        self._output.hold_until_s = self._clock() + hold_s
+        logger.debug("starting at token %d, in %.2f s", start_token, hold_s)
+        await decoder.start(
+            first_token=hello.first_token, start_token=start_token, stream_seed=hello.seed
+        )
+        return start_token
+
+
+def _end(item: Tokens | Gap) -> int:
+    """Index one past the last token."""
+    return item.end_token if isinstance(item, Tokens) else item.first_token + item.count

@@ -1,0 +1,168 @@
+"""A listener's connection to a sender, each of its faults in one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from types import TracebackType
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as websocket_connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+
+from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.protocol import MAX_SERVER_MESSAGE
+from streaming.websocket.common import (
+    CLOSE_TIMEOUT_S,
+    GOING_AWAY,
+    NORMAL,
+    TOO_BIG,
+    library_logger,
+)
+
+__all__ = ["SILENCE_S", "Connection", "connect"]
+
+SILENCE_S: Final = 15.0
+"""Eight packets of the default preset: unlikely on a connection that stands."""
+_PONG_TIMEOUT_S: Final = 10.0
+
+
+class Connection:
+    """A listener's connection: :meth:`send`, and ``async for`` over the messages that arrive.
+
+    The iteration ends when the sender closes in good order; it raises TransportError where the
+    connection breaks and ProtocolError where a message is too long. Use within ``async with``.
+    """
+
+    def __init__(self, connection: ClientConnection, url: str, silence_s: float) -> None:
+        self._connection = connection
+        self._url = url
+        self._silence_s = silence_s
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def send(self, message: str | bytes) -> None:
+        """Send one message. Raises TransportError where the connection is gone."""
+        try:
+            await self._connection.send(message)
+        except ConnectionClosed as closed:
+            raise self._broken(closed) from None
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        try:
+            while True:
+                try:
+                    yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
+                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                    await self._check()
+        except ConnectionClosed as closed:
+            received = closed.rcvd.code if closed.rcvd else None
+            if received not in (NORMAL, GOING_AWAY):
+                raise self._broken(closed) from None
+
+    async def _check(self) -> None:
+        """A connection whose other end has vanished looks as one on which nothing is said: ask."""
+        pong = await self._connection.ping()
+        try:
+            await asyncio.wait_for(pong, _PONG_TIMEOUT_S)
+        except (TimeoutError, asyncio.TimeoutError):
+            self._connection.transport.abort()
+            raise TransportError(
+                f"{self._url} does not answer any more; start the listener again."
+            ) from None
+
+    async def close(self) -> None:
+        """Close in good order, within two seconds."""
+        await self._connection.close()
+
+    def _broken(self, closed: ConnectionClosed) -> TransportError | ProtocolError:
+        if closed.sent is not None and closed.sent.code == TOO_BIG:
+            return ProtocolError(
+                f"What {self._url} sends is longer than any message of ours; check the address."
+            )
+        return TransportError(f"The connection to {self._url} broke; start the listener again.")
+
+
+async def connect(
+    url: str,
+    timeout_s: float = 10.0,
+    silence_s: float = SILENCE_S,
+    tls: ssl.SSLContext | None = None,
+) -> Connection:
+    """Connect to a sender. Raises TransportError with one sentence where that fails.
+
+    silence_s: after so long without a message the sender is asked whether it is still there.
+    tls: for ``wss://``, see :mod:`streaming.tls`.
+    """
+    try:
+        connection = await websocket_connect(
+            url,
+            compression=None,
+            ssl=tls,
+            max_size=MAX_SERVER_MESSAGE,
+            open_timeout=timeout_s,
+            ping_interval=None,
+            close_timeout=CLOSE_TIMEOUT_S,
+            logger=library_logger,
+            user_agent_header=None,
+        )
+    except ssl.SSLCertVerificationError as error:  # a ValueError as well
+        raise TransportError(
+            f"The certificate of {url} cannot be trusted ({error.verify_message}); name its issuer "
+            "with --ca."
+        ) from None
+    except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError) as error:
+        if tls is None:
+            raise TransportError(_unreachable(url, error)) from None
+        raise TransportError(f"What answers at {url} speaks no TLS; try ws:// instead.") from None
+    except (InvalidURI, ValueError):
+        raise TransportError(
+            f"{url!r} is not the address of a sender; write ws://HOST:PORT."
+        ) from None
+    except InvalidStatus as error:
+        raise _turned_away(url, error.response.status_code) from None
+    except WebSocketException:
+        raise TransportError(
+            f"What answers at {url} is no WebSocket server; check host and port."
+        ) from None
+    except (TimeoutError, asyncio.TimeoutError):
+        raise TransportError(
+            f"{url} did not answer within {timeout_s:.0f} s; check host and port."
+        ) from None
+    except socket.gaierror:
+        raise TransportError(f"The host in {url} is unknown; check its spelling.") from None
+    except OSError as error:
+        raise TransportError(_unreachable(url, error)) from None
+    return Connection(connection, url, silence_s)
+
+
+def _turned_away(url: str, status: int) -> TransportError | RefusedError:
+    if status == HTTPStatus.UNAUTHORIZED:
+        return RefusedError("auth", "This sender needs an access token, and yours is not right.")
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        return TransportError(f"{url} takes no more listeners just now; try again later.")
+    return TransportError(
+        f"What answers at {url} is no WebSocket server for us (status {status}); check the address."
+    )
+
+
+def _unreachable(url: str, error: OSError) -> str:
+    # Several addresses of one host may have been tried: then there is no single number.
+    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
+        return f"Nothing listens at {url}; start the server first, or check host and port."
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"Cannot connect to {url} ({reason}); check host, port and network."

@@ -1,0 +1,19 @@
+"""What both ends of a WebSocket share."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+__all__ = ["CLOSE_TIMEOUT_S", "GOING_AWAY", "NORMAL", "TOO_BIG", "library_logger"]
+
+# The library reports every port scan with a traceback: of use only to whoever debugs it.
+library_logger = logging.getLogger("streaming.websocket.library")
+library_logger.setLevel(logging.CRITICAL)
+
+CLOSE_TIMEOUT_S: Final = 2.0
+"""Time for the last message and the closing handshake; then the connection is cut."""
+
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
+TOO_BIG: Final = 1009
