@@ -12,7 +12,9 @@ const show = (id, text) => {
   if ($(id).textContent !== text) $(id).textContent = text; // a screen reader hears changes only
 };
 
-const spectrogram = new Spectrogram($("spectrogram"));
+const spectrogram = new Spectrogram($("spectrogram"), (share) => {
+  $("now").style.left = `${(100 * share).toFixed(1)}%`;
+});
 const sound = new Sound(tellSound);
 let socket = null;
 let columnSamples = 2400;

@@ -22,7 +22,9 @@ function shades(stops) {
 }
 
 export class Spectrogram {
-  constructor(canvas) {
+  /** `place` is told at which share of the width the present is. */
+  constructor(canvas, place) {
+    this.place = place;
     this.columns = new Map(); // index to bytes, lowest band first
     this.columnS = 0.05;
     this.bands = 0;
@@ -103,6 +105,7 @@ export class Spectrogram {
     const perColumn = width / shown;
     context.drawImage(this.image, -(end - Math.floor(end)) * perColumn, 0, width + perColumn, height);
     const x = (line - (end - shown)) * perColumn;
+    this.place(x / width);
     context.fillStyle = dark.matches ? "rgb(16 18 22 / 55%)" : "rgb(240 238 234 / 60%)";
     context.fillRect(x, 0, width - x, height);
     context.fillStyle = getComputedStyle(context.canvas).color;
