@@ -43,6 +43,12 @@ class Browser:
         screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
 
+    def open(self, url: str) -> None:
+        """Go to a page; what the one before complained of is forgotten."""
+        self.driver.get("about:blank")
+        self.complaints()
+        self.driver.get(url)
+
     def text(self, selector: str) -> str:
         """The text of an element, shown or not."""
         return str(self.value(f"return document.querySelector({selector!r}).textContent"))
@@ -61,7 +67,7 @@ class Browser:
         return result
 
     def complaints(self) -> list[str]:
-        """Warnings and errors of the console since the last time, such as what the policy forbade."""
+        """Warnings and errors since the last time, such as of what the policy forbids."""
         entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in entries if entry["level"] in ("WARNING", "SEVERE")]
 
