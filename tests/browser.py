@@ -55,7 +55,7 @@ class Browser:
 
     def value(self, script: str) -> Any:
         """What a script returns."""
-        return self.driver.execute_script(script)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script)
 
     def until(self, happened: Callable[[], Any]) -> Any:
         """Wait until something is true, however long it takes on a busy machine; returns it."""
@@ -68,7 +68,7 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Warnings and errors since the last time, such as of what the policy forbids."""
-        entries = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        entries = self.driver.get_log("browser")
         return [entry["message"] for entry in entries if entry["level"] in ("WARNING", "SEVERE")]
 
     def fits(self) -> bool:

@@ -8,6 +8,7 @@ import json
 import struct
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -264,7 +265,7 @@ async def until(happened: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def messages(socket, wanted: Callable[[object], bool]) -> object:
+async def messages(socket, wanted: Callable[[Any], bool]) -> Any:
     """The first message that is wanted; text as JSON."""
     while True:
         data = await asyncio.wait_for(socket.recv(), 60)
@@ -273,11 +274,11 @@ async def messages(socket, wanted: Callable[[object], bool]) -> object:
             return message
 
 
-def kind(number: int) -> Callable[[object], bool]:
+def kind(number: int) -> Callable[[Any], bool]:
     return lambda message: isinstance(message, bytes) and message[0] == number
 
 
-def event(name: str) -> Callable[[object], bool]:
+def event(name: str) -> Callable[[Any], bool]:
     return lambda message: isinstance(message, dict) and message["type"] == name
 
 
@@ -391,7 +392,7 @@ async def test_a_port_in_use_is_one_sentence():
 # The listener behind it
 
 
-async def test_the_page_moves_the_listener_in_the_stream_and_sets_the_volume():
+async def test_the_page_moves_the_listener_in_the_stream_and_sets_the_volume(monkeypatch):
     class Card:
         volume = 0.5
 
@@ -402,7 +403,7 @@ async def test_the_page_moves_the_listener_in_the_stream_and_sets_the_volume():
     controls = ListenerControls(listener, ListenerReport(listener, 0.0, None), Card())  # type: ignore[arg-type]
     assert controls.figures()["connected"] is False
     await listener.run(connection)
-    listener.go_to = moves.append  # type: ignore[method-assign]
+    monkeypatch.setattr(listener, "go_to", moves.append)
     figures = controls.figures()
     assert figures["title"] == "Song"
     assert figures["plays"] is True

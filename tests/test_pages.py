@@ -140,7 +140,7 @@ def test_bit_rates_stand_on_a_logarithmic_scale(browser, radio):  # noqa: F811
     widths = {name: width for name, _, width in rows}
     assert widths["PCM, 16 bit"] == pytest.approx(20 * (math.log10(1_536_000) - 2), abs=0.1)
     assert widths["Opus, lowest"] == pytest.approx(20 * (math.log10(6000) - 2), abs=0.1)
-    assert widths["this stream"] < widths["with all headers"] < widths["Opus, lowest"]
+    assert widths["this stream"] < widths["with headers"] < widths["Opus, lowest"]
     assert {name: rate for name, rate, _ in rows}["PCM, 16 bit"] == "1.54 Mbit/s"
 
 

@@ -69,7 +69,7 @@ function showRateTable() {
     { what: "MP3", rate: 128000, ours: false },
     { what: "Opus", rate: 96000, ours: false },
     { what: "Opus, lowest", rate: 6000, ours: false },
-    { what: "with all headers", rate: rates.wire, ours: true },
+    { what: "with headers", rate: rates.wire, ours: true },
     { what: "this stream", rate: rates.payload, ours: true },
   ]);
   show("payload", bitRate(Math.round(rates.payload)));
