@@ -25,6 +25,8 @@ from streaming.cli import (
     add_common_arguments,
     codec_loader,
     number,
+    parse,
+    program_name,
     run_program,
 )
 from streaming.decoding import DecodeOptions
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
         else:
             asyncio.run(run(arguments, load_codec, status))
 
-    return run_program("client.py", arguments, status, body)
+    return run_program(program_name("client.py"), arguments, status, body)
 
 
 async def run(
@@ -255,7 +257,7 @@ def join_place(argv: Sequence[str]) -> list[str]:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog="client.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("client.py"), description=__doc__)
     parser.add_argument(
         "url", nargs="?", default=DEFAULT_URL, metavar="URL", help="of the sender: %(default)s"
     )
@@ -380,7 +382,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--ca", type=Path, metavar="FILE", help="trust these certificates of wss:// senders, PEM"
     )
     add_common_arguments(parser, "decoding")
-    return parser.parse_args(join_place(sys.argv[1:] if argv is None else argv))
+    return parse(parser, "client", join_place(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from streaming.signals import unless
 from streaming.stats import LoopStall, StatsWriter
 from streaming.status import StatusLine, format_bit_rate
 from streaming.store import TokenStore, restore
-from streaming.web.site import Site
-from streaming.web.status import Encoding, SenderStatus
+from streaming.web.site import open_site
+from streaming.web.status import Encoding
 from streaming.websocket import WebSocketServer
 from streaming.worker import Worker
 
@@ -171,8 +171,14 @@ async def _send(
     async with server:
         logger.info("listening on %s", server.url)
         encoding = Encoding(lambda: sender.encode_rtf, sender.encode_timing)
-        figures = SenderStatus(hub, server.gate, stall, encoding, codec.decoder_window)
-        server.site = Site(figures, AuthTokens(settings.auth_tokens), server.names)
+        open_site(
+            server,
+            hub,
+            stall,
+            settings.auth_tokens,
+            encoding=encoding,
+            decoder=codec.decoder_window,
+        )
         report = _Report(hub, sender, stall, stats, status)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:

@@ -11,13 +11,17 @@ from websockets.datastructures import Headers
 
 from streaming.guard import AuthTokens
 from streaming.web.http import Answer, asset, host_is_known, one, route, text
-from streaming.web.status import SenderStatus
+from streaming.web.status import Encoding, SenderStatus
 from streaming.worker import call_on_thread
 
 if TYPE_CHECKING:
+    from codec.base import DecoderWindow
+    from streaming.hub import Hub
+    from streaming.stats import LoopStall
     from streaming.web.metrics import Exposition
+    from streaming.websocket.server import WebSocketServer
 
-__all__ = ["Site"]
+__all__ = ["Site", "open_site"]
 
 _FILES: Final = {
     "/": "sender.html",
@@ -91,6 +95,21 @@ class Site:
         return Answer(
             HTTPStatus.OK, self._exposition.text(), "text/plain; version=0.0.4; charset=utf-8"
         )
+
+
+def open_site(
+    server: WebSocketServer,
+    hub: Hub,
+    stall: LoopStall,
+    secrets: Sequence[str] = (),
+    *,
+    encoding: Encoding | None = None,
+    decoder: DecoderWindow | None = None,
+) -> SenderStatus:
+    """Have a server answer plain requests as well; see :class:`SenderStatus`."""
+    status = SenderStatus(hub, server.gate, stall, encoding, decoder)
+    server.site = Site(status, AuthTokens(secrets), server.names)
+    return status
 
 
 def _import_metrics() -> type[Exposition]:
