@@ -62,7 +62,7 @@ def with_configuration(
         word.removeprefix("--"): action
         for action in parser._actions
         for word in action.option_strings
-        if word.startswith("--") and word not in ("--help", "--config")
+        if word.startswith("--") and word not in ("--help", "--config", "--completion")
     }
     named: dict[str, tuple[str, str]] = {}  # values, and where they come from
     path = _config_path(argv, environment)
