@@ -131,7 +131,7 @@ def test_tokens_are_unpacked_in_the_browser_as_they_were_packed(browser, radio):
 def test_bit_rates_stand_on_a_logarithmic_scale(browser, radio):  # noqa: F811
     browser.show()
     browser.open(radio.url)
-    browser.until(lambda: browser.text("#listeners") == "1")
+    browser.until(lambda: browser.text("#latency-sum") != "–")
     rows = browser.value(
         "return Array.from(document.querySelectorAll('#rates tbody tr:not([aria-hidden])')).map("
         "(row) => [row.children[0].textContent, row.children[1].textContent,"
@@ -212,6 +212,16 @@ def test_a_page_says_that_the_server_has_gone(browser):  # noqa: F811
         browser.open(radio.url)
         browser.until(lambda: browser.text("#state") == "live")
     browser.until(lambda: "no connection" in browser.text("#state"))
+
+
+def test_a_page_that_was_left_is_no_listener_any_more(browser, radio):  # noqa: F811
+    browser.open(radio.url)
+    browser.until(lambda: radio.hub.listeners == 1)
+    browser.open("about:blank")
+    browser.until(lambda: radio.hub.listeners == 0)
+    browser.driver.back()
+    browser.until(lambda: browser.text("#state") == "live")
+    browser.until(lambda: radio.hub.listeners == 1)
 
 
 # The listener's page

@@ -133,4 +133,5 @@ $("volume").addEventListener("input", () => {
   ask("volume", volume);
 });
 
+addEventListener("pagehide", () => socket?.close());
 connect();

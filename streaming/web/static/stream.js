@@ -49,12 +49,16 @@ export class Stream {
     this.name = "";
     this.next = null;
     this.wait = FIRST_WAIT_MS;
+    this.socket = null;
+    // A browser may keep a page that was left, connection and all, in case one comes back.
+    addEventListener("pagehide", () => this.socket?.close());
   }
 
   connect() {
     this.on.state("connecting");
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const socket = new WebSocket(`${scheme}://${location.host}/`);
+    this.socket = socket;
     socket.binaryType = "arraybuffer";
     let over = false; // for good: the stream has ended, or we are not let in
     socket.onopen = () => {
