@@ -23,6 +23,8 @@ from streaming.signals import unless
 from streaming.stats import LoopStall, StatsWriter
 from streaming.status import StatusLine, format_bit_rate
 from streaming.store import TokenStore, restore
+from streaming.web.site import open_site
+from streaming.web.status import Encoding
 from streaming.websocket import WebSocketServer
 from streaming.worker import Worker
 
@@ -172,6 +174,15 @@ async def _send(
     _warn_of_strangers(settings)
     async with server, publishing(hub, settings.mqtt) as publisher:
         logger.info("listening on %s", server.url)
+        encoding = Encoding(lambda: sender.encode_rtf, sender.encode_timing)
+        open_site(
+            server,
+            hub,
+            stall,
+            settings.auth_tokens,
+            encoding=encoding,
+            decoder=codec.decoder_window,
+        )
         report = _Report(hub, sender, stall, stats, status, publisher)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:
