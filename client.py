@@ -27,6 +27,7 @@ from streaming.cli import (
     number,
     run_program,
 )
+from streaming.compute import settle
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
 from streaming.errors import SettingsError, TransportError
@@ -102,6 +103,7 @@ async def run(
             codec.require_live_decoding(name)
         loaded = fetch(name)
         loaded.warm_up(settings.decode.window(loaded), settings.decode.settings())
+        settle()
         return loaded
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
