@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Listens to music at 350 bits per second: from a WebSocket to the sound card, a file or a pipe."""
+"""Listens to music at 350 bits per second: from a WebSocket or an MQTT broker to the sound card, a
+file or a pipe."""
 
 from __future__ import annotations
 
@@ -32,20 +33,22 @@ from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
 from streaming.errors import SettingsError, TransportError
 from streaming.guard import read_auth_tokens
-from streaming.link import Backoff, Dial
+from streaming.link import Backoff, Dial, Messages
 from streaming.listener import Listener
 from streaming.listener_settings import CatchUp, ListenerSettings
+from streaming.mqtt.address import is_mqtt
+from streaming.mqtt.cli import add_broker_arguments, broker_of, list_broker
 from streaming.output import Output
 from streaming.protocol import MAX_SEED
 from streaming.report import ListenerReport, process_age_s
 from streaming.signals import set_on_signals, unless
 from streaming.sinks import FileSink, RawSink, Sink, SoundCardSink
 from streaming.sinks.soundcard import MAX_VOLUME
-from streaming.stats import StatsWriter
+from streaming.stats import StatsWriter, Traffic
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
 from streaming.tls import client_context
-from streaming.websocket import Connection, connect
+from streaming.websocket import connect
 from streaming.worker import call_on_thread
 
 if TYPE_CHECKING:
@@ -80,6 +83,8 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
     def body() -> None:
         if arguments.list_devices:
             print("\n".join(map(str, list_devices())) or "There is no sound device.")
+        elif arguments.list:
+            print(asyncio.run(list_broker(arguments.mqtt or arguments.url, arguments)))
         else:
             asyncio.run(run(arguments, load_codec, status))
 
@@ -90,10 +95,9 @@ async def run(
     arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
-    check_address(arguments.url)
     if arguments.wait and arguments.reconnect == 0:
         raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
-    tls = client_context(arguments.url, arguments.ca)
+    dial, traffic = find_sender(arguments)
     stop = asyncio.Event()
     settings = make_settings(arguments)
     fetch = codec_loader(arguments, load_codec, "decoder")
@@ -113,8 +117,8 @@ async def run(
             if expected is None:
                 return
             listener = Listener(output, expected, load=load, settings=settings)
+            listener.session.traffic = traffic
             connect_at_s = time.monotonic()
-            dial = functools.partial(connect, arguments.url, tls=tls)
             connection = None if arguments.wait else await unless(stop, dial())
             if connection is not None or (arguments.wait and not stop.is_set()):
                 connected_s = None if connection is None else process_age_s()
@@ -128,7 +132,7 @@ async def run(
 
 async def listen(
     listener: Listener,
-    connection: Connection | None,
+    connection: Messages | None,
     dial: Dial | None,
     report: ListenerReport,
     stats: StatsWriter,
@@ -213,6 +217,23 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
             lookahead=arguments.lookahead,
         ),
     )
+
+
+def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
+    """How to connect, and how to count what then arrives. Raises UserError."""
+    url: str = arguments.url
+    if arguments.mqtt is not None:
+        if url != DEFAULT_URL:
+            raise SettingsError("Choose either the address of a sender or --mqtt, not both.")
+        url = arguments.mqtt
+    if arguments.mqtt is None and not is_mqtt(url):
+        check_address(url)
+        return functools.partial(connect, url, tls=client_context(url, arguments.ca)), Traffic()
+    address, tls = broker_of(url, arguments)
+    from streaming.mqtt.connection import connect_mqtt
+    from streaming.mqtt.wire import listener_traffic
+
+    return functools.partial(connect_mqtt, address, tls), listener_traffic(address)
 
 
 def check_address(url: str) -> None:
@@ -354,8 +375,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     add_auth_arguments(parser, "name it to a sender that asks for it")
     parser.add_argument(
-        "--ca", type=Path, metavar="FILE", help="trust these certificates of wss:// senders, PEM"
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="trust these certificates of wss:// senders and mqtts:// brokers, PEM",
     )
+    add_broker_arguments(parser, sends=False)
     add_common_arguments(parser, "decoding")
     return parser.parse_args(join_place(sys.argv[1:] if argv is None else argv))
 

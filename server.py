@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Streams music at 350 bits per second: files, a pipe or a sound input over a WebSocket."""
+"""Streams music at 350 bits per second: files, a pipe or a sound input over a WebSocket, and to an
+MQTT broker."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from streaming.cli import (
 from streaming.errors import SettingsError
 from streaming.guard import Limits, read_auth_tokens
 from streaming.hub import MAX_LAG_S
+from streaming.mqtt.cli import add_broker_arguments, publisher_settings
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.service import PRESETS, ServiceSettings, serve
 from streaming.signals import set_on_signals
@@ -67,6 +69,7 @@ async def run(
         tls=server_context(arguments.tls_cert, arguments.tls_key),
         hop=arguments.hop,
         lookahead=arguments.lookahead,
+        mqtt=publisher_settings(arguments),
     )
     source = make_source(arguments)
     stop = asyncio.Event()
@@ -204,6 +207,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="S",
         help="drop a listener that falls so many seconds behind (default: %(default)g)",
     )
+    add_broker_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
     return parser.parse_args(argv)
 

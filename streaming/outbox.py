@@ -23,11 +23,14 @@ class Outbox:
     """One listener's place in the stream; :meth:`take` moves it on.
 
     Attributes: ``closed`` when nothing more will follow what can be taken, ``failure`` if that is
-    for a fault.
+    for a fault; ``carrier``, whether it carries the stream on to others.
     """
 
-    def __init__(self, hub: Hub, first_token: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: Hub, first_token: int, wake: Callable[[], None], *, carrier: bool = False
+    ) -> None:
         self._hub = hub
+        self.carrier = carrier
         self._wake = wake
         self._place = first_token
         self._least_behind = self._behind

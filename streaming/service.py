@@ -1,4 +1,4 @@
-"""A running sender: source, encoder, hub, WebSocket server and the reports on them."""
+"""A running sender: source, encoder, hub, WebSocket server, broker and the reports on them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from streaming.compute import settle
 from streaming.errors import SettingsError
 from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
+from streaming.mqtt import publishing
 from streaming.protocol import Gap
 from streaming.sender import PacedSource, Sender
 from streaming.signals import unless
@@ -28,6 +29,7 @@ from streaming.worker import Worker
 
 if TYPE_CHECKING:
     from codec.base import Codec, EncoderWindow
+    from streaming.mqtt.publisher import MqttPublisher, MqttSettings
     from streaming.sources import Source
 
 __all__ = ["DEFAULT_REWIND_S", "PRESETS", "Preset", "ServiceSettings", "packets", "serve"]
@@ -63,7 +65,8 @@ class ServiceSettings:
     given; lookahead: overrides the codec's. All in tokens. seed: None takes the store's, or 0.
     rewind_s: how much of the stream is held for those who come back or listen to the past. store:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
-    auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`.
+    auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`. mqtt: the
+    broker to which the stream goes as well.
     """
 
     host: str = "127.0.0.1"
@@ -80,6 +83,7 @@ class ServiceSettings:
     tls: ssl.SSLContext | None = None
     hop: int | None = None
     lookahead: int | None = None
+    mqtt: MqttSettings | None = None
 
 
 async def serve(
@@ -168,9 +172,9 @@ async def _send(
         tls=settings.tls,
     )
     _warn_of_strangers(settings)
-    async with server:
+    async with server, publishing(hub, settings.mqtt) as publisher:
         logger.info("listening on %s", server.url)
-        report = _Report(hub, sender, stall, stats, status)
+        report = _Report(hub, sender, stall, stats, status, publisher)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:
             await unless(stop, opening)
@@ -236,8 +240,15 @@ class _Report:
     """What the statistics, the status line and the summary say, from the parts' counters."""
 
     def __init__(
-        self, hub: Hub, sender: Sender, stall: LoopStall, stats: StatsWriter, status: StatusLine
+        self,
+        hub: Hub,
+        sender: Sender,
+        stall: LoopStall,
+        stats: StatsWriter,
+        status: StatusLine,
+        publisher: MqttPublisher | None,
     ) -> None:
+        self._publisher = publisher
         self._hub = hub
         self._sender = sender
         self._stall = stall
@@ -264,6 +275,7 @@ class _Report:
     def _values(self) -> dict[str, Any]:
         now_s = time.monotonic()
         traffic = self._hub.traffic
+        published = None if self._publisher is None else self._publisher.traffic
         return {
             "tokens": self._hub.next_token,
             "lost_tokens": self._hub.lost_tokens,
@@ -276,6 +288,7 @@ class _Report:
             "rewind_s": self._hub.held_s,
             "source_samples": self._sender.source_samples,
             "delay_s": self._hub.delay_s,
+            "mqtt_bits_per_s": published and published.wire_bits_per_s(now_s),
             "max_loop_stall_ms": self._stall.longest_ms,
             "title": self._hub.title,
         }
@@ -284,12 +297,17 @@ class _Report:
         now_s = time.monotonic()
         listeners = self._hub.listeners
         traffic = self._hub.traffic
-        return [
+        parts = [
             "1 listener" if listeners == 1 else f"{listeners} listeners",
             f"payload {format_bit_rate(traffic.payload_bits_per_s(now_s))}",
             f"wire {format_bit_rate(traffic.wire_bits_per_s(now_s))}",
             f"encode RTF {_number(self._sender.encode_rtf)}",
         ]
+        if self._publisher is not None:
+            published = self._publisher.traffic.wire_bits_per_s(now_s)
+            away = " (away)" if self._publisher.away else ""
+            parts.append(f"to the broker {format_bit_rate(published)}{away}")
+        return parts
 
     def _summary(self) -> str:
         return ", ".join(

@@ -31,6 +31,7 @@ __all__ = [
     "RealTimeFactor",
     "StatsWriter",
     "Traffic",
+    "segment_bytes",
     "wire_bytes",
 ]
 
@@ -48,8 +49,12 @@ _PING_INTERVAL_S: Final = ask_interval_s(30.0)
 def wire_bytes(message_bytes: int) -> int:
     """Estimated bytes on the wire, one way, of a WebSocket message from the server (no TLS)."""
     header = 2 if message_bytes <= 125 else 4 if message_bytes <= 65_535 else 10
-    segments = -(-(message_bytes + header) // _SEGMENT_BYTES)
-    return message_bytes + header + segments * _TCP_IP_HEADERS
+    return segment_bytes(message_bytes + header)
+
+
+def segment_bytes(stream_bytes: int) -> int:
+    """Bytes on the wire, one way, of ``stream_bytes`` that go into a TCP connection at once."""
+    return stream_bytes + -(-stream_bytes // _SEGMENT_BYTES) * _TCP_IP_HEADERS
 
 
 KEEPALIVE_BITS_PER_S: Final = _PING_BYTES * 8 / _PING_INTERVAL_S
@@ -98,9 +103,19 @@ class RateMeter:
 
 
 class Traffic:
-    """What one direction of one connection carries: totals, and rates of the live part."""
+    """What one direction of one connection carries: totals, and rates of the live part.
 
-    def __init__(self) -> None:
+    framing: bytes on the wire of a message of so many bytes. keepalive_bits_per_s: what comes on
+    top. Both are a WebSocket's by default.
+    """
+
+    def __init__(
+        self,
+        framing: Callable[[int], int] = wire_bytes,
+        keepalive_bits_per_s: float = KEEPALIVE_BITS_PER_S,
+    ) -> None:
+        self._framing = framing
+        self._keepalive_bits_per_s = keepalive_bits_per_s
         self.messages = 0
         self.tokens = 0
         self.payload_bits = 0
@@ -122,7 +137,7 @@ class Traffic:
 
         live: whether it counts for the rates; the burst of history after joining does not.
         """
-        on_wire = wire_bytes(message_bytes)
+        on_wire = self._framing(message_bytes)
         self.messages += 1
         self.tokens += tokens
         self.payload_bits += tokens * TOKEN_BITS
@@ -145,7 +160,7 @@ class Traffic:
     def wire_bits_per_s(self, now_s: float) -> float | None:
         """Estimated live bits a second on the wire, keepalive included, or None while unknown."""
         rate = self._wire.per_second(now_s)
-        return None if rate is None else rate + KEEPALIVE_BITS_PER_S
+        return None if rate is None else rate + self._keepalive_bits_per_s
 
 
 class RealTimeFactor:

@@ -21,7 +21,7 @@ from codec.nano.config import NanoConfig
 from codec.nano.flow import FlowDecoder
 from codec.nano.model import Autoencoder
 from training.augment import Augment
-from training.checkpoint import Randoms
+from training.checkpoint import Randoms, warm_start
 from training.critic import Critic, critic_loss, generator_losses
 from training.dataset import FeatureSet
 from training.device import half_precision
@@ -35,7 +35,7 @@ __all__ = ["main"]
 
 HELD = 12, 200
 """Excerpts and tokens of the validation set, which is always the same."""
-WEIGHTS = {"near": 1.0, "fooled": 0.5, "unlike": 0.5, "critic": 1.0, "flow": 0.5}
+WEIGHTS = {"near": 0.8, "fooled": 0.7, "unlike": 0.5, "critic": 1.0, "flow": 0.5}
 LATER = 0.2
 """Earliest time at which the flow's own loss still counts."""
 
@@ -88,6 +88,7 @@ def train_texture(args: argparse.Namespace) -> None:
     model = Texture(config).to(device)
     if args.init is not None:
         start_from(model.flow, args.init, "flow.")
+        warm_start(model.critic, args.init, "critic.")  # where it is of this stage
     unit = codec.normalizer.deviation * model.flow.deviation
 
     def mels(features: Tensor, levels: Tensor) -> Tensor:
