@@ -30,6 +30,7 @@ from streaming.cli import (
     program_name,
     run_program,
 )
+from streaming.compute import settle
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
 from streaming.errors import SettingsError, TransportError
@@ -112,6 +113,7 @@ async def run(
             codec.require_live_decoding(name)
         loaded = fetch(name)
         loaded.warm_up(settings.decode.window(loaded), settings.decode.settings())
+        settle()
         return loaded
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
+from streaming.compute import settle
 from streaming.errors import SettingsError
 from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
@@ -157,6 +158,7 @@ async def _send(
     packet_tokens, window = packets(settings, codec)
     codec.check_window(window)
     await unless(stop, worker.run(codec.warm_up, window))
+    settle()
     hub, store = await worker.run(_open_hub, settings, codec, packet_tokens)
     # Until the first packet shows it: no token is there before its lookahead.
     hub.delay_s = window.lookahead / TOKEN_RATE
