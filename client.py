@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Listens to music at 350 bits per second: from a WebSocket to the sound card, a file or a pipe."""
+"""Listens to music at 350 bits per second: from a WebSocket to the sound card, a file or a pipe.
+
+With --save alone it records the stream as it is, and needs no model.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import codec
 from codec.constants import SAMPLE_RATE
@@ -23,20 +25,27 @@ from codec.sampling import SOLVERS
 from streaming.cli import (
     add_auth_arguments,
     add_common_arguments,
+    check_address,
     codec_loader,
+    is_address,
     number,
     run_program,
 )
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
-from streaming.errors import SettingsError, TransportError
+from streaming.errors import SettingsError
 from streaming.guard import read_auth_tokens
-from streaming.link import Backoff, Dial
+from streaming.link import Backoff, Dial, Link, Messages
 from streaming.listener import Listener
 from streaming.listener_settings import CatchUp, ListenerSettings
+from streaming.muc import MUC_SUFFIX
 from streaming.output import Output
+from streaming.playback import FileConnection, load_hub
 from streaming.protocol import MAX_SEED
+from streaming.recorder import Recorder
+from streaming.recording import Recording, record
 from streaming.report import ListenerReport, process_age_s
+from streaming.session import ListenerSession
 from streaming.signals import set_on_signals, unless
 from streaming.sinks import FileSink, RawSink, Sink, SoundCardSink
 from streaming.sinks.soundcard import MAX_VOLUME
@@ -44,7 +53,7 @@ from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
 from streaming.tls import client_context
-from streaming.websocket import Connection, connect
+from streaming.websocket import connect
 from streaming.worker import call_on_thread
 
 if TYPE_CHECKING:
@@ -89,10 +98,15 @@ async def run(
     arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
-    check_address(arguments.url)
-    tls = client_context(arguments.url, arguments.ca)
     stop = asyncio.Event()
     settings = make_settings(arguments)
+    make_dial = choose_sender(arguments)
+    recorder = None if arguments.save is None else Recorder(arguments.save, settings.limit_samples)
+    if recorder is not None and not (arguments.play or arguments.out):
+        with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
+            dial = await call_on_thread(make_dial)
+            await record_stream(recorder, dial, arguments, settings, stats, status, stop)
+        return
     fetch = codec_loader(arguments, load_codec, "decoder")
 
     def load(name: str) -> Codec:
@@ -104,13 +118,15 @@ async def run(
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
         output = open_output(arguments)
+        recording = None if recorder is None else Recording(recorder)
         try:
+            dial = await call_on_thread(make_dial)
             expected = await unless(stop, call_on_thread(load, arguments.codec))
             if expected is None:
                 return
-            listener = Listener(output, expected, load=load, settings=settings)
+            observe = None if recording is None else recording.take
+            listener = Listener(output, expected, load=load, settings=settings, observe=observe)
             connect_at_s = time.monotonic()
-            dial = functools.partial(connect, arguments.url, tls=tls)
             connection = await unless(stop, dial())
             if connection is not None:
                 report = ListenerReport(listener, connect_at_s, process_age_s())
@@ -118,12 +134,57 @@ async def run(
                 with go_live_on_signal(listener):
                     await listen(listener, connection, retry, report, stats, status, stop)
         finally:
+            if recording is not None:
+                await recording.close("the recording was stopped")
             await output.close()
+
+
+def choose_sender(arguments: argparse.Namespace) -> Callable[[], Dial]:
+    """Gives, on a thread, a way to connect to what the arguments name.
+
+    Raises UserError where that can be no sender, before anything is loaded.
+    """
+    if Path(arguments.url).suffix.lower() == MUC_SUFFIX and not is_address(arguments.url):
+        return functools.partial(dial_file, arguments.url)
+    check_address(arguments.url)
+    tls = client_context(arguments.url, arguments.ca)
+    return lambda: functools.partial(connect, arguments.url, tls=tls)
+
+
+def dial_file(path: str) -> Dial:
+    """Reads a .muc file and hands it out as if it came from a sender. Raises SourceError."""
+    hub = load_hub(path)
+
+    async def dial() -> FileConnection:
+        return FileConnection(hub)
+
+    return dial
+
+
+async def record_stream(
+    recorder: Recorder,
+    dial: Dial,
+    arguments: argparse.Namespace,
+    settings: ListenerSettings,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    """Record and decode nothing; goes on in a file that is there already."""
+    join = settings.start.join(settings.history_tokens, settings.client)
+    if settings.start.live:
+        join = recorder.join(join)
+    session = ListenerSession(None, join=join, auth_token=settings.auth_token)
+    connection = await unless(stop, dial())
+    if connection is not None:
+        retry = dial if arguments.reconnect != 0 else None
+        link = Link(session, connection, retry, backoff=settings.backoff)
+        await record(link, Recording(recorder), stats, status, stop)
 
 
 async def listen(
     listener: Listener,
-    connection: Connection,
+    connection: Messages,
     dial: Dial | None,
     report: ListenerReport,
     stats: StatsWriter,
@@ -164,7 +225,10 @@ def go_live_on_signal(listener: Listener) -> Iterator[None]:
 def open_output(arguments: argparse.Namespace) -> Output:
     """The sinks that the arguments name. Raises SinkError or DeviceError."""
     if not (arguments.play or arguments.out):
-        raise SettingsError("Give --play for the sound card, --out FILE for a file, or both.")
+        raise SettingsError(
+            "Give --play for the sound card, --out FILE for a file, or both; or --save FILE.muc to "
+            "record without decoding."
+        )
     files: list[Sink] = [RawSink() if name == "-" else FileSink(name) for name in arguments.out]
     if not arguments.play:
         return Output(files)
@@ -184,6 +248,8 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
     preset = PRESETS[arguments.preset]
     seconds: float | None = arguments.seconds
     start = StartAt.parse(arguments.start)
+    if start.live and not is_address(arguments.url):
+        start = StartAt(token=0)  # a file is the past from its beginning on
     catch_up = arguments.catch_up or ("speed" if start.live else "none")
     return ListenerSettings(
         start=start,
@@ -210,15 +276,6 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
     )
 
 
-def check_address(url: str) -> None:
-    """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
-    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname:
-            return
-    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
-
-
 def join_place(argv: Sequence[str]) -> list[str]:
     """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option."""
     words = list(argv)
@@ -233,7 +290,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
     parser = argparse.ArgumentParser(prog="client.py", description=__doc__)
     parser.add_argument(
-        "url", nargs="?", default=DEFAULT_URL, metavar="URL", help="of the sender: %(default)s"
+        "url",
+        nargs="?",
+        default=DEFAULT_URL,
+        metavar="URL|FILE.muc",
+        help="of the sender, or a recording: %(default)s",
     )
     parser.add_argument("--play", action="store_true", help="play on the sound card")
     parser.add_argument(
@@ -243,6 +304,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write a file (wav, flac, ogg, opus); - writes bare float32 samples, left and right "
         "in turns, to standard output",
+    )
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE.muc",
+        help="record the tokens; alone it needs no model. Goes on where the file ends, if that is "
+        "of the same stream",
     )
     parser.add_argument(
         "--seconds",

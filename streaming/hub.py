@@ -27,6 +27,7 @@ from streaming.protocol import (
     MAX_DELAY_S,
     MAX_TOKENS_PER_MESSAGE,
     End,
+    Failure,
     Gap,
     Hello,
     Join,
@@ -157,6 +158,21 @@ class Hub:
             self.rewind.start(token)
         elif token > self.next_token:
             self.rewind.skip(token - self.next_token)
+
+    def begin_anew(self, info: StreamInfo, token: int) -> None:
+        """Another stream takes the place of this one, with ``token`` as its next."""
+        self.info = info
+        self.rewind.start(token)
+        self.timeline = Timeline()
+        self._titles.clear()
+        self._newest = None
+        self.hang_up("Another stream has taken the place of this one.")
+
+    def hang_up(self, reason: str) -> None:
+        """Ask all listeners to come again: what follows is not what they can go on with."""
+        for outbox in list(self._outboxes):
+            self._outboxes.discard(outbox)
+            outbox.fail(Failure("restart", reason))
 
     def restore_title(self, title: Title) -> None:
         """Keep a title of what is kept for rewinding."""

@@ -54,10 +54,16 @@ class Outbox:
         """The stream has moved on; fails where this listener is too far behind."""
         if self.lag_s > max_lag_s or len(self._events) > _MAX_QUEUED_EVENTS:
             reason = f"This listener fell more than {max_lag_s:.0f} s behind the stream."
-            self.failure = Failure("lag", reason)
-            self._events.clear()
-            self._events.append((0, self.failure.encode()))
-            self.closed = True
+            self.fail(Failure("lag", reason))
+        else:
+            self._wake()
+
+    def fail(self, failure: Failure) -> None:
+        """Send ``failure`` and nothing after it."""
+        self.failure = failure
+        self._events.clear()
+        self._events.append((0, failure.encode()))
+        self.closed = True
         self._wake()
 
     def close(self) -> None:

@@ -116,6 +116,8 @@ class Sender:
     Attributes: ``source_samples`` read so far, ``encode_rtf`` the real-time factor of encoding.
     """
 
+    reconnects = 0  # a source of sound finds its way back by itself
+
     def __init__(
         self,
         source: PacedSource,

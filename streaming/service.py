@@ -7,15 +7,16 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.errors import SettingsError
 from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
+from streaming.muc import StreamHeader
 from streaming.protocol import Gap
 from streaming.sender import PacedSource, Sender
 from streaming.signals import unless
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
     from codec.base import Codec, EncoderWindow
     from streaming.sources import Source
 
-__all__ = ["DEFAULT_REWIND_S", "PRESETS", "Preset", "ServiceSettings", "packets", "serve"]
+__all__ = [
+    "DEFAULT_REWIND_S",
+    "PRESETS",
+    "Feed",
+    "Preset",
+    "ServiceSettings",
+    "broadcast",
+    "open_hub",
+    "packets",
+    "serve",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -151,10 +162,53 @@ async def _send(
     packet_tokens, window = packets(settings, codec)
     codec.check_window(window)
     await unless(stop, worker.run(codec.warm_up, window))
-    hub, store = await worker.run(_open_hub, settings, codec, packet_tokens)
+    identity = StreamHeader(codec.name, codec.weights, codec.digest)
+    hub, store = await worker.run(open_hub, settings, identity, packet_tokens, codec.latent_tokens)
     # Until the first packet shows it: no token is there before its lookahead.
     hub.delay_s = window.lookahead / TOKEN_RATE
     sender = Sender(source, codec, hub, worker, window=window, store=store)
+
+    async def send() -> None:
+        await opening
+        await sender.run()
+
+    try:
+        await broadcast(hub, sender, send, settings, stats, status, stop)
+    finally:
+        if store is not None:
+            store.close()
+
+
+class Feed(Protocol):
+    """What puts tokens into the hub, as far as the reports on it are concerned."""
+
+    @property
+    def source_samples(self) -> int:
+        """Samples at 48 kHz that have come from the source."""
+
+    @property
+    def encode_rtf(self) -> float | None:
+        """Computing time per second of sound; None where nothing is encoded."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often the source was lost and found again."""
+
+
+async def broadcast(
+    hub: Hub,
+    feed: Feed,
+    run: Callable[[], Awaitable[None]],
+    settings: ServiceSettings,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    """Let listeners hear ``hub`` while ``run()`` feeds it or until ``stop`` is set; log a summary.
+
+    feed: what is reported on. Raises what ``run`` raises, and UserError where one cannot listen
+    there.
+    """
     stall = LoopStall()
     server = WebSocketServer(
         hub,
@@ -168,11 +222,10 @@ async def _send(
     _warn_of_strangers(settings)
     async with server:
         logger.info("listening on %s", server.url)
-        report = _Report(hub, sender, stall, stats, status)
+        report = _Report(hub, feed, stall, stats, status)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:
-            await unless(stop, opening)
-            await unless(stop, sender.run())
+            await unless(stop, run())
         finally:
             hub.end("the sender was stopped", time.monotonic())
             await server.drained()
@@ -180,8 +233,6 @@ async def _send(
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
             report.finish()
-            if store is not None:
-                store.close()
 
 
 def _warn_of_strangers(settings: ServiceSettings) -> None:
@@ -197,28 +248,32 @@ def _warn_of_strangers(settings: ServiceSettings) -> None:
         logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
 
 
-def _open_hub(
-    settings: ServiceSettings, codec: Codec, packet_tokens: int
+def open_hub(
+    settings: ServiceSettings, identity: StreamHeader, packet_tokens: int, latent_tokens: int = 1
 ) -> tuple[Hub, TokenStore | None]:
-    """The hub, with what an earlier run has left in the store."""
+    """The hub, with what an earlier run has left in the store. Blocking calls.
+
+    identity: its seed is taken where neither settings nor store have one; without a name of the
+    stream the store's is taken, or one is made up. latent_tokens: tokens of a latent frame, at a
+    whole one of which the stream goes on.
+    """
     keep_tokens = max(HISTORY_TOKENS, round(settings.rewind_s * TOKEN_RATE))
-    stream, seed = secrets.token_hex(8), settings.seed
     store = None
     if settings.store is not None:
-        store = TokenStore(
-            settings.store,
-            codec=codec.name,
-            digest=codec.digest,
-            seed=seed,
-            keep_tokens=keep_tokens,
-        )
-        stream, seed = store.identity.stream, store.identity.seed
-    info = StreamInfo(codec.name, codec.weights, codec.digest, seed or 0, packet_tokens, stream)
+        store = TokenStore(settings.store, identity, seed=settings.seed, keep_tokens=keep_tokens)
+        identity = store.identity
+    info = StreamInfo(
+        codec=identity.codec,
+        weights=identity.weights,
+        digest=identity.digest,
+        seed=identity.seed if settings.seed is None else settings.seed,
+        packet_tokens=packet_tokens,
+        stream=identity.stream or secrets.token_hex(8),
+    )
     hub = Hub(info, history_tokens=keep_tokens, max_lag_s=settings.max_lag_s)
     if store is not None:
         restore(hub, store)
-        # A latent frame may be several tokens long: begin at a whole one.
-        spare = -store.next_token % codec.latent_tokens
+        spare = -store.next_token % latent_tokens
         if spare:
             store.gap(Gap(store.next_token, spare))
         hub.go_on_at(store.next_token)
@@ -231,10 +286,10 @@ class _Report:
     """What the statistics, the status line and the summary say, from the parts' counters."""
 
     def __init__(
-        self, hub: Hub, sender: Sender, stall: LoopStall, stats: StatsWriter, status: StatusLine
+        self, hub: Hub, feed: Feed, stall: LoopStall, stats: StatsWriter, status: StatusLine
     ) -> None:
         self._hub = hub
-        self._sender = sender
+        self._feed = feed
         self._stall = stall
         self._stats = stats
         self._status = status
@@ -251,7 +306,7 @@ class _Report:
         values = self._values()
         self._stats.write(values, final=True)
         self._status.close()
-        seconds = self._sender.source_samples / SAMPLE_RATE
+        seconds = self._feed.source_samples / SAMPLE_RATE
         logger.info(
             "sent %.1f s of sound in %d tokens; %s", seconds, values["tokens"], self._summary()
         )
@@ -265,11 +320,12 @@ class _Report:
             "samples": self._hub.next_token * SAMPLES_PER_TOKEN,
             "payload_bits_per_s": traffic.payload_bits_per_s(now_s),
             "wire_bits_per_s": traffic.wire_bits_per_s(now_s),
-            "encode_rtf": self._sender.encode_rtf,
+            "encode_rtf": self._feed.encode_rtf,
+            "reconnects": self._feed.reconnects,
             "listeners": self._hub.listeners,
             "dropped_listeners": self._hub.dropped_listeners,
             "rewind_s": self._hub.held_s,
-            "source_samples": self._sender.source_samples,
+            "source_samples": self._feed.source_samples,
             "delay_s": self._hub.delay_s,
             "max_loop_stall_ms": self._stall.longest_ms,
             "title": self._hub.title,
@@ -279,18 +335,18 @@ class _Report:
         now_s = time.monotonic()
         listeners = self._hub.listeners
         traffic = self._hub.traffic
-        return [
+        parts = [
             "1 listener" if listeners == 1 else f"{listeners} listeners",
             f"payload {format_bit_rate(traffic.payload_bits_per_s(now_s))}",
             f"wire {format_bit_rate(traffic.wire_bits_per_s(now_s))}",
-            f"encode RTF {_number(self._sender.encode_rtf)}",
         ]
+        if self._feed.encode_rtf is not None:
+            parts.append(f"encode RTF {self._feed.encode_rtf:.3f}")
+        if self._feed.reconnects:
+            parts.append(f"reconnects {self._feed.reconnects}")
+        return parts
 
     def _summary(self) -> str:
         return ", ".join(
             [*self._parts()[1:], f"listeners at once: at most {self._hub.most_listeners}"]
         )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
