@@ -58,6 +58,10 @@ class Outbox:
         else:
             self._wake()
 
+    def forgive(self, tokens: int) -> None:
+        """So many tokens are about to come at once, which is not this listener's fault."""
+        self._least_behind += tokens
+
     def fail(self, failure: Failure) -> None:
         """Send ``failure`` and nothing after it."""
         self.failure = failure

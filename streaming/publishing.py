@@ -60,7 +60,8 @@ class Publisher:
         if self._store is not None:
             packet = Tokens(self.hub.next_token, tokens)
             await self._worker.run(self._store.tokens, packet, ended_s)
-        self.hub.publish(tokens, self._clock() - age_s, delay_s, ended_s + delay_s)
+        now_s = self._clock() - age_s
+        self.hub.publish(tokens, now_s, delay_s, ended_s + delay_s, late=age_s > 0)
 
     async def gap(self, count: int) -> None:
         """``count`` tokens are missing."""

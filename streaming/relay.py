@@ -131,9 +131,10 @@ class Relay:
             hub.begin_anew(stream_info(hello), hello.first_token)
         elif not hub.next_token:
             hub.go_on_at(hello.first_token)
-        elif (missing := hello.first_token - hub.next_token) > 0:
-            await publisher.gap(missing)
-            hub.hang_up("More is missing than one can wait for.")
+        elif hello.first_token > hub.next_token:
+            # More than a listener can wait for: who listens to the past must not meet it either.
+            await publisher.gap(hello.first_token - hub.next_token)
+            hub.begin_anew(hub.info, hello.first_token)
         if hello.title:
             await publisher.title(hello.title, hello.first_token)
         self._note_filled()
