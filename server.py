@@ -154,7 +154,8 @@ def holds_tokens(song: str) -> bool:
 def refuse_beside(arguments: argparse.Namespace, what: str, *names: str) -> None:
     """Raise SettingsError where an option was given that means nothing beside ``what``."""
     for name in ("capture", "raw", "hop", "lookahead", "weights", *names):
-        if getattr(arguments, name) not in (None, False):
+        given = getattr(arguments, name)
+        if given is not None and given is not False:  # a seed of 0 is given
             raise SettingsError(f"--{name} means nothing beside {what}; leave it out.")
 
 

@@ -127,7 +127,6 @@ def _side_by_side(
 
 def _attempt(convert: Convert, job: Job, progress: Progress) -> Converted | Exception:
     try:
-        job.out.parent.mkdir(parents=True, exist_ok=True)
         return convert(job, progress)
     except (UserError, CodecError) as error:
         return error

@@ -129,7 +129,10 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
             raise SettingsError(f"{source} is a folder, so {out} must be one as well.")
         found = audio_files(source) if encoding else _muc_files(source)
         suffix = MUC_SUFFIX if encoding else f".{arguments.format}"
-        return pair_files(source, out, found, suffix)
+        jobs = pair_files(source, out, found, suffix)
+        for job in jobs:
+            job.out.parent.mkdir(parents=True, exist_ok=True)
+        return jobs
     if out.is_dir():
         name = source.stem + (MUC_SUFFIX if encoding else f".{arguments.format}")
         out = out / name

@@ -51,7 +51,10 @@ class ProgressBar:
         if not self._status.due():
             return
         share, elapsed_s = self.share, max(1e-6, self._clock() - self._began_s)
-        parts = [f"{_bar(share)} {100 * share:.0f} %", f"{sum(self._done_s) / elapsed_s:.1f}×"]
+        parts = [
+            f"{_bar(share)} {100 * share:.0f} %",
+            f"{sum(self._done_s) / elapsed_s:.1f}× real time",
+        ]
         if share:
             parts.append(f"{_minutes(elapsed_s / share - elapsed_s)} left")
         if len(self._shares) > 1:

@@ -74,9 +74,14 @@ class MucEncoder:
         return self._flush(whole)
 
     def finish(self, samples: int) -> bytes:
-        """Bytes to append at the end of music of ``samples`` at 48 kHz."""
+        """Bytes to append at the end of music of ``samples`` at 48 kHz.
+
+        Raises ValueError where the last token does not hold the last sample.
+        """
         last = self._flush(len(self._pending))
         padding = (self._written - self._muxer.header.first_token) * SAMPLES_PER_TOKEN - samples
+        if not 0 <= padding < SAMPLES_PER_TOKEN:
+            raise ValueError(f"{self._written} tokens are not those of {samples} samples")
         return last + self._muxer.push(Finish(self._written, padding))
 
     def _flush(self, count: int) -> bytes:
