@@ -86,13 +86,14 @@ async def test_a_station_a_relay_and_a_recorder_need_no_torch(file, tmp_path, st
     second = start("server", logs[2], await address(first, logs[1]), "--port", "0")
     url = await address(second, logs[2])
     recorder = start("client", logs[3], url, "--save", tmp_path / "copy.muc", "--seconds", "3.01")
-    session, seen = ListenerSession(None), []
+    session, seen, stopped = ListenerSession(None), [], False
     async with await connect(url) as connection:
         await connection.send(session.join())
         async for data in connection:
             seen += session.receive(data, 0.0)
-            if recorder.poll() is not None:
+            if recorder.poll() is not None and not stopped:
                 station.send_signal(signal.SIGINT)
+                stopped = True
     assert [await ends(p) for p in (station, first, second, recorder)] == [0, 0, 0, 0]
     hello = seen[0]
     assert isinstance(hello, Hello)
