@@ -174,7 +174,7 @@ class Hub:
         self.timeline = Timeline()
         self._titles.clear()
         self._newest = None
-        failure = Failure("restart", "The stream begins anew; connect again.")
+        failure = Failure("busy", "The stream begins anew; connect again.")
         for outbox in list(self._outboxes):
             self._outboxes.discard(outbox)
             outbox.fail(failure)

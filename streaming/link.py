@@ -28,7 +28,7 @@ __all__ = ["Backoff", "Dial", "Link", "Messages"]
 
 logger = logging.getLogger(__name__)
 
-_PASSING: Final = frozenset({"lag", "timeout", "busy", "restart"})
+_PASSING: Final = frozenset({"lag", "timeout", "busy"})
 """Codes of refusals after which it may be tried again."""
 
 

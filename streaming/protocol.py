@@ -234,8 +234,8 @@ class End:
 class Failure:
     """An ``error`` event: why the other end closes the connection.
 
-    code: a word for programs (``protocol``, ``lag``, ``timeout``, ``auth``, ``restart``).
-    message: a sentence for people.
+    code: a word for programs (``protocol``, ``lag``, ``timeout``, ``auth``). message: a sentence
+    for people.
     """
 
     type: ClassVar = "error"
