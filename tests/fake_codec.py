@@ -73,6 +73,11 @@ class FakeCodec(Codec):
         return (gain * tone.unsqueeze(1)).T.contiguous()
 
 
+def load_none(name: str, **options: object) -> FakeCodec:
+    """In the place of ``codec.load`` where nothing may be loaded."""
+    raise AssertionError(f"a model was loaded: {name}")
+
+
 def load_fake(name: str, **options: object) -> FakeCodec:
     """In the place of ``codec.load``; other processes find it by its name."""
     return FakeCodec()

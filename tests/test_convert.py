@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import subprocess
@@ -15,7 +16,6 @@ import torch
 
 from codec.__main__ import main
 from codec.errors import WeightsError
-from streaming import convert
 from streaming.atomic import written_whole
 from streaming.batch import Job, pair_files
 from streaming.errors import SinkError, SourceError
@@ -23,8 +23,9 @@ from streaming.level import limit
 from streaming.muc import MucEncoder, MucReader, StreamHeader
 from streaming.progress import ProgressBar
 from streaming.protocol import Gap, Title, Tokens
+from streaming.sinks import FileSink
 from streaming.status import StatusLine
-from tests.fake_codec import FakeCodec, load_fake
+from tests.fake_codec import FakeCodec, load_fake, load_none
 
 ROOT = Path(__file__).parent.parent
 
@@ -186,7 +187,7 @@ def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     def fail(*arguments):
         raise SinkError("the disk is full")
 
-    monkeypatch.setattr(convert.FileSink, "write", fail)
+    monkeypatch.setattr(FileSink, "write", fail)
     assert run("decode", tmp_path / "c.muc", tmp_path / "b.wav") == 2
     assert (tmp_path / "b.wav").read_bytes() == b"old"
     assert {p.name for p in tmp_path.iterdir()} == {"a.wav", "a.muc", "b.wav", "c.muc"}
@@ -263,14 +264,14 @@ def test_info_says_what_is_there(tmp_path, capsys):
     damaged = bytearray(data[:-20])
     damaged[400] ^= 1
     (tmp_path / "b.muc").write_bytes(damaged)
-    assert run("info", tmp_path / "a.muc", "--json", load_codec=None) == 0
+    assert run("info", tmp_path / "a.muc", "--json", load_codec=load_none) == 0
     fields = json.loads(capsys.readouterr().out)
     assert fields["samples"] == 575_000
     assert (fields["tokens"], fields["first_token"], fields["complete"]) == (300, 100, True)
     assert (fields["codec"], fields["seed"], fields["stream"]) == ("nano", 7, "0123456789abcdef")
     assert fields["titles"] == [{"token": 100, "title": "A [31msong"}]
     assert fields["bits_per_s"] == round(8 * len(data) / (575_000 / 48_000), 1)
-    assert run("info", tmp_path, load_codec=None) == 0
+    assert run("info", tmp_path, load_codec=load_none) == 0
     shown = capsys.readouterr().out
     assert "11.979 s, 575000 samples, 300 tokens from 100 on" in shown
     assert "cut off" in shown
@@ -303,20 +304,16 @@ def test_names_that_would_become_one_are_kept_apart():
         pair_files(folder, Path("out"), [], ".muc")
 
 
-class Terminal:
+class Terminal(io.StringIO):
     """A stream that says that it is a terminal."""
 
-    def __init__(self):
-        self.text = ""
-
-    def isatty(self):
+    def isatty(self) -> bool:
         return True
 
-    def write(self, text):
-        self.text = text
-
-    def flush(self):
-        pass
+    @property
+    def text(self) -> str:
+        """The last line."""
+        return self.getvalue().rsplit("\r", 1)[-1]
 
 
 def test_progress_is_shown_over_all_files():

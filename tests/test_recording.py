@@ -19,6 +19,7 @@ from streaming.recording import Recording, record
 from streaming.session import ListenerSession
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
+from tests.fake_codec import load_none
 from tests.listening import BROKEN, Script, hello, token_messages, tokens
 
 ALL = tokens(500)
@@ -230,7 +231,7 @@ def test_what_cannot_be_recorded_is_said_in_one_sentence(tmp_path, capsys, argum
     words = [word.format(tmp_path) for word in arguments]
     if not words[0].endswith(".muc") and not words[0].startswith("http"):
         words.insert(0, "ws://127.0.0.1:1")
-    assert client.main(words, load_codec=None) == 2
+    assert client.main(words, load_none) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("client.py: ")
     import re

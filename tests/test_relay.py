@@ -7,6 +7,7 @@ import contextlib
 import logging
 import re
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ class Listening:
         self.url = url
         self.seen = []
         self.session = ListenerSession(None, join=join or Join(history=0))
-        self.link = None
+        self.link: Any = None
         self.task = asyncio.create_task(self._run())
 
     async def _run(self):

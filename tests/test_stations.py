@@ -17,10 +17,11 @@ import client
 import server
 from streaming.errors import SettingsError, TransportError, UserError
 from streaming.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
+from streaming.muc.messages import Record
 from streaming.protocol import End, Hello, Title, Tokens
 from streaming.session import ListenerSession
 from streaming.websocket import connect
-from tests.fake_codec import FakeCodec, load_fake
+from tests.fake_codec import FakeCodec, load_none
 from tests.listening import tokens, whole_sound
 from tests.test_client import run as listen_program
 
@@ -134,8 +135,8 @@ async def test_a_recording_is_played_from_where_one_wants(file, tmp_path):
 
 async def test_a_recording_with_holes_is_played_in_time(file, tmp_path):
     muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
-    records = [Tokens(0, ALL[:100]), Tokens(150, ALL[150:290]), Finish(300)]
-    file.write_bytes(b"".join(map(muxer.push, records)))
+    records: list[Record] = [Tokens(0, ALL[:100]), Tokens(150, ALL[150:290]), Finish(300)]
+    file.write_bytes(b"".join(muxer.push(record) for record in records))
     await listen_program(file, "--out", tmp_path / "out.wav")
     assert soundfile.info(tmp_path / "out.wav").frames == 300 * 1920
 
@@ -168,7 +169,7 @@ async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
 def test_what_cannot_be_served_is_said_in_one_sentence(file, tmp_path, capsys, arguments, told):
     (tmp_path / "bad.muc").write_bytes(b"nothing")
     words = [word.format(tmp_path) for word in arguments]
-    assert server.main([*words, "--port", "0"], load_codec=None) == 2
+    assert server.main([*words, "--port", "0"], load_none) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("server.py: ")
     assert re.search(told, line)
@@ -193,7 +194,7 @@ def test_the_secret_of_the_sender_comes_from_the_environment_as_well(monkeypatch
 
 def test_the_seed_of_a_file_can_be_another(file, capsys):
     arguments = [str(file), "--port", "0", "--packet-tokens", "300", "--seed", "9", "--title", "T"]
-    assert server.main(arguments, load_codec=None) == 0
+    assert server.main(arguments, load_none) == 0
     assert "sent 12.0 s" in capsys.readouterr().err
 
 
@@ -202,4 +203,3 @@ def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
         client.choose_sender(client.parse_arguments(["x.mp3", "--play"]))
     with pytest.raises(SettingsError, match=r"--save FILE\.muc"):
         client.open_output(client.parse_arguments([]))
-    assert load_fake("fake").name == "fake"

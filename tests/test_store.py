@@ -102,7 +102,7 @@ def test_every_segment_can_be_played_as_it_is(tmp_path, monkeypatch):
         assert reader.header.first_token == place == int(segment.stem)
         for item in reader.items():
             assert item == packet(place)
-            place = item.end_token
+            place += 48
     assert place == 960
 
 
