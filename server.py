@@ -105,7 +105,8 @@ def make_upstream(arguments: argparse.Namespace) -> Upstream:
     from streaming.link import Backoff
     from streaming.websocket import connect
 
-    refuse_beside(arguments, "the address of another sender", "loop", "shuffle", "title", "seed")
+    own = ("loop", "shuffle", "title", "seed", "packet_tokens")
+    refuse_beside(arguments, "the address of another sender", *own)
     if len(arguments.songs) > 1:
         raise SettingsError("Another sender's stream cannot be mixed with anything else.")
     (url,) = arguments.songs
@@ -156,7 +157,8 @@ def refuse_beside(arguments: argparse.Namespace, what: str, *names: str) -> None
     for name in ("capture", "raw", "hop", "lookahead", "weights", *names):
         given = getattr(arguments, name)
         if given is not None and given is not False:  # a seed of 0 is given
-            raise SettingsError(f"--{name} means nothing beside {what}; leave it out.")
+            option = name.replace("_", "-")
+            raise SettingsError(f"--{option} means nothing beside {what}; leave it out.")
 
 
 def make_source(arguments: argparse.Namespace) -> Source:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import codec
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from streaming.cli import number
-from streaming.compute import DEFAULT_THREADS, use_threads
+from streaming.compute import default_threads, use_threads
 from streaming.errors import SettingsError
 from streaming.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
 from streaming.protocol import MAX_SEED
@@ -75,7 +75,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         parser.add_argument("--weights", type=Path, metavar="PATH", help="of the codec")
         parser.add_argument("--torch-device", metavar="DEVICE", help="cpu, cuda, cuda:1")
         parser.add_argument(
-            "--threads", type=number(int, 1, 1024), default=DEFAULT_THREADS, metavar="N"
+            "--threads",
+            type=number(int, 1, 1024),
+            metavar="N",
+            help="of each process (default: 1, for mucodec as many as there are cores for it)",
         )
         parser.add_argument(
             "--jobs",
@@ -170,7 +173,8 @@ class _Converter:
         wanted = self.arguments
         part = "encoder" if wanted.command == "encode" else "decoder"
         options: dict[str, Any] = {"part": part, "weights": wanted.weights}
-        return _loaded(self.load_codec, name, wanted.threads, wanted.torch_device, **options)
+        threads = wanted.threads or max(1, default_threads(name) // wanted.jobs)
+        return _loaded(self.load_codec, name, threads, wanted.torch_device, **options)
 
     def settings(self) -> DecodeSettings:
         from codec.base import DecodeSettings

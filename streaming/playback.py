@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
+from codec.constants import TOKEN_RATE
+from streaming.errors import SourceError
 from streaming.hub import HISTORY_TOKENS, Hub, StreamInfo
 from streaming.muc import MucReader
 from streaming.protocol import Gap, Title
@@ -13,13 +16,17 @@ from streaming.sender_session import SenderSession
 
 __all__ = ["FileConnection", "load_hub"]
 
-_PACKET_TOKENS = 48
+_PACKET_TOKENS: Final = 48
+_MOST_TOKENS: Final = 31 * 24 * 3600 * TOKEN_RATE
+"""A file is held whole, two bytes a token, its gaps included."""
 
 
 def load_hub(path: Path | str) -> Hub:
     """All of a file in a hub that has ended. Blocking; raises SourceError."""
     reader = MucReader(path)
     info = reader.describe()
+    if info.tokens + info.lost_tokens > _MOST_TOKENS:
+        raise SourceError(f"{reader.name} is longer than 31 days; let server.py stream it instead.")
     header = reader.header
     hub = Hub(
         StreamInfo(

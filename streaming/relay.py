@@ -86,11 +86,6 @@ class Relay:
         """How often the upstream was lost and found again."""
         return self._link.reconnects
 
-    @property
-    def away(self) -> bool:
-        """Whether the upstream is lost just now."""
-        return self._link.away
-
     async def meet(self) -> Hello:
         """Join the upstream. Raises UserError where that fails."""
         hello = await anext(self._happenings)
@@ -125,12 +120,13 @@ class Relay:
         publisher = self._publisher
         assert publisher is not None
         hub = publisher.hub
-        if stream_info(hello).stream != hub.info.stream or hello.next_token < hub.next_token:
+        same = (hello.stream, hello.seed) == (hub.info.stream, hub.info.seed)
+        if not hub.next_token and (same or not hello.stream):
+            hub.go_on_at(hello.first_token)
+        elif not same or hello.next_token < hub.next_token:
             logger.warning("another stream has taken the place of this one")
             await publisher.drop_store()
             hub.begin_anew(stream_info(hello), hello.first_token)
-        elif not hub.next_token:
-            hub.go_on_at(hello.first_token)
         elif hello.first_token > hub.next_token:
             # More than a listener can wait for: who listens to the past must not meet it either.
             await publisher.gap(hello.first_token - hub.next_token)

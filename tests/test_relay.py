@@ -371,3 +371,38 @@ async def test_without_a_sender_there_is_no_relay(caplog):
     with pytest.raises(TransportError, match="Nothing listens"):
         async with relay("ws://127.0.0.1:1", caplog):
             pass
+
+
+async def test_a_sender_that_has_lost_what_it_sent_begins_anew(caplog):
+    hub = hub_of()
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(WebSocketServer(hub, "127.0.0.1", 0))
+        port = server.port
+        here = await stack.enter_async_context(relay(server.url, caplog))
+        publish(hub, 5)
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 240)
+        await server.__aexit__(None, None, None)
+        shorter = hub_of()
+        publish(shorter, 2)
+        async with WebSocketServer(shorter, "127.0.0.1", port):
+            await until(lambda: len(listener.of(Hello)) == 2)
+            publish(shorter, 1)
+            await until(lambda: listener.place == 144)
+            await listener.end()
+        stack.pop_all()
+        here.stop.set()
+        await asyncio.gather(here.task, return_exceptions=True)
+
+
+async def test_a_stream_without_a_name_is_relayed_as_well(caplog):
+    hub = hub_of("")
+    publish(hub, 2)
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server, relay(server.url, caplog) as here:
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 96)
+        publish(hub, 1)
+        await until(lambda: listener.place == 144)
+        await listener.end()
+    assert len(listener.of(Hello)) == 1
+    assert "another stream" not in caplog.text

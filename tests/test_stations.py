@@ -15,10 +15,10 @@ import soundfile
 
 import client
 import server
-from streaming.errors import SettingsError, TransportError, UserError
+from streaming.errors import SettingsError, SourceError, TransportError, UserError
 from streaming.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
 from streaming.muc.messages import Record
-from streaming.protocol import End, Hello, Title, Tokens
+from streaming.protocol import End, Gap, Hello, Title, Tokens
 from streaming.session import ListenerSession
 from streaming.websocket import connect
 from tests.fake_codec import FakeCodec, load_none
@@ -141,6 +141,14 @@ async def test_a_recording_with_holes_is_played_in_time(file, tmp_path):
     assert soundfile.info(tmp_path / "out.wav").frames == 300 * 1920
 
 
+def test_a_recording_of_years_is_not_held_in_memory(file):
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
+    gaps = [Gap(15_000 * n, 15_000) for n in range(4500)]
+    file.write_bytes(b"".join(muxer.push(gap) for gap in gaps))
+    with pytest.raises(SourceError, match="longer than 31 days"):
+        client.dial_file(str(file))
+
+
 async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
     encoder = MucEncoder(StreamHeader("fake", "fake-2", "b" * 64))
     file.write_bytes(encoder.tokens(ALL) + encoder.finish(300 * 1920))
@@ -161,6 +169,7 @@ async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
         (["ws://127.0.0.1:1", "ws://127.0.0.1:2"], "cannot be mixed"),
         (["ws://127.0.0.1:1", "--loop"], "--loop means nothing beside the address"),
         (["ws://127.0.0.1:1", "--seed", "0"], "--seed means nothing"),
+        (["ws://127.0.0.1:1", "--packet-tokens", "8"], "--packet-tokens means nothing"),
         (["ws://127.0.0.1:1", "--upstream-token", "short"], "8 to 1024 characters"),
         (["ws://127.0.0.1:1", "--ca", "{}/none.pem"], "--ca is for wss://"),
         (["wss://127.0.0.1:1", "--ca", "{}/none.pem"], "none.pem"),
