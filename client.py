@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Listens to music at 350 bits per second: from a WebSocket to the sound card, a file or a pipe.
+"""Listens to music at 350 bits per second: from a WebSocket or an MQTT broker to the sound card, a
+file or a pipe.
 
 With --save alone it records the stream as it is, and needs no model.
 """
@@ -27,7 +28,6 @@ from streaming.cli import (
     add_common_arguments,
     check_address,
     codec_loader,
-    is_address,
     number,
     run_program,
 )
@@ -35,10 +35,13 @@ from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
 from streaming.errors import SettingsError
 from streaming.guard import read_auth_tokens
+from streaming.hub import Hub
 from streaming.link import Backoff, Dial, Link, Messages
 from streaming.listener import Listener
 from streaming.listener_settings import CatchUp, ListenerSettings
-from streaming.muc import MUC_SUFFIX
+from streaming.mqtt.address import is_mqtt
+from streaming.mqtt.cli import add_broker_arguments, broker_of, list_broker
+from streaming.muc import MUC_SUFFIX, MucReader
 from streaming.output import Output
 from streaming.playback import FileConnection, load_hub
 from streaming.protocol import MAX_SEED
@@ -49,7 +52,7 @@ from streaming.session import ListenerSession
 from streaming.signals import set_on_signals, unless
 from streaming.sinks import FileSink, RawSink, Sink, SoundCardSink
 from streaming.sinks.soundcard import MAX_VOLUME
-from streaming.stats import StatsWriter
+from streaming.stats import StatsWriter, Traffic
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
 from streaming.tls import client_context
@@ -88,6 +91,8 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
     def body() -> None:
         if arguments.list_devices:
             print("\n".join(map(str, list_devices())) or "There is no sound device.")
+        elif arguments.list:
+            print(asyncio.run(list_broker(arguments.mqtt or arguments.url, arguments)))
         else:
             asyncio.run(run(arguments, load_codec, status))
 
@@ -98,14 +103,15 @@ async def run(
     arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
+    if arguments.wait and arguments.reconnect == 0:
+        raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
+    dial, traffic = find_sender(arguments)
     stop = asyncio.Event()
     settings = make_settings(arguments)
-    make_dial = choose_sender(arguments)
     recorder = None if arguments.save is None else Recorder(arguments.save, settings.limit_samples)
     if recorder is not None and not (arguments.play or arguments.out):
         with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
-            dial = await call_on_thread(make_dial)
-            await record_stream(recorder, dial, arguments, settings, stats, status, stop)
+            await record_stream(recorder, dial, traffic, arguments, settings, stats, status, stop)
         return
     fetch = codec_loader(arguments, load_codec, "decoder")
 
@@ -120,16 +126,17 @@ async def run(
         output = open_output(arguments)
         recording = None if recorder is None else Recording(recorder)
         try:
-            dial = await call_on_thread(make_dial)
             expected = await unless(stop, call_on_thread(load, arguments.codec))
             if expected is None:
                 return
             observe = None if recording is None else recording.take
             listener = Listener(output, expected, load=load, settings=settings, observe=observe)
+            listener.session.traffic = traffic
             connect_at_s = time.monotonic()
-            connection = await unless(stop, dial())
-            if connection is not None:
-                report = ListenerReport(listener, connect_at_s, process_age_s())
+            connection = None if arguments.wait else await unless(stop, dial())
+            if connection is not None or (arguments.wait and not stop.is_set()):
+                connected_s = None if connection is None else process_age_s()
+                report = ListenerReport(listener, connect_at_s, connected_s)
                 retry = dial if arguments.reconnect != 0 else None
                 with go_live_on_signal(listener):
                     await listen(listener, connection, retry, report, stats, status, stop)
@@ -139,31 +146,10 @@ async def run(
             await output.close()
 
 
-def choose_sender(arguments: argparse.Namespace) -> Callable[[], Dial]:
-    """Gives, on a thread, a way to connect to what the arguments name.
-
-    Raises UserError where that can be no sender, before anything is loaded.
-    """
-    if Path(arguments.url).suffix.lower() == MUC_SUFFIX and not is_address(arguments.url):
-        return functools.partial(dial_file, arguments.url)
-    check_address(arguments.url)
-    tls = client_context(arguments.url, arguments.ca)
-    return lambda: functools.partial(connect, arguments.url, tls=tls)
-
-
-def dial_file(path: str) -> Dial:
-    """Reads a .muc file and hands it out as if it came from a sender. Raises SourceError."""
-    hub = load_hub(path)
-
-    async def dial() -> FileConnection:
-        return FileConnection(hub)
-
-    return dial
-
-
 async def record_stream(
     recorder: Recorder,
     dial: Dial,
+    traffic: Traffic,
     arguments: argparse.Namespace,
     settings: ListenerSettings,
     stats: StatsWriter,
@@ -175,8 +161,9 @@ async def record_stream(
     if settings.start.live:
         join = recorder.join(join)
     session = ListenerSession(None, join=join, auth_token=settings.auth_token)
-    connection = await unless(stop, dial())
-    if connection is not None:
+    session.traffic = traffic
+    connection = None if arguments.wait else await unless(stop, dial())
+    if connection is not None or (arguments.wait and not stop.is_set()):
         retry = dial if arguments.reconnect != 0 else None
         link = Link(session, connection, retry, backoff=settings.backoff)
         await record(link, Recording(recorder), stats, status, stop)
@@ -184,7 +171,7 @@ async def record_stream(
 
 async def listen(
     listener: Listener,
-    connection: Messages,
+    connection: Messages | None,
     dial: Dial | None,
     report: ListenerReport,
     stats: StatsWriter,
@@ -248,7 +235,7 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
     preset = PRESETS[arguments.preset]
     seconds: float | None = arguments.seconds
     start = StartAt.parse(arguments.start)
-    if start.live and not is_address(arguments.url):
+    if start.live and arguments.mqtt is None and names_file(arguments.url):
         start = StartAt(token=0)  # a file is the past from its beginning on
     catch_up = arguments.catch_up or ("speed" if start.live else "none")
     return ListenerSettings(
@@ -274,6 +261,43 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
             lookahead=arguments.lookahead,
         ),
     )
+
+
+def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
+    """How to connect, and how to count what then arrives. Raises UserError."""
+    url: str = arguments.url
+    if arguments.mqtt is not None:
+        if url != DEFAULT_URL:
+            raise SettingsError("Choose either the address of a sender or --mqtt, not both.")
+        url = arguments.mqtt
+    elif names_file(url):
+        return dial_file(url), Traffic()
+    if arguments.mqtt is None and not is_mqtt(url):
+        check_address(url)
+        return functools.partial(connect, url, tls=client_context(url, arguments.ca)), Traffic()
+    address, tls = broker_of(url, arguments)
+    from streaming.mqtt.connection import connect_mqtt
+    from streaming.mqtt.wire import listener_traffic
+
+    return functools.partial(connect_mqtt, address, tls), listener_traffic(address)
+
+
+def names_file(url: str) -> bool:
+    """Whether it is a recording and no address."""
+    return "://" not in url and Path(url).suffix.lower() == MUC_SUFFIX
+
+
+def dial_file(path: str) -> Dial:
+    """Hands a .muc file out as if it came from a sender. Raises SourceError where it is none."""
+    MucReader(path)
+    loaded: list[Hub] = []
+
+    async def dial() -> FileConnection:
+        if not loaded:
+            loaded.append(await call_on_thread(load_hub, path))
+        return FileConnection(loaded[0])
+
+    return dial
 
 
 def join_place(argv: Sequence[str]) -> list[str]:
@@ -331,6 +355,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=number(int, 0, 1_000_000),
         metavar="N",
         help="give up after N vain attempts in a row to come back (default: never)",
+    )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for a sender that is not there yet, as for one that has gone",
     )
     parser.add_argument(
         "--catch-up",
@@ -412,8 +441,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     add_auth_arguments(parser, "name it to a sender that asks for it")
     parser.add_argument(
-        "--ca", type=Path, metavar="FILE", help="trust these certificates of wss:// senders, PEM"
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="trust these certificates of wss:// senders and mqtts:// brokers, PEM",
     )
+    add_broker_arguments(parser, sends=False)
     add_common_arguments(parser, "decoding")
     return parser.parse_args(join_place(sys.argv[1:] if argv is None else argv))
 

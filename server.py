@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Streams music at 350 bits per second over a WebSocket: files, a pipe, a sound input, or a stream.
+"""Streams music at 350 bits per second over a WebSocket, and to an MQTT broker: files, a pipe, a
+sound input, or a stream that there is already.
 
 What is encoded already, in ``.muc`` files or by another sender, is sent on without a model.
 """
@@ -27,6 +28,7 @@ from streaming.cli import (
 from streaming.errors import SettingsError
 from streaming.guard import UPSTREAM_TOKEN_VARIABLE, Limits, read_auth_tokens
 from streaming.hub import MAX_LAG_S
+from streaming.mqtt.cli import add_broker_arguments, publisher_settings
 from streaming.muc import MUC_SUFFIX, muc_files
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.service import PRESETS, ServiceSettings, serve
@@ -78,6 +80,7 @@ async def run(
         tls=server_context(arguments.tls_cert, arguments.tls_key),
         hop=arguments.hop,
         lookahead=arguments.lookahead,
+        mqtt=publisher_settings(arguments),
     )
     send = make_sender(arguments, load_codec)
     stop = asyncio.Event()
@@ -310,6 +313,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="S",
         help="drop a listener that falls so many seconds behind (default: %(default)g)",
     )
+    add_broker_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
     return parser.parse_args(argv)
 

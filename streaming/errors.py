@@ -57,10 +57,13 @@ class ProtocolError(UserError):
 
 
 class RefusedError(ProtocolError):
-    """The sender closed the connection and said why; ``code`` is its word for programs."""
+    """The far end let us not in, or no longer, and said why; ``code`` is its word for programs.
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"The sender closed the connection: {message}")
+    by: who the far end is.
+    """
+
+    def __init__(self, code: str, message: str, by: str = "sender") -> None:
+        super().__init__(f"The {by} closed the connection: {message}")
         self.code = code
 
 

@@ -47,7 +47,9 @@ async def serve_files(
     publisher = Publisher(hub, store)
     replay = Replay(playlist, publisher)
     try:
-        await broadcast(hub, replay, replay.run, settings, stats, status, stop)
+        await broadcast(
+            hub, replay, replay.run, settings, stats, status, stop, outlives=store is not None
+        )
     finally:
         await publisher.close()
 
@@ -111,7 +113,7 @@ async def _relay(
     try:
         # Who joins before the history is here would begin with nothing to begin from.
         await unless(stop, relay.wait_filled())
-        await broadcast(hub, relay, run, settings, stats, status, stop)
+        await broadcast(hub, relay, run, settings, stats, status, stop, outlives=True)
     finally:
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)

@@ -93,8 +93,9 @@ class Hub:
         self._titles: deque[Title] = deque()
         self._released_s: float | None = None
         self._newest: tuple[int, bytes] | None = None  # the packet that most listeners take next
-        self._end: End | None = None
+        self._last_word: End | Failure | None = None
         self._outboxes: set[Outbox] = set()
+        self._carriers = 0
 
     @property
     def next_token(self) -> int:
@@ -103,8 +104,8 @@ class Hub:
 
     @property
     def listeners(self) -> int:
-        """How many listeners are joined."""
-        return len(self._outboxes)
+        """How many listeners are joined; one that carries the stream on to others is none."""
+        return len(self._outboxes) - self._carriers
 
     @property
     def held_s(self) -> float:
@@ -114,8 +115,13 @@ class Hub:
 
     @property
     def ended(self) -> bool:
-        """Whether the stream is over."""
-        return self._end is not None
+        """Whether nothing more will be published."""
+        return self._last_word is not None
+
+    @property
+    def away(self) -> bool:
+        """Whether that is because the sender goes and means to come back."""
+        return isinstance(self._last_word, Failure)
 
     @property
     def title(self) -> str:
@@ -174,10 +180,9 @@ class Hub:
         self.timeline = Timeline()
         self._titles.clear()
         self._newest = None
-        failure = Failure("busy", "The stream begins anew; connect again.")
         for outbox in list(self._outboxes):
-            self._outboxes.discard(outbox)
-            outbox.fail(failure)
+            self.leave(outbox)
+            outbox.fail(Failure("away", "The stream begins anew here."))
 
     def restore_title(self, title: Title) -> None:
         """Keep a title of what is kept for rewinding."""
@@ -205,51 +210,83 @@ class Hub:
 
     def end(self, reason: str, now_s: float) -> None:
         """The stream is over: everyone is told, and nothing more is sent."""
-        if self._end is not None:
-            return
-        self._end = End(self.next_token, reason)
-        self._broadcast(self._end.encode(), now_s)
-        for outbox in self._outboxes:
-            outbox.close()
+        self._close(End(self.next_token, reason), now_s)
 
-    def join(self, join: Join, now_s: float, wake: Callable[[], None] = lambda: None) -> Outbox:
-        """Let a listener in: hello, titles and history as of this moment, then the live stream.
+    def go_away(self, reason: str, now_s: float) -> None:
+        """The stream is not over, but nothing more is sent here: listeners do well to come back."""
+        self._close(Failure("away", reason), now_s)
 
-        wake: called whenever the outbox has something new or was closed.
-        """
-        first = self._first_token(join)
-        outbox = Outbox(self, first, wake)
-        title = next((t.title for t in reversed(self._titles) if t.token <= first), "")
+    def hello(self, first_token: int, now_s: float) -> Hello:
+        """The stream as of this moment, for who is sent it from ``first_token`` on."""
+        title = next((t.title for t in reversed(self._titles) if t.token <= first_token), "")
         age_s = 0.0 if self._released_s is None else max(0.0, now_s - self._released_s)
-        hello = Hello(
+        return Hello(
             codec=self.info.codec,
             weights=self.info.weights,
             digest=self.info.digest,
             seed=self.info.seed,
-            first_token=first,
+            first_token=first_token,
             next_token=self.next_token,
             age_s=min(age_s, MAX_DELAY_S),
             delay_s=min(self.delay_s, MAX_DELAY_S),
             packet_tokens=self.info.packet_tokens,
             title=title,
             stream=self.info.stream,
-            first_at_s=self.timeline.time_of(first),
+            first_at_s=self.timeline.time_of(first_token),
         )
-        outbox.announce(hello.encode(), first)
+
+    def join(
+        self,
+        join: Join,
+        now_s: float,
+        wake: Callable[[], None] = lambda: None,
+        *,
+        carrier: bool = False,
+    ) -> Outbox:
+        """Let a listener in: hello, titles and history as of this moment, then the live stream.
+
+        wake: called whenever the outbox has something new or was closed. carrier: whether it is no
+        listener but carries the stream on to others.
+        """
+        first = self._first_token(join)
+        outbox = Outbox(self, first, wake, carrier=carrier)
+        outbox.announce(self.hello(first, now_s).encode(), first)
         for announced in self._titles:
             if announced.token > first:
                 outbox.announce(announced.encode(), min(announced.token, self.next_token))
-        if self._end is not None:
-            outbox.announce(self._end.encode(), self.next_token)
+        if self._last_word is not None:
+            outbox.announce(self._last_word.encode(), self.next_token)
             outbox.closed = True
         self._outboxes.add(outbox)
+        self._carriers += carrier
         self.most_listeners = max(self.most_listeners, self.listeners)
         wake()
         return outbox
 
     def leave(self, outbox: Outbox) -> None:
         """Forget a listener; a second time does nothing."""
-        self._outboxes.discard(outbox)
+        if outbox in self._outboxes:
+            self._outboxes.remove(outbox)
+            self._carriers -= outbox.carrier
+
+    def recent(self, most: int) -> Tokens | None:
+        """The newest tokens without a gap between them, at most ``most``; None where none are."""
+        place = max(self.rewind.oldest_token, self.next_token - most)
+        newest = None
+        while (part := self.rewind.read(place, most)) is not None:
+            if isinstance(part, Gap):
+                newest, place = None, place + part.count
+            else:
+                newest, place = part, part.end_token
+        return newest
+
+    def drop(self, outbox: Outbox) -> None:
+        """Let go of a listener that has fallen behind; who has left already is no such one."""
+        if outbox in self._outboxes:
+            self.leave(outbox)
+            self.dropped_listeners += not outbox.carrier
+            reason = f"This listener fell more than {self.max_lag_s:g} s behind the stream."
+            outbox.fail(Failure("lag", reason))
 
     def read(self, place: int, most: int) -> tuple[bytes | str | None, int]:
         """A message with at most ``most`` tokens from ``place`` on, and the place after it."""
@@ -276,6 +313,13 @@ class Hub:
         oldest = max(self.rewind.oldest_token, self.next_token - self._history_tokens)
         return min(max(oldest, wanted), self.next_token)
 
+    def _close(self, last_word: End | Failure, now_s: float) -> None:
+        if self._last_word is None:
+            self._last_word = last_word
+            self._broadcast(last_word.encode(), now_s)
+            for outbox in self._outboxes:
+                outbox.close()
+
     def _forgive(self, tokens: int) -> None:
         for outbox in self._outboxes:
             outbox.forgive(tokens)
@@ -289,7 +333,7 @@ class Hub:
         size = len(message) if isinstance(message, bytes) else len(message.encode())
         self.traffic.add(size, now_s, tokens=tokens, end_token=self.next_token)
         for outbox in list(self._outboxes):
-            outbox.move(self.max_lag_s)
-            if outbox.failure is not None:
-                self._outboxes.discard(outbox)
-                self.dropped_listeners += 1
+            if outbox.lags(self.max_lag_s, tokens):
+                self.drop(outbox)
+            else:
+                outbox.move()

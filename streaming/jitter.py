@@ -30,6 +30,7 @@ _SMOOTHING_S: Final = 20.0
 _GAIN: Final = 0.002  # speed per second of error: a time constant of 500 s
 _INTEGRAL_GAIN: Final = _GAIN**2 / 4  # critically damped
 _COARSE_TIME_S: Final = 20.0
+_RECENT: Final = 3
 _MOST_STEP_S: Final = 30.0  # a silence longer than this says nothing about clocks
 
 
@@ -54,8 +55,16 @@ class JitterBuffer:
         self.drift = 0.0
         self._coarse = False
         self._seen_s = 0.0
+        self._recent: deque[float] = deque(maxlen=_RECENT)
         self._transits: deque[tuple[float, float]] = deque()  # when, how long relative to others
         self._sorted: list[float] = []
+
+    @property
+    def excess_s(self) -> float:
+        """What the last few packets have all found above the target; 0 where too few have come."""
+        if len(self._recent) < _RECENT:
+            return 0.0
+        return max(0.0, min(self._recent) - self.target_s)
 
     def arrived(self, stream_s: float, reserve_s: float, now_s: float) -> float:
         """A packet that ends at ``stream_s`` came at ``now_s`` and found ``reserve_s`` of sound.
@@ -65,6 +74,7 @@ class JitterBuffer:
         self._note_transit(now_s - stream_s, now_s)
         step_s = min(max(0.0, now_s - self._seen_s), _MOST_STEP_S)
         self._seen_s = now_s
+        self._recent.append(reserve_s)
         if self.reserve_s is None:
             self.reserve_s = reserve_s
             return self.speed
@@ -75,6 +85,7 @@ class JitterBuffer:
     def restart(self) -> None:
         """The reserve has changed by other means; clocks and arrivals are what they were."""
         self.reserve_s = None
+        self._recent.clear()
         self._coarse = False
         self.speed = 1.0 + self.drift
 

@@ -3,10 +3,11 @@
     connection, again and again ──► ListenerSession ──► what happens in the stream, in order, once
 
 When the connection is lost, :class:`Link` waits a little, dials again and names the token that it
-wants next; what was missed then arrives first. Waiting times double from one attempt to the next
-and are spread by chance, so that a thousand listeners of a sender that comes back do not come back
-at the same moment. Only what waiting cannot mend ends it: a codec that cannot be decoded here, a
-key that is refused, something at the other end that is no sender.
+wants next; what was missed then arrives first. Waiting times grow by half from one attempt to the
+next, so that little is added to an outage, and are spread by chance, so that a thousand listeners
+of a sender that comes back do not come back at the same moment. Only what waiting cannot mend ends
+it: a codec that cannot be decoded here, a key that is refused, something at the other end that is
+no sender.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ __all__ = ["Backoff", "Dial", "Link", "Messages"]
 
 logger = logging.getLogger(__name__)
 
-_PASSING: Final = frozenset({"lag", "timeout", "busy"})
+_GROWTH: Final = 1.5
+_PASSING: Final = frozenset({"away", "lag", "timeout", "busy"})
 """Codes of refusals after which it may be tried again."""
 
 
@@ -66,7 +68,7 @@ class Backoff:
 
     def wait_s(self, failed: int, chance: float) -> float:
         """Seconds to wait after ``failed`` attempts in a row; chance: from 0 to 1, by lot."""
-        longest_s = min(self.most_s, self.first_s * 2.0 ** min(failed, 30))
+        longest_s = min(self.most_s, self.first_s * _GROWTH ** min(failed, 100))
         return longest_s * (0.25 + 0.75 * chance)
 
 
@@ -78,7 +80,8 @@ class Link:
 
     Args:
         session: not joined yet.
-        connection: the first one.
+        connection: the first one; None: dial for it, and wait for a sender that is not there yet
+            as for one that has gone.
         dial: makes another one; None: the first break is the end, raised as TransportError.
         meet: called with each hello before the session checks it; may load a codec.
         observe: told of everything before it comes out, such as a recorder.
@@ -92,7 +95,7 @@ class Link:
     def __init__(
         self,
         session: ListenerSession,
-        connection: Messages,
+        connection: Messages | None,
         dial: Dial | None = None,
         *,
         meet: Callable[[Hello], Awaitable[None]] | None = None,
@@ -107,7 +110,8 @@ class Link:
         self.session = session
         self.reconnects = 0
         self.away = False
-        self._connection: Messages | None = connection
+        self._connection = connection
+        self._waits = connection is None
         self._dial = dial
         self._meet = meet
         self._observe = observe
@@ -136,6 +140,9 @@ class Link:
     async def __aiter__(self) -> AsyncIterator[Happening]:
         """Raises TransportError where there is no way back, ProtocolError where none would help."""
         first = True
+        if self._connection is None:
+            await self._come_back(None)
+            self.reconnects = 0
         while True:
             try:
                 assert self._connection is not None
@@ -150,7 +157,7 @@ class Link:
             except (TransportError, RefusedError) as error:
                 if isinstance(error, RefusedError) and error.code not in _PASSING:
                     raise
-                if self._dial is None or first:
+                if self._dial is None or (first and not self._waits):
                     raise
                 await self._come_back(error)
 
@@ -215,24 +222,26 @@ class Link:
                 future.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _come_back(self, reason: Exception) -> None:
-        """Dial until there is a connection again."""
-        assert self._dial is not None
+    async def _come_back(self, reason: Exception | None) -> None:
+        """Dial until there is a connection (again), at once where there is no reason to wait."""
+        if self._dial is None:
+            raise ValueError("without a connection a Link needs a way to dial")
         await self.close()
         self.away = True
-        if not self._moved.is_set():
-            told = str(reason).removesuffix("; start the listener again.").rstrip(".")
-            logger.warning("coming back, since the connection is lost: %s", told)
+        if reason is not None and not self._moved.is_set():
+            logger.warning("coming back, since the connection is lost: %s", _told(reason))
         while True:
             attempts = self._backoff.attempts
-            if attempts is not None and self._failed >= attempts:
-                raise reason
-            if not self._moved.is_set():
+            if reason is not None and not self._moved.is_set():
+                if attempts is not None and self._failed >= attempts:
+                    raise reason
                 await self._sleep(self._backoff.wait_s(self._failed, self._chance()))
             self._failed += 1
             try:
                 self._connection = await self._dial()
             except TransportError as error:
+                if reason is None:
+                    logger.warning("waiting for the sender: %s", _told(error))
                 logger.debug("not yet: %s", error)
                 self._moved.clear()
                 reason = error
@@ -240,3 +249,8 @@ class Link:
                 self.away = False
                 self.reconnects += 1
                 return
+
+
+def _told(reason: Exception) -> str:
+    """Without the advice for those who do not come back by themselves."""
+    return str(reason).removesuffix("; start the listener again.").rstrip(".")

@@ -25,15 +25,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from streaming.decoding import DecodeThread
 from streaming.errors import SinkClosed, UserError
 from streaming.jitter import JitterBuffer
 from streaming.link import Dial, Link, Messages
 from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.output import Output
-from streaming.playout import LiveEdge, PlayoutBuffer
-from streaming.protocol import End, Hello, Join, Title, Tokens
+from streaming.pace import Pace
+from streaming.playout import PlayoutBuffer
+from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
 from streaming.rendering import Beginning, Rendering
 from streaming.session import CodecIdentity, Happening, ListenerSession
 from streaming.timeline import StartAt
@@ -86,18 +87,12 @@ class Listener:
         self._load = load
         self._observe = observe
         self._clock = clock
-        self._edge = LiveEdge()
         self.link: Link | None = None
         self._start_at = self.settings.start
         self._moving = False
-        self.jitter = JitterBuffer(
-            self.settings.margin_s,
-            self.settings.most_margin_s,
-            catch_up=self.settings.catch_up is not CatchUp.NONE,
-        )
-        self._decodable = 0  # up to here sound can be made of what has come
         self._titles: deque[Title] = deque(maxlen=_KEPT_TITLES)
         self._buffer = PlayoutBuffer(0, int(_BUFFER_S * SAMPLE_RATE), self.settings.limit_samples)
+        self._pace = Pace(self._buffer, output, self.settings, clock)
         self._broke: UserError | None = None
         self._stop = asyncio.Event()
         self._pushed = asyncio.Event()
@@ -115,8 +110,7 @@ class Listener:
     @property
     def heard_sample(self) -> int:
         """Absolute index of the sample that is heard now, or goes into a file next."""
-        buffer = self._buffer
-        return max(buffer.start_sample, buffer.position_sample - self.output.unheard_samples)
+        return self._pace.heard_sample
 
     @property
     def buffered_s(self) -> float:
@@ -127,9 +121,12 @@ class Listener:
     @property
     def latency_s(self) -> float | None:
         """How far what is heard now is behind the source; None before the first sample."""
-        if self.output.first_at_s is None:
-            return None
-        return self._edge.latency_s(self.heard_sample / SAMPLE_RATE, self._clock())
+        return self._pace.latency_s
+
+    @property
+    def jitter(self) -> JitterBuffer:
+        """The reserve of sound and its target."""
+        return self._pace.jitter
 
     @property
     def title(self) -> str:
@@ -166,9 +163,10 @@ class Listener:
         """End soon: what was handed over stays, the rest is let go, :meth:`run` returns."""
         self._stop.set()
 
-    async def run(self, connection: Messages, dial: Dial | None = None) -> None:
+    async def run(self, connection: Messages | None, dial: Dial | None = None) -> None:
         """Join and play until the stream ends, the limit is reached or :meth:`stop` is called.
 
+        connection: to the sender; None: wait for one with ``dial``.
         dial: makes further connections when this one breaks. Without it, or when it does not
         succeed, everything received is still played and the files completed.
 
@@ -213,7 +211,6 @@ class Listener:
             self._buffer,
             self.output,
             self._pushed,
-            self.settings.margin_s,
             self._clock,
         )
         tasks = [
@@ -250,12 +247,12 @@ class Listener:
 
     def _welcome(self, hello: Hello) -> Beginning:
         """Something begins."""
-        self._edge = LiveEdge()
-        self.jitter.restart()
+        self._pace.begin(hello)
         self._titles.append(Title(hello.title, hello.first_token))
-        if hello.next_token > hello.first_token:
-            self._note_arrival(hello.next_token, hello, hello.age_s)
-        return Beginning(hello, self._clock(), self._start_at)
+        return self._beginning(hello)
+
+    def _beginning(self, hello: Hello) -> Beginning:
+        return Beginning(hello, self._clock(), self._start_at, self.jitter.target_s)
 
     async def _receive(self, happenings: AsyncIterator[Happening], rendering: Rendering) -> None:
         """Messages on to where they become sound, until the end, or the connection's for good."""
@@ -270,40 +267,39 @@ class Listener:
                     self.end_reason = happening.reason
                     break
                 else:
-                    hello = self.session.hello
-                    assert hello is not None
-                    if isinstance(happening, Tokens) and happening.end_token > hello.next_token:
-                        self._note_arrival(happening.end_token, hello)
-                    if isinstance(happening, Tokens) and self.decoder is not None:
-                        self._decodable = self.decoder.decodable(happening.end_token)
                     await rendering.put(happening)
+                    await self._follow(happening, rendering)
         except UserError as error:
             self._broke = error
         await rendering.put(None)
 
     def _leave_place(self, rendering: Rendering) -> None:
         """Something else begins: on purpose at once, otherwise after all that there is."""
-        if not self._moving:
-            return
-        self._moving = False
-        self.jitter = JitterBuffer(
-            self.settings.margin_s,
-            self.settings.most_margin_s,
-            catch_up=self.settings.catch_up is not CatchUp.NONE,
-        )
-        self._decodable = 0  # up to here sound can be made of what has come
+        if self._moving:
+            self._moving = False
+            self._pace.leave()
+            self._titles.clear()
+            self._let_go(rendering)
+
+    def _let_go(self, rendering: Rendering) -> None:
+        """Fade out, and leave what waits to be heard."""
         rendering.abandon()
-        self._titles.clear()
         self._buffer.cut()
         self.output.drop()
 
-    def _note_arrival(self, end_token: int, hello: Hello, age_s: float = 0.0) -> None:
-        now_s = self._clock()
-        self._edge.arrived(end_token, now_s, delay_s=hello.delay_s, age_s=age_s)
-        if self.output.paced and not age_s and self.output.first_at_s is not None:
-            reserve_s = (self._decodable * SAMPLES_PER_TOKEN - self.heard_sample) / SAMPLE_RATE
-            stream_s = end_token / TOKEN_RATE
-            self.output.speed = self.jitter.arrived(stream_s, max(0.0, reserve_s), now_s)
+    async def _follow(self, item: Tokens | Gap, rendering: Rendering) -> None:
+        """See what tokens that came in say about time, and jump where it is time to."""
+        hello, decoder = self.session.hello, self.decoder
+        assert hello is not None
+        assert decoder is not None
+        end_token = item.end_token if isinstance(item, Tokens) else item.first_token + item.count
+        self._pace.received(item, hello, decoder.decodable(end_token))
+        if self._pace.jumps and self._start_at.live:
+            self._let_go(rendering)
+            hello, recent = self._pace.jump(hello)
+            await rendering.put(self._beginning(hello))
+            for tokens in recent:
+                await rendering.put(tokens)
 
     async def _play(self) -> None:
         """From the play-out buffer to the output, until nothing more comes."""

@@ -23,11 +23,14 @@ class Outbox:
     """One listener's place in the stream; :meth:`take` moves it on.
 
     Attributes: ``closed`` when nothing more will follow what can be taken, ``failure`` if that is
-    for a fault.
+    for a fault; ``carrier``, whether it carries the stream on to others.
     """
 
-    def __init__(self, hub: Hub, first_token: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: Hub, first_token: int, wake: Callable[[], None], *, carrier: bool = False
+    ) -> None:
         self._hub = hub
+        self.carrier = carrier
         self._wake = wake
         self._place = first_token
         self._least_behind = self._behind
@@ -36,6 +39,11 @@ class Outbox:
         self._events: deque[tuple[int, str]] = deque()
         self.closed = False
         self.failure: Failure | None = None
+
+    @property
+    def place(self) -> int:
+        """The token that is taken next."""
+        return self._place
 
     @property
     def lag_s(self) -> float:
@@ -50,25 +58,28 @@ class Outbox:
         """Send ``event`` as soon as everything before ``token`` was sent."""
         self._events.append((token, event))
 
-    def move(self, max_lag_s: float) -> None:
-        """The stream has moved on; fails where this listener is too far behind."""
-        if self.lag_s > max_lag_s or len(self._events) > _MAX_QUEUED_EVENTS:
-            reason = f"This listener fell more than {max_lag_s:.0f} s behind the stream."
-            self.fail(Failure("lag", reason))
-        else:
-            self._wake()
-
     def forgive(self, tokens: int) -> None:
         """So many tokens are about to come at once, which is not this listener's fault."""
         self._least_behind += tokens
 
+    def lags(self, max_lag_s: float, fresh: int = 0) -> bool:
+        """Whether this listener has fallen too far behind.
+
+        fresh: so many tokens were published just now, which nobody can have taken yet.
+        """
+        lag_s = self.lag_s - fresh / TOKEN_RATE
+        return lag_s > max_lag_s or len(self._events) > _MAX_QUEUED_EVENTS
+
+    def move(self) -> None:
+        """The stream has moved on."""
+        self._wake()
+
     def fail(self, failure: Failure) -> None:
-        """Send ``failure`` and nothing after it."""
+        """Nothing follows but why."""
         self.failure = failure
         self._events.clear()
         self._events.append((0, failure.encode()))
-        self.closed = True
-        self._wake()
+        self.close()
 
     def close(self) -> None:
         """Nothing follows what can be taken."""

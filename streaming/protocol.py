@@ -234,8 +234,9 @@ class End:
 class Failure:
     """An ``error`` event: why the other end closes the connection.
 
-    code: a word for programs (``protocol``, ``lag``, ``timeout``, ``auth``). message: a sentence
-    for people.
+    code: a word for programs. ``protocol``, ``timeout``, ``auth``: a fault of the other end's;
+    ``lag``: it is too far behind; ``away``: the sender goes and means to come back, where after an
+    ``end`` there is nothing to come back to. message: a sentence for people.
     """
 
     type: ClassVar = "error"

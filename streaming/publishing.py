@@ -78,6 +78,10 @@ class Publisher:
         """Nothing follows."""
         self.hub.end(reason, self._clock())
 
+    def go_away(self, reason: str) -> None:
+        """Nothing follows here for now, but the stream is not over."""
+        self.hub.go_away(reason, self._clock())
+
     async def drop_store(self) -> None:
         """From now on nothing is stored."""
         store, self._store = self._store, None

@@ -110,7 +110,7 @@ class Relay:
                     return
                 await self._hand_on(happening)
         except UserError:
-            publisher.end("the relay has lost its sender")
+            publisher.go_away("This relay has lost its sender.")
             raise
         finally:
             self.filled.set()

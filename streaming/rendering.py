@@ -25,11 +25,15 @@ _QUEUED_MESSAGES: Final = 4096
 
 @dataclass(frozen=True)
 class Beginning:
-    """Something begins: ``hello`` said so at ``at_s``, and ``start`` is where to begin in it."""
+    """Something begins: ``hello`` said so at ``at_s``, and ``start`` is where to begin in it.
+
+    margin_s: sound that should still be there when the next packet comes.
+    """
 
     hello: Hello
     at_s: float
     start: StartAt
+    margin_s: float
 
     @property
     def in_the_past(self) -> bool:
@@ -53,7 +57,6 @@ class Rendering:
         decoder: not started yet.
         buffer: takes the sound. output: is told when to begin with it.
         pushed: set whenever there is something new in the buffer.
-        margin_s: sound that should still be there when the next packet comes.
         clock: monotonic seconds.
     """
 
@@ -64,7 +67,6 @@ class Rendering:
         buffer: PlayoutBuffer,
         output: Output,
         pushed: asyncio.Event,
-        margin_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._place = place
@@ -72,7 +74,6 @@ class Rendering:
         self._buffer = buffer
         self._output = output
         self._pushed = pushed
-        self._margin_s = margin_s
         self._clock = clock
         self._queue: asyncio.Queue[Received | None] = asyncio.Queue(_QUEUED_MESSAGES)
         self._regenerator: Regenerator | None = None
@@ -134,7 +135,7 @@ class Rendering:
             live = next_token > hello.next_token or hello.next_token == hello.first_token
             age_s = 0.0 if live else hello.age_s + self._clock() - place.at_s
             plan = decoder.plan(
-                next_token, hello.first_token, hello.packet_tokens, age_s, self._margin_s
+                next_token, hello.first_token, hello.packet_tokens, age_s, place.margin_s
             )
             start_token, hold_s = plan.start_token, plan.hold_s
         self._buffer.jump(start_token * SAMPLES_PER_TOKEN)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from streaming.errors import ProtocolError
+from streaming.heartbeat import Heartbeat
 from streaming.parsing import decode
 from streaming.protocol import Failure, Join, Unknown
 from streaming.session import State
@@ -24,7 +25,10 @@ JOIN_TIMEOUT_S: Final = 10.0
 
 
 class SenderSession:
-    """The sender's side of one connection: joins it to the hub, refuses nonsense.
+    """The sender's side of one connection: joins it to the hub, refuses nonsense, drops who lags.
+
+    Whoever moves the messages asks the listener when ``heartbeat`` is due, and says when it has
+    :meth:`answered`.
 
     wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
     session ended. admit: whether the secret in the join message lets the listener in. ``state`` is
@@ -46,6 +50,7 @@ class SenderSession:
         self._refusal: Failure | None = None
         self._refusal_taken = False
         self.join_deadline_s = now_s + JOIN_TIMEOUT_S
+        self.heartbeat = Heartbeat(hub.max_lag_s, now_s)
         self.client = ""
 
     @property
@@ -61,6 +66,11 @@ class SenderSession:
         if self._refusal is not None or (self._outbox is not None and self._outbox.closed):
             return State.ENDED
         return State.JOINING if self._outbox is None else State.STREAMING
+
+    @property
+    def waiting(self) -> bool:
+        """Whether :meth:`take` has more as soon as the listener has answered."""
+        return self._outbox is not None and self.heartbeat.full and self.failure is None
 
     def receive(self, data: str | bytes, now_s: float) -> None:
         """Take one message from the listener; a wrong one ends the session with a failure."""
@@ -90,17 +100,30 @@ class SenderSession:
             self._wake()
 
     def tick(self, now_s: float) -> None:
-        """Let time pass: a listener that does not join in time is refused."""
+        """Let time pass: a listener that does not join, or does not answer, in time must go."""
         if self.state is State.JOINING and now_s >= self.join_deadline_s:
             self.refuse(Failure("timeout", f"No join message came within {JOIN_TIMEOUT_S:.0f} s."))
+        elif self._outbox is not None and self.heartbeat.overdue(now_s):
+            self._hub.drop(self._outbox)
+
+    def answered(self) -> None:
+        """The listener has read what was sent before it was asked by the heartbeat."""
+        self.heartbeat.answer()
+        self._wake()
 
     def take(self) -> str | bytes | None:
         """The next message to send, which then counts as sent; None when there is none now."""
         if self._refusal is not None:
-            message = None if self._refusal_taken else self._refusal.encode()
+            refusal = None if self._refusal_taken else self._refusal.encode()
             self._refusal_taken = True
-            return message
-        return None if self._outbox is None else self._outbox.take()
+            return refusal
+        outbox = self._outbox
+        if outbox is None or self.waiting:
+            return None
+        place = outbox.place
+        message = outbox.take()
+        self.heartbeat.sent(outbox.place - place)
+        return message
 
     def leave(self) -> None:
         """The connection is gone: the hub forgets this listener."""

@@ -1,4 +1,4 @@
-"""A running sender: source, encoder, hub, WebSocket server and the reports on them."""
+"""A running sender: source, encoder, hub, WebSocket server, broker and the reports on them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.errors import SettingsError
 from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
+from streaming.mqtt import publishing
 from streaming.muc import StreamHeader
 from streaming.protocol import Gap
 from streaming.sender import PacedSource, Sender
@@ -28,6 +29,7 @@ from streaming.worker import Worker
 
 if TYPE_CHECKING:
     from codec.base import Codec, EncoderWindow
+    from streaming.mqtt.publisher import MqttPublisher, MqttSettings
     from streaming.sources import Source
 
 __all__ = [
@@ -73,7 +75,8 @@ class ServiceSettings:
     given; lookahead: overrides the codec's. All in tokens. seed: None takes the store's, or 0.
     rewind_s: how much of the stream is held for those who come back or listen to the past. store:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
-    auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`.
+    auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`. mqtt: the
+    broker to which the stream goes as well.
     """
 
     host: str = "127.0.0.1"
@@ -90,6 +93,7 @@ class ServiceSettings:
     tls: ssl.SSLContext | None = None
     hop: int | None = None
     lookahead: int | None = None
+    mqtt: MqttSettings | None = None
 
 
 async def serve(
@@ -173,7 +177,9 @@ async def _send(
         await sender.run()
 
     try:
-        await broadcast(hub, sender, send, settings, stats, status, stop)
+        await broadcast(
+            hub, sender, send, settings, stats, status, stop, outlives=store is not None
+        )
     finally:
         if store is not None:
             store.close()
@@ -203,11 +209,13 @@ async def broadcast(
     stats: StatsWriter,
     status: StatusLine,
     stop: asyncio.Event,
+    *,
+    outlives: bool,
 ) -> None:
     """Let listeners hear ``hub`` while ``run()`` feeds it or until ``stop`` is set; log a summary.
 
-    feed: what is reported on. Raises what ``run`` raises, and UserError where one cannot listen
-    there.
+    feed: what is reported on. outlives: whether the stream goes on when this program is stopped.
+    Raises what ``run`` raises, and UserError where one cannot listen there.
     """
     stall = LoopStall()
     server = WebSocketServer(
@@ -220,14 +228,17 @@ async def broadcast(
         tls=settings.tls,
     )
     _warn_of_strangers(settings)
-    async with server:
+    async with server, publishing(hub, settings.mqtt) as publisher:
         logger.info("listening on %s", server.url)
-        report = _Report(hub, feed, stall, stats, status)
+        report = _Report(hub, feed, stall, stats, status, publisher)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:
             await unless(stop, run())
         finally:
-            hub.end("the sender was stopped", time.monotonic())
+            if outlives:  # unless the stream has ended: then this comes too late
+                hub.go_away("It was stopped, and goes on here when it is back.", time.monotonic())
+            else:
+                hub.end("the sender was stopped", time.monotonic())
             await server.drained()
             for helper in helpers:
                 helper.cancel()
@@ -286,8 +297,15 @@ class _Report:
     """What the statistics, the status line and the summary say, from the parts' counters."""
 
     def __init__(
-        self, hub: Hub, feed: Feed, stall: LoopStall, stats: StatsWriter, status: StatusLine
+        self,
+        hub: Hub,
+        feed: Feed,
+        stall: LoopStall,
+        stats: StatsWriter,
+        status: StatusLine,
+        publisher: MqttPublisher | None,
     ) -> None:
+        self._publisher = publisher
         self._hub = hub
         self._feed = feed
         self._stall = stall
@@ -314,6 +332,7 @@ class _Report:
     def _values(self) -> dict[str, Any]:
         now_s = time.monotonic()
         traffic = self._hub.traffic
+        published = None if self._publisher is None else self._publisher.traffic
         return {
             "tokens": self._hub.next_token,
             "lost_tokens": self._hub.lost_tokens,
@@ -327,6 +346,7 @@ class _Report:
             "rewind_s": self._hub.held_s,
             "source_samples": self._feed.source_samples,
             "delay_s": self._hub.delay_s,
+            "mqtt_bits_per_s": published and published.wire_bits_per_s(now_s),
             "max_loop_stall_ms": self._stall.longest_ms,
             "title": self._hub.title,
         }
@@ -344,6 +364,10 @@ class _Report:
             parts.append(f"encode RTF {self._feed.encode_rtf:.3f}")
         if self._feed.reconnects:
             parts.append(f"reconnects {self._feed.reconnects}")
+        if self._publisher is not None:
+            published = self._publisher.traffic.wire_bits_per_s(now_s)
+            away = " (away)" if self._publisher.away else ""
+            parts.append(f"to the broker {format_bit_rate(published)}{away}")
         return parts
 
     def _summary(self) -> str:

@@ -22,15 +22,16 @@ from typing import Any, Final, TextIO
 
 from codec.constants import TOKEN_BITS, TOKEN_RATE
 from streaming.errors import UserError
+from streaming.heartbeat import ask_interval_s
 
 __all__ = [
     "KEEPALIVE_BITS_PER_S",
-    "PING_INTERVAL_S",
     "LoopStall",
     "RateMeter",
     "RealTimeFactor",
     "StatsWriter",
     "Traffic",
+    "segment_bytes",
     "wire_bytes",
 ]
 
@@ -40,19 +41,24 @@ _TCP_IP_HEADERS: Final = 52
 """20 bytes of IPv4, 20 of TCP and 12 of TCP timestamps a segment."""
 _SEGMENT_BYTES: Final = 1448
 _MAX_AMOUNTS: Final = 4096  # a minute of the shortest packets is 1500
-PING_INTERVAL_S: Final = 60.0
-"""The sender's keepalive pings; listeners send none."""
+_PING_BYTES: Final = 6
+_PING_INTERVAL_S: Final = ask_interval_s(30.0)
+"""The sender's pings travel with tokens; the answers go the other way."""
 
 
 def wire_bytes(message_bytes: int) -> int:
     """Estimated bytes on the wire, one way, of a WebSocket message from the server (no TLS)."""
     header = 2 if message_bytes <= 125 else 4 if message_bytes <= 65_535 else 10
-    segments = -(-(message_bytes + header) // _SEGMENT_BYTES)
-    return message_bytes + header + segments * _TCP_IP_HEADERS
+    return segment_bytes(message_bytes + header)
 
 
-KEEPALIVE_BITS_PER_S: Final = wire_bytes(4) * 8 / PING_INTERVAL_S
-"""What the sender's pings (4 bytes each) add to the wire rate."""
+def segment_bytes(stream_bytes: int) -> int:
+    """Bytes on the wire, one way, of ``stream_bytes`` that go into a TCP connection at once."""
+    return stream_bytes + -(-stream_bytes // _SEGMENT_BYTES) * _TCP_IP_HEADERS
+
+
+KEEPALIVE_BITS_PER_S: Final = _PING_BYTES * 8 / _PING_INTERVAL_S
+"""What the sender's pings add to the wire rate, as often as they are by default."""
 
 
 class RateMeter:
@@ -97,9 +103,19 @@ class RateMeter:
 
 
 class Traffic:
-    """What one direction of one connection carries: totals, and rates of the live part."""
+    """What one direction of one connection carries: totals, and rates of the live part.
 
-    def __init__(self) -> None:
+    framing: bytes on the wire of a message of so many bytes. keepalive_bits_per_s: what comes on
+    top. Both are a WebSocket's by default.
+    """
+
+    def __init__(
+        self,
+        framing: Callable[[int], int] = wire_bytes,
+        keepalive_bits_per_s: float = KEEPALIVE_BITS_PER_S,
+    ) -> None:
+        self._framing = framing
+        self._keepalive_bits_per_s = keepalive_bits_per_s
         self.messages = 0
         self.tokens = 0
         self.payload_bits = 0
@@ -121,7 +137,7 @@ class Traffic:
 
         live: whether it counts for the rates; the burst of history after joining does not.
         """
-        on_wire = wire_bytes(message_bytes)
+        on_wire = self._framing(message_bytes)
         self.messages += 1
         self.tokens += tokens
         self.payload_bits += tokens * TOKEN_BITS
@@ -144,7 +160,7 @@ class Traffic:
     def wire_bits_per_s(self, now_s: float) -> float | None:
         """Estimated live bits a second on the wire, keepalive included, or None while unknown."""
         rate = self._wire.per_second(now_s)
-        return None if rate is None else rate + KEEPALIVE_BITS_PER_S
+        return None if rate is None else rate + self._keepalive_bits_per_s
 
 
 class RealTimeFactor:

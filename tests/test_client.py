@@ -28,6 +28,7 @@ import codec
 from codec.errors import DeviceError, WeightsError
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.hub import Hub, StreamInfo
+from streaming.link import Backoff
 from streaming.listener_settings import CatchUp
 from streaming.status import StatusLine
 from streaming.websocket import WebSocketServer
@@ -207,6 +208,36 @@ async def test_a_signal_while_loading_ends_it_before_it_connects(
     assert not (tmp_path / "out.wav").exists()
 
 
+async def test_a_sender_that_comes_later_can_be_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "Backoff", lambda attempts: Backoff(0.05, 0.1, attempts))
+    port, out, stats = free_port(), tmp_path / "out.wav", tmp_path / "stats.jsonl"
+    listening = asyncio.create_task(
+        run(f"ws://127.0.0.1:{port}", "--wait", "--out", out, "--stats", stats)
+    )
+    while not stats.exists() or not stats.read_text():
+        await asyncio.sleep(0.01)  # it runs, and there is nothing to hear
+    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 0, 48))
+    hub.publish(tokens(48), time.monotonic())
+    hub.end("over", time.monotonic())
+    async with WebSocketServer(hub, "127.0.0.1", port):
+        await listening
+    assert soundfile.info(out).frames == 48 * 1920
+    assert json.loads(stats.read_text().splitlines()[-1])["reconnects"] == 0
+
+
+async def test_a_signal_ends_waiting_for_a_sender(tmp_path: Path) -> None:
+    stats = tmp_path / "stats.jsonl"
+    arguments = ["--wait", "--out", tmp_path / "out.wav", "--stats", stats]
+    listening = asyncio.create_task(run(f"ws://127.0.0.1:{free_port()}", *arguments))
+    while not stats.exists() or not stats.read_text():
+        await asyncio.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await listening
+    assert json.loads(stats.read_text().splitlines()[-1])["final"] is True
+
+
 async def test_a_signal_while_connecting_ends_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}"
@@ -329,6 +360,11 @@ def free_port() -> int:
         (["--out", "{tmp}/a.wav", "--from", "-5y"], "no duration"),
         (["--out", "{tmp}/a.wav", "--ca", "{tmp}/none.pem"], "--ca is for wss://"),
         (["--out", "{tmp}/none/a.wav"], "no such folder"),
+        (["--out", "{tmp}/a.wav", "--wait", "--reconnect", "0"], "--wait"),
+        (
+            ["ws://127.0.0.1:{free}", "--out", "{tmp}/a.wav", "--wait", "--reconnect", "1"],
+            "[Nn]othing listens",
+        ),
         (["--out", "{tmp}/a.wav", "--stats", "{tmp}/none/s"], "[Ss]tatistics"),
         (["--play", "--device", "no such device"], "device|PortAudio"),
     ],

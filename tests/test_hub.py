@@ -213,6 +213,34 @@ def test_lag_counts_live_tokens_that_wait_and_not_history():
     assert outbox.lag_s == 0.0
 
 
+def test_a_packet_that_is_longer_than_the_lag_allowed_is_no_lag():
+    hub = Hub(INFO, max_lag_s=1.0)
+    outbox = hub.join(Join(), 0.0)
+    for _ in range(3):
+        publish(hub, 48)
+        assert outbox.failure is None
+        sent(outbox)
+    publish(hub, 48)
+    publish(hub, 48)
+    assert outbox.failure is not None
+
+
+def test_a_sender_that_goes_away_says_so_after_all_that_it_has_sent():
+    hub = Hub(INFO)
+    outbox = hub.join(Join(), 0.0)
+    publish(hub, 96)
+    hub.go_away("It is being restarted.", 1.0)
+    hub.end("too late", 2.0)
+    assert hub.ended
+    assert hub.away
+    assert outbox.closed
+    messages = sent(outbox)
+    assert heard(messages)[1] == list(range(96))
+    assert messages[-1] == Failure("away", "It is being restarted.")
+    assert outbox.failure is None  # it is no fault of this listener's
+    assert sent(hub.join(Join(), 3.0))[-1] == Failure("away", "It is being restarted.")
+
+
 def test_messages_without_tokens_are_bounded_too():
     hub = Hub(INFO)
     outbox = hub.join(Join(), 0.0)
@@ -283,3 +311,36 @@ def test_an_hour_can_be_asked_for_and_is_told():
     assert hello.first_at_s == pytest.approx(1_000_100.0)
     assert sent(hub.join(Join(at_s=5.0), 0.0))[0].first_token == 0
     assert sent(hub.join(Join(at_s=2_000_000.0), 0.0))[0].first_token == 4800
+
+
+def test_who_carries_the_stream_on_is_no_listener():
+    hub = Hub(INFO)
+    carrier = hub.join(Join(), 0.0, carrier=True)
+    listener = hub.join(Join(), 0.0)
+    assert (hub.listeners, hub.most_listeners) == (1, 1)
+    hub.leave(carrier)
+    hub.leave(carrier)  # a second time does nothing
+    assert hub.listeners == 1
+    hub.leave(listener)
+    assert hub.listeners == 0
+
+
+def test_a_carrier_that_lags_is_dropped_and_counts_as_little():
+    hub = Hub(INFO, max_lag_s=1.0)
+    carrier = hub.join(Join(), 0.0, carrier=True)
+    publish(hub, 480)
+    assert carrier.failure is not None
+    assert (hub.listeners, hub.dropped_listeners) == (0, 0)
+
+
+def test_the_newest_tokens_end_at_the_edge_and_begin_after_the_last_gap():
+    hub = Hub(INFO)
+    assert hub.recent(100) is None
+    publish(hub, 96)
+    assert hub.recent(1000) == Tokens(0, np.arange(96))
+    assert hub.recent(50) == Tokens(46, np.arange(46, 96))
+    hub.skip(10, 0.0)
+    assert hub.recent(50) is None  # nothing is as new as the edge
+    publish(hub, 48)
+    assert hub.recent(100) == Tokens(106, np.arange(106, 154))
+    assert hub.recent(20) == Tokens(134, np.arange(134, 154))

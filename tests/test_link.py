@@ -34,7 +34,7 @@ class Dialler:
         self.slept.append(seconds)
 
 
-def link(first: Script, dial: Dialler | None = None, **options) -> Link:
+def link(first: Script | None, dial: Dialler | None = None, **options) -> Link:
     sleep = dial.sleep if dial else asyncio.sleep
     options = {"chance": lambda: 1.0, "sleep": sleep, **options}
     return Link(ListenerSession(OURS), first, dial, **options)
@@ -71,7 +71,7 @@ async def test_after_a_break_it_goes_on_with_the_next_token() -> None:
     assert not several.away
     assert first.closed
     # The third attempt after the second break has waited longest.
-    assert dial.slept == [0.5, 0.5, 1.0, 2.0]
+    assert dial.slept == [0.5, 0.5, 0.75, 1.125]
 
 
 async def test_a_sender_that_hangs_up_without_an_end_is_called_again() -> None:
@@ -91,6 +91,34 @@ async def test_a_sender_that_never_said_hello_is_not_called_again() -> None:
         await collect(link(Script(), Dialler()))
 
 
+async def test_a_sender_that_is_not_there_yet_can_be_waited_for(caplog) -> None:
+    all_tokens = tokens(96)
+    silent, away = Script(), Script(Failure("away", "Not yet.").encode())
+    there = script(all_tokens, 0, 96, End(96).encode())
+    waiting = link(None, dial := Dialler(BROKEN, BROKEN, silent, away, BROKEN, there))
+    happenings = await collect(waiting)
+    assert [type(h) for h in happenings] == [Hello, Tokens, Tokens, End]
+    assert [decode(c.sent[0]) for c in (silent, away, there)] == [Join()] * 3
+    # The first attempt is made at once.
+    assert dial.slept == [0.75, 1.125, 1.6875, 2.53125, 3.796875]
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told[0].startswith("waiting for the sender: the connection to ws://test broke")
+
+
+async def test_who_waits_and_is_refused_for_good_waits_no_longer() -> None:
+    refusing = Script(Failure("auth", "Wrong key.").encode())
+    with pytest.raises(RefusedError, match="Wrong key"):
+        await collect(link(None, Dialler(BROKEN, refusing)))
+
+
+async def test_waiting_can_be_limited_and_needs_a_way_to_dial() -> None:
+    dial = Dialler(BROKEN, BROKEN, BROKEN)
+    with pytest.raises(TransportError, match="broke"):
+        await collect(link(None, dial, backoff=Backoff(attempts=3)))
+    with pytest.raises(ValueError, match="dial"):
+        await collect(link(None))
+
+
 async def test_attempts_can_be_limited() -> None:
     dial = Dialler(BROKEN, BROKEN, BROKEN)
     limited = link(
@@ -98,11 +126,11 @@ async def test_attempts_can_be_limited() -> None:
     )
     with pytest.raises(TransportError, match="broke"):
         await collect(limited)
-    assert dial.slept == [2.0, 4.0, 8.0]
+    assert dial.slept == [2.0, 3.0, 4.5]
     assert limited.away
 
 
-@pytest.mark.parametrize("code", ["lag", "timeout", "busy"])
+@pytest.mark.parametrize("code", ["away", "lag", "timeout", "busy"])
 async def test_who_was_dropped_for_a_passing_reason_comes_back(code: str) -> None:
     all_tokens = tokens(96)
     dropped = script(all_tokens, 0, 48, Failure(code, "Too slow.").encode())
@@ -154,7 +182,7 @@ async def test_one_can_leave_the_place_for_another() -> None:
             moving.go_to(Join(next_token=10))
     assert decode(second.sent[0]) == Join(next_token=10)
     assert [type(h) for h in seen] == [Hello, Tokens, Tokens, Hello, Tokens, Tokens, Title, End]
-    assert dial.slept == [1.0]  # at once, and only then with patience
+    assert dial.slept == [0.75]  # at once, and only then with patience
 
 
 async def test_going_elsewhere_needs_a_way_to_dial() -> None:
@@ -172,8 +200,9 @@ async def test_who_comes_back_may_decide_to_begin_anew() -> None:
     assert [type(h) for h in happenings].count(Hello) == 2
 
 
-def test_waiting_doubles_is_spread_and_bounded() -> None:
+def test_waiting_grows_is_spread_and_bounded() -> None:
     backoff = Backoff(first_s=1.0, most_s=30.0)
-    assert [backoff.wait_s(n, 1.0) for n in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    assert [backoff.wait_s(n, 1.0) for n in range(4)] == [1, 1.5, 2.25, 3.375]
+    assert backoff.wait_s(9, 1.0) == backoff.wait_s(10**6, 1.0) == 30.0
     assert backoff.wait_s(0, 0.0) == 0.25
     assert backoff.wait_s(10_000, 0.0) == 7.5

@@ -576,3 +576,52 @@ async def test_a_sound_card_that_is_late_plays_a_little_faster(
     assert (card.speed < 1.0) is not faster
     listener.stop()
     await running
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "left_out"), [(CatchUp.JUMP, True), (CatchUp.SPEED, False), (CatchUp.NONE, False)]
+)
+async def test_with_jump_a_delay_that_grew_on_an_unbroken_connection_is_left_out(
+    catch_up: CatchUp, left_out: bool
+) -> None:
+    """The connection stands still for 20 s, the card runs dry, and then all comes in one go."""
+    now = [100.0]
+    card, file = FakeCard(), MemorySink()
+    all_tokens = tokens(1200)
+    packets = token_messages(all_tokens)
+    listener = Listener(
+        Output([file], card, clock=lambda: now[0]),
+        FakeCodec(),
+        settings=ListenerSettings(catch_up=catch_up),
+        clock=lambda: now[0],
+    )
+    script = Script(hello(), *packets[:1], then="wait")
+    running = asyncio.create_task(listener.run(script))
+
+    async def play_in_time(first: int, end: int) -> None:
+        for count in range(first, end):
+            now[0] += 1.92
+            script.add(packets[count])
+            while listener.position_s * 25 < (48 * (count + 1) - 12) // 8 * 8:
+                await asyncio.sleep(0.001)
+
+    while not card.samples:
+        now[0] += 0.1
+        await asyncio.sleep(0.001)
+    await play_in_time(1, 10)
+    now[0] += 20.0
+    card.gate.clear()  # no time passes, so nothing is heard, while these come
+    script.add(*packets[10:21])
+    while listener.session.next_token < 21 * 48:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
+    card.gate.set()
+    await play_in_time(21, 25)
+    script.add(End(1200).encode(), None)  # type: ignore[arg-type]
+    await running
+    assert (card.dropped == 1) is left_out
+    whole = whole_sound(all_tokens)
+    assert (file.samples < whole.shape[1] - 48_000) is left_out
+    tail = 80 * 1920
+    assert np.allclose(file.sound[:, -tail:], whole[:, -tail:], atol=1e-3)
+    assert steps(file.sound) <= 1.2 * steps(whole)

@@ -268,8 +268,9 @@ def test_demo_track_is_there():
     assert server.DEMO_TRACK.exists()
 
 
-def test_a_server_that_was_killed_goes_on_where_it_stopped(song, start_server, tmp_path):
-    """With a listener that stays, through the same port, and a store that outlives the kill."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_server_that_comes_back_goes_on_where_it_stopped(song, start_server, tmp_path, number):
+    """With a listener that stays, through the same port, and a store that outlives the server."""
     store = ("--store", tmp_path / "store", "--loop", "--preset", "low-latency", "--seed", "9")
     process, url = start_server(song, *store)
     port = int(url.rsplit(":", 1)[1])
@@ -283,8 +284,8 @@ def test_a_server_that_was_killed_goes_on_where_it_stopped(song, start_server, t
             happenings.append(happening)
             if isinstance(happening, Tokens) and happening.end_token >= 16 and not killed:
                 killed = True
-                process.kill()
-                process.wait()
+                process.send_signal(number)
+                await asyncio.to_thread(process.wait)
                 start_server(song, *store[:-2], "--port", port)
             elif link.reconnects and isinstance(happening, Tokens):
                 await link.close()

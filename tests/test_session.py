@@ -330,6 +330,53 @@ def test_who_joined_has_no_deadline():
     assert session.state is State.STREAMING
 
 
+def test_who_was_asked_and_does_not_answer_is_dropped():
+    hub = make_hub()
+    woken = []
+    session = SenderSession(hub, 0.0, lambda: woken.append(True))
+    session.receive(Join().encode(), 0.0)
+    sent(session)
+    session.heartbeat.ask(0.0)
+    session.tick(29.0)
+    assert session.failure is None
+    woken.clear()
+    session.tick(30.0)
+    session.tick(31.0)
+    assert session.state is State.ENDED
+    assert woken
+    assert (hub.listeners, hub.dropped_listeners) == (0, 1)
+    (failure,) = sent(session)
+    assert failure == session.failure
+    assert failure.code == "lag"
+
+
+def test_who_catches_up_is_sent_the_rest_when_it_has_answered():
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48), history_tokens=20_000)
+    for _ in range(10):
+        hub.publish(np.zeros(1000, np.int64), 0.0)
+    woken = []
+    session = SenderSession(hub, 0.0, lambda: woken.append(True))
+    session.receive(Join(history=10_000).encode(), 0.0)
+    hub.end("over", 0.0)
+    heard, rounds = [], 0
+    while True:
+        if session.heartbeat.due(0.0):
+            session.heartbeat.ask(0.0)
+        heard += sent(session)
+        if not session.waiting:
+            break
+        rounds += 1
+        assert len(heard) <= 6 * rounds
+        woken.clear()
+        session.heartbeat.ask(0.0)
+        session.answered()
+        assert woken
+    assert rounds == 2
+    assert sum(len(message.tokens) for message in heard if isinstance(message, Tokens)) == 10_000
+    assert isinstance(heard[-1], End)
+    assert session.state is State.ENDED
+
+
 def test_end_of_the_stream_ends_the_session_without_failure():
     hub = make_hub()
     session = SenderSession(hub, 0.0)
@@ -345,6 +392,8 @@ def test_lag_ends_the_session_with_a_failure():
     session = SenderSession(hub, 0.0)
     session.receive(Join().encode(), 0.0)
     hub.publish(np.zeros(1000, dtype=np.int64), 1.0)
+    assert session.failure is None  # nobody can have taken it yet
+    hub.publish(np.zeros(48, dtype=np.int64), 42.0)
     assert session.failure is not None
     assert session.failure.code == "lag"
     session.refuse(Failure("other", "too late"))

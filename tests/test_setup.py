@@ -64,6 +64,16 @@ def test_installs_once_and_finds_its_stamp_the_second_time(checkout):
     assert ".[demo]" in installed
 
 
+def test_the_tests_get_what_streaming_through_a_broker_needs(checkout):
+    checkout.venv()
+    result = checkout.run("test")
+    assert result.returncode == 0
+    (installed,) = checkout.pip_runs()
+    assert re.search(r"\.\[(\w+,)*mqtt[,\]]", installed)
+    probed = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/bin") is not None
+    assert probed or "mosquitto" in result.stderr
+
+
 def test_changed_metadata_installs_again(checkout):
     checkout.venv()
     checkout.run("demo")

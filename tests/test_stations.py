@@ -141,12 +141,12 @@ async def test_a_recording_with_holes_is_played_in_time(file, tmp_path):
     assert soundfile.info(tmp_path / "out.wav").frames == 300 * 1920
 
 
-def test_a_recording_of_years_is_not_held_in_memory(file):
+async def test_a_recording_of_years_is_not_held_in_memory(file):
     muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
     gaps = [Gap(15_000 * n, 15_000) for n in range(4500)]
     file.write_bytes(b"".join(muxer.push(gap) for gap in gaps))
     with pytest.raises(SourceError, match="longer than 31 days"):
-        client.dial_file(str(file))
+        await client.dial_file(str(file))()
 
 
 async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
@@ -209,6 +209,6 @@ def test_the_seed_of_a_file_can_be_another(file, capsys):
 
 def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
     with pytest.raises(TransportError):
-        client.choose_sender(client.parse_arguments(["x.mp3", "--play"]))
+        client.find_sender(client.parse_arguments(["x.mp3", "--play"]))
     with pytest.raises(SettingsError, match=r"--save FILE\.muc"):
         client.open_output(client.parse_arguments([]))

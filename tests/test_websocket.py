@@ -119,23 +119,88 @@ async def test_listener_that_is_cut_off_disturbs_nobody(hub, server):
     await assert_still_serving(hub, server.url)
 
 
-async def test_listener_that_never_reads_is_dropped_and_nobody_else(monkeypatch):
+async def join_and_read_nothing(port: int) -> socket.socket:
+    raw = socket.socket()
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, ("127.0.0.1", port))
+    await loop.sock_sendall(
+        raw,
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )
+    join = Join().encode().encode()
+    await loop.sock_sendall(raw, b"\x81" + bytes([0x80 | len(join)]) + bytes(4) + join)
+    return raw
+
+
+async def test_listener_whose_kernel_hides_that_it_reads_nothing_is_dropped_and_nobody_else(
+    monkeypatch,
+):
+    """Two packets of 91 bytes: no buffer on the way is anywhere near full."""
+    monkeypatch.setattr("streaming.websocket.server.CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("streaming.heartbeat.ask_interval_s", lambda max_lag_s: 0.1)
+    hub = make_hub(max_lag_s=3.0)
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server:
+        good = asyncio.create_task(listen(server.url))
+        raw = await join_and_read_nothing(server.port)
+        await until(lambda: hub.listeners == 2)
+        publish(hub)
+        await asyncio.sleep(0.2)  # then it is time to ask
+        publish(hub)
+        await until(lambda: hub.dropped_listeners)
+        assert hub.dropped_listeners == 1
+        assert hub.listeners == 1
+        publish(hub)
+        hub.end("over", time.monotonic())
+        assert await good == list(range(144))
+        await until(lambda: not server.gate.open)
+        raw.close()
+
+
+async def test_listener_is_asked_when_the_source_is_silent(monkeypatch):
+    monkeypatch.setattr("streaming.heartbeat.IDLE_S", 0.05)
+    hub = make_hub(max_lag_s=3.0)
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server:
+        async with plain_connect(server.url) as well:
+            await well.send(Join().encode())
+            raw = await join_and_read_nothing(server.port)
+            await until(lambda: hub.listeners == 2)
+            await until(lambda: hub.dropped_listeners)
+            assert hub.listeners == 1
+            publish(hub)
+            assert isinstance(decode(await well.recv()), Hello)
+            assert isinstance(decode(await well.recv()), Tokens)
+        raw.close()
+
+
+async def test_who_catches_up_is_sent_all_though_the_stream_is_over(monkeypatch):
+    hub = make_hub(history_tokens=100_000)
+    for _ in range(60):
+        publish(hub, 1024)
+    hub.end("over", time.monotonic())
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server:
+        heard = await listen(server.url, history=100_000)
+        assert heard == [token % 16_384 for token in range(60 * 1024)]
+
+
+async def test_a_sender_that_goes_away_closes_in_a_way_that_says_so(hub, server):
+    async with plain_connect(server.url) as connection:
+        await connection.send(Join().encode())
+        await connection.recv()
+        hub.go_away("It is being restarted.", time.monotonic())
+        assert decode(await connection.recv()) == Failure("away", "It is being restarted.")
+        with pytest.raises(ConnectionClosed):
+            await connection.recv()
+        assert connection.close_code == 1001
+
+
+async def test_listener_that_never_reads_is_dropped_when_all_is_full(monkeypatch):
     monkeypatch.setattr("streaming.websocket.server.CLOSE_TIMEOUT_S", 0.1)
     hub = make_hub(max_lag_s=400.0)
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         good = asyncio.create_task(listen(server.url))
-        raw = socket.socket()
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        raw.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(raw, ("127.0.0.1", server.port))
-        await loop.sock_sendall(
-            raw,
-            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        )
-        join = Join().encode().encode()
-        await loop.sock_sendall(raw, b"\x81" + bytes([0x80 | len(join)]) + bytes(4) + join)
+        raw = await join_and_read_nothing(server.port)
         await until(lambda: hub.listeners == 2)
         while not hub.dropped_listeners:
             publish(hub, 1024)

@@ -1,7 +1,7 @@
 """WebSocket adapters: they move messages between connections and sessions, nothing more.
 
-No compression (tokens do not compress), and keepalive pings once a minute from the server alone:
-at 350 bit/s every byte counts. A listener that does not answer a ping in time is disconnected.
+No compression (tokens do not compress), and pings from the server alone, in one packet with the
+tokens where there are any: at 350 bit/s every byte counts.
 """
 
 from streaming.websocket.client import Connection, connect

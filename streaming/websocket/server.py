@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import logging
@@ -10,7 +11,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, cast
@@ -27,14 +28,13 @@ from streaming.hub import Hub
 from streaming.protocol import MAX_CLIENT_MESSAGE
 from streaming.sender_session import SenderSession
 from streaming.session import State
-from streaming.stats import PING_INTERVAL_S
-from streaming.websocket.common import CLOSE_TIMEOUT_S, NORMAL, library_logger
+from streaming.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL, library_logger
 
 __all__ = ["WebSocketServer"]
 
 logger = logging.getLogger(__name__)
 
-_PING_TIMEOUT_S: Final = 30.0
+_GRACE_S: Final = 0.1
 _WRITE_BUFFER_BYTES: Final = 4096
 _SEND_BUFFER_BYTES: Final = 16_384
 """Small, so that a listener which stops reading shows as one that lags, not as a full kernel."""
@@ -110,7 +110,6 @@ class WebSocketServer:
         self._clock = clock
         self._server: Server | None = None
         self.port = port
-        self.join_timeout_s: float | None = None
 
     @property
     def url(self) -> str:
@@ -137,8 +136,7 @@ class WebSocketServer:
                 max_size=MAX_CLIENT_MESSAGE,
                 max_queue=4,
                 write_limit=_WRITE_BUFFER_BYTES,
-                ping_interval=PING_INTERVAL_S,
-                ping_timeout=min(_PING_TIMEOUT_S, self._hub.max_lag_s),
+                ping_interval=None,  # the session's heartbeat does it
                 close_timeout=CLOSE_TIMEOUT_S,
                 logger=library_logger,
                 server_header=None,
@@ -202,9 +200,8 @@ class WebSocketServer:
         reader = asyncio.create_task(self._read(connection, session))
         writer = asyncio.create_task(self._write(connection, session, wake))
         try:
+            # The reader ends with the connection, the writer when nothing is left to say.
             await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            if session.state is State.ENDED:
-                await writer
         finally:
             session.leave()
             reader.cancel()
@@ -214,7 +211,10 @@ class WebSocketServer:
         logger.info(
             "listener %s left%s", _peer(connection), f": {failure.message}" if failure else ""
         )
-        code = NORMAL if failure is None else _FAILURE_CODES.get(failure.code, _POLICY_VIOLATION)
+        if failure is not None:
+            code = _FAILURE_CODES.get(failure.code, _POLICY_VIOLATION)
+        else:
+            code = GOING_AWAY if self._hub.away else NORMAL
         _cut_later(connection)
         await connection.close(code)
 
@@ -231,22 +231,48 @@ class WebSocketServer:
     async def _write(
         self, connection: ServerConnection, session: SenderSession, wake: asyncio.Event
     ) -> None:
+        heartbeat = session.heartbeat
         try:
             while True:
                 wake.clear()
                 while (message := session.take()) is not None:
-                    await connection.send(message)
-                if session.state is State.ENDED:
+                    with _one_packet(connection):
+                        await connection.send(message)
+                        if heartbeat.due(self._clock()):
+                            await self._ask(connection, session)
+                if session.state is State.ENDED and not session.waiting:
                     return
-                timeout_s = None
-                if session.state is State.JOINING:
-                    timeout_s = max(0.0, session.join_deadline_s - self._clock())
+                now_s = self._clock()
+                joining = session.state is State.JOINING
+                idle = not joining and now_s >= heartbeat.idle_at_s
+                if (idle or session.waiting) and heartbeat.deadline_s is None:
+                    await self._ask(connection, session)
+                until_s = session.join_deadline_s if joining else heartbeat.idle_at_s
                 try:
-                    await asyncio.wait_for(wake.wait(), timeout_s)
+                    await asyncio.wait_for(wake.wait(), max(0.0, until_s - self._clock()))
                 except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
                     session.tick(self._clock())
         except ConnectionClosed as closed:
             logger.debug("%s: %s", _peer(connection), closed)
+
+    async def _ask(self, connection: ServerConnection, session: SenderSession) -> None:
+        """Ping: the library at the other end answers when all before it has been read."""
+        patience_s = session.heartbeat.ask(self._clock())
+        pong = asyncio.ensure_future(await connection.ping())
+        loop = asyncio.get_running_loop()
+
+        def overdue() -> None:
+            # Where this program itself was held up, the answer may be there and not read yet.
+            loop.call_later(_GRACE_S, lambda: session.tick(self._clock()))
+
+        timer = loop.call_later(patience_s, overdue)
+
+        def answered(pong: asyncio.Future[float]) -> None:
+            timer.cancel()
+            if not pong.cancelled() and pong.exception() is None:
+                session.answered()
+
+        pong.add_done_callback(answered)
 
     def _cannot_listen(self, error: OSError | OverflowError) -> TransportError:
         if isinstance(error, socket.gaierror):
@@ -263,6 +289,22 @@ class WebSocketServer:
             f"Cannot listen on {self._host} port {self.port} ({reason}); choose others with "
             "--host and --port."
         )
+
+
+@contextlib.contextmanager
+def _one_packet(connection: ServerConnection) -> Iterator[None]:
+    """Have the system put what is sent meanwhile into one packet: headers are the larger part."""
+    raw = connection.transport.get_extra_info("socket")
+    cork = getattr(socket, "TCP_CORK", None)  # Linux
+    if raw is None or cork is None:
+        yield
+        return
+    raw.setsockopt(socket.IPPROTO_TCP, cork, 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            raw.setsockopt(socket.IPPROTO_TCP, cork, 0)
 
 
 def _cut_later(connection: ServerConnection) -> None:
