@@ -271,9 +271,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--upstream-token-file", type=Path, metavar="FILE", help="the same from a file"
     )
     parser.add_argument(
-        "--ca", type=Path, metavar="FILE", help="trust these certificates of wss:// senders, PEM"
-    )
-    parser.add_argument(
         "--reconnect",
         type=number(int, 0, 1_000_000),
         metavar="N",
