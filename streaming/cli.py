@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import codec
 from codec.errors import CodecError
 from streaming.completion import SHELLS, CompletionAction
 from streaming.compute import default_threads, use_threads
 from streaming.configuration import add_config_argument, with_configuration
-from streaming.errors import SettingsError, UserError
+from streaming.errors import SettingsError, TransportError, UserError
 from streaming.guard import AUTH_TOKEN_VARIABLE
 from streaming.json_log import JsonFormatter
 from streaming.status import StatusLine
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = [
     "add_auth_arguments",
     "add_common_arguments",
+    "check_address",
     "codec_loader",
+    "is_address",
     "number",
     "parse",
     "program_name",
@@ -51,6 +54,20 @@ def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[s
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
 
     return parse
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` looks like a sender's address and not like a file."""
+    return text.startswith(("ws://", "wss://"))
+
+
+def check_address(url: str) -> None:
+    """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
+    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
+        parts = urlsplit(url)
+        if parts.scheme in ("ws", "wss") and parts.hostname:
+            return
+    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:

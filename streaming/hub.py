@@ -150,12 +150,17 @@ class Hub:
         now_s: float,
         delay_s: float = 0.0,
         unix_s: float | None = None,
+        *,
+        late: bool = False,
     ) -> None:
         """Send the next packet, int64 ``[n]``, 1 <= n <= 1024, to all and keep it for rewinding.
 
         delay_s: seconds from the source sample at the packet's end to this moment. unix_s: this
-        moment by the clock on the wall; without it nobody can ask for an hour.
+        moment by the clock on the wall; without it nobody can ask for an hour. late: it comes in a
+        burst after it was held up, so that nobody has fallen behind by it.
         """
+        if late:
+            self._forgive(len(tokens))
         packet = Tokens(self.next_token, tokens)
         message = packet.encode()
         self._newest = (packet.first_token, message)
@@ -181,6 +186,20 @@ class Hub:
         elif token > self.next_token:
             self.rewind.skip(token - self.next_token)
 
+    def begin_anew(self, info: StreamInfo, token: int) -> None:
+        """Another stream takes the place of this one, with ``token`` as its next.
+
+        All listeners are asked to come again: what follows is not what they can go on with.
+        """
+        self.info = info
+        self.rewind.start(token)
+        self.timeline = Timeline()
+        self._titles.clear()
+        self._newest = None
+        for outbox in list(self._outboxes):
+            self.leave(outbox)
+            outbox.fail(Failure("away", "The stream begins anew here."))
+
     def restore_title(self, title: Title) -> None:
         """Keep a title of what is kept for rewinding."""
         self._titles.append(title)
@@ -201,6 +220,7 @@ class Hub:
         """Leave out ``count`` tokens that the source lost."""
         gap = Gap(self.next_token, count)
         self.lost_tokens += count
+        self._forgive(count)  # however long it is, it is one message
         self.rewind.skip(count)
         self._count(gap.encode(), now_s)
 
@@ -317,6 +337,10 @@ class Hub:
             self._broadcast(last_word.encode(), now_s)
             for outbox in self._outboxes:
                 outbox.close()
+
+    def _forgive(self, tokens: int) -> None:
+        for outbox in self._outboxes:
+            outbox.forgive(tokens)
 
     def _broadcast(self, event: str, now_s: float) -> None:
         for outbox in self._outboxes:

@@ -118,6 +118,8 @@ class Sender:
     ``encode_timing`` how long its windows took.
     """
 
+    reconnects = 0  # a source of sound finds its way back by itself
+
     def __init__(
         self,
         source: PacedSource,
