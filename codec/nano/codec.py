@@ -64,7 +64,7 @@ class Nano(Codec):
     """Latents are the codec's features themselves: mels, semitones and stereo image of a token."""
 
     name = "nano"
-    encoder_window = EncoderWindow(left=18, hop=24, lookahead=8)
+    encoder_window = EncoderWindow(left=30, hop=24, lookahead=8)
     decoder_window = DecoderWindow(context=128, hop=24, lookahead=8)
     latent_tokens = 1
     render_margin_tokens = Vocoder.reach_tokens
