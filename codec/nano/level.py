@@ -105,9 +105,9 @@ class LevelChannel(nn.Module):
         chains = levels.gather(1, wanted.expand(batch, -1)).unflatten(1, (-1, CHAIN, GROUP))
         entries: list[Tensor] = []
         reference = chains.new_zeros(1)
-        for place in range(CHAIN):
-            book = self.codebooks[min(place, 1)]
-            group = chains[:, :, place]
+        for index in range(CHAIN):
+            book = self.codebooks[min(index, 1)]
+            group = chains[:, :, index]
             entries.append(distances(group, group - reference, book).argmin(dim=-1))
             reference = group_level(book[entries[-1]] + reference)
         digit = BASE ** torch.arange(GROUP - 1, -1, -1, device=device)
