@@ -41,7 +41,7 @@ def test_the_programs_threads_sleep_while_they_wait_unless_told_otherwise(
 def test_what_is_loaded_is_no_longer_looked_at_for_garbage():
     before = gc.get_freeze_count()
     try:
-        kept = [[] for _ in range(1000)]
+        kept: list[list[int]] = [[] for _ in range(1000)]
         settle()
         assert gc.get_freeze_count() >= before + 1000
         assert len(gc.get_objects()) < gc.get_freeze_count()
