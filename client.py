@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """Listens to music at 350 bits per second: from a WebSocket or an MQTT broker to the sound card, a
-file or a pipe."""
+file or a pipe.
+
+With --save alone it records the stream as it is, and needs no model.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import codec
 from codec.constants import SAMPLE_RATE
@@ -24,23 +26,32 @@ from codec.sampling import SOLVERS
 from streaming.cli import (
     add_auth_arguments,
     add_common_arguments,
+    check_address,
     codec_loader,
     number,
+    parse,
+    program_name,
     run_program,
 )
 from streaming.compute import settle
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
-from streaming.errors import SettingsError, TransportError
+from streaming.errors import SettingsError
 from streaming.guard import read_auth_tokens
-from streaming.link import Backoff, Dial, Messages
+from streaming.hub import Hub
+from streaming.link import Backoff, Dial, Link, Messages
 from streaming.listener import Listener
 from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.mqtt.address import is_mqtt
 from streaming.mqtt.cli import add_broker_arguments, broker_of, list_broker
+from streaming.muc import MUC_SUFFIX, MucReader
 from streaming.output import Output
+from streaming.playback import FileConnection, load_hub
 from streaming.protocol import MAX_SEED
+from streaming.recorder import Recorder
+from streaming.recording import Recording, record
 from streaming.report import ListenerReport, process_age_s
+from streaming.session import ListenerSession
 from streaming.signals import set_on_signals, unless
 from streaming.sinks import FileSink, RawSink, Sink, SoundCardSink
 from streaming.sinks.soundcard import MAX_VOLUME
@@ -48,6 +59,10 @@ from streaming.stats import StatsWriter, Traffic
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
 from streaming.tls import client_context
+from streaming.web.clock_card import ClockCard
+from streaming.web.console import DEFAULT_PORT, Console
+from streaming.web.controls import ListenerControls
+from streaming.web.monitor import Monitor
 from streaming.websocket import connect
 from streaming.worker import call_on_thread
 
@@ -88,7 +103,7 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
         else:
             asyncio.run(run(arguments, load_codec, status))
 
-    return run_program("client.py", arguments, status, body)
+    return run_program(program_name("client.py"), arguments, status, body)
 
 
 async def run(
@@ -100,6 +115,11 @@ async def run(
     dial, traffic = find_sender(arguments)
     stop = asyncio.Event()
     settings = make_settings(arguments)
+    recorder = None if arguments.save is None else Recorder(arguments.save, settings.limit_samples)
+    if recorder is not None and not (arguments.play or arguments.out or arguments.web is not None):
+        with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
+            await record_stream(recorder, dial, traffic, arguments, settings, stats, status, stop)
+        return
     fetch = codec_loader(arguments, load_codec, "decoder")
 
     def load(name: str) -> Codec:
@@ -112,11 +132,13 @@ async def run(
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
         output = open_output(arguments)
+        recording = None if recorder is None else Recording(recorder)
         try:
             expected = await unless(stop, call_on_thread(load, arguments.codec))
             if expected is None:
                 return
-            listener = Listener(output, expected, load=load, settings=settings)
+            observe = None if recording is None else recording.take
+            listener = Listener(output, expected, load=load, settings=settings, observe=observe)
             listener.session.traffic = traffic
             connect_at_s = time.monotonic()
             connection = None if arguments.wait else await unless(stop, dial())
@@ -124,10 +146,37 @@ async def run(
                 connected_s = None if connection is None else process_age_s()
                 report = ListenerReport(listener, connect_at_s, connected_s)
                 retry = dial if arguments.reconnect != 0 else None
-                with go_live_on_signal(listener):
-                    await listen(listener, connection, retry, report, stats, status, stop)
+                page = open_page(arguments, output, listener, report)
+                async with page or contextlib.nullcontext():
+                    with go_live_on_signal(listener):
+                        await listen(listener, connection, retry, report, stats, status, stop)
         finally:
+            if recording is not None:
+                await recording.close("the recording was stopped")
             await output.close()
+
+
+async def record_stream(
+    recorder: Recorder,
+    dial: Dial,
+    traffic: Traffic,
+    arguments: argparse.Namespace,
+    settings: ListenerSettings,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    """Record and decode nothing; goes on in a file that is there already."""
+    join = settings.start.join(settings.history_tokens, settings.client)
+    if settings.start.live:
+        join = recorder.join(join)
+    session = ListenerSession(None, join=join, auth_token=settings.auth_token)
+    session.traffic = traffic
+    connection = None if arguments.wait else await unless(stop, dial())
+    if connection is not None or (arguments.wait and not stop.is_set()):
+        retry = dial if arguments.reconnect != 0 else None
+        link = Link(session, connection, retry, backoff=settings.backoff)
+        await record(link, Recording(recorder), stats, status, stop)
 
 
 async def listen(
@@ -172,11 +221,14 @@ def go_live_on_signal(listener: Listener) -> Iterator[None]:
 
 def open_output(arguments: argparse.Namespace) -> Output:
     """The sinks that the arguments name. Raises SinkError or DeviceError."""
-    if not (arguments.play or arguments.out):
-        raise SettingsError("Give --play for the sound card, --out FILE for a file, or both.")
+    if not (arguments.play or arguments.out or arguments.web is not None):
+        raise SettingsError(
+            "Give --play for the sound card, --web for a browser or --out FILE for a file; or "
+            "--save FILE.muc to record without decoding."
+        )
     files: list[Sink] = [RawSink() if name == "-" else FileSink(name) for name in arguments.out]
     if not arguments.play:
-        return Output(files)
+        return Output(files) if arguments.web is None else Output(files, Monitor(ClockCard()))
     preset = PRESETS[arguments.preset]
     wanted: str | None = arguments.device
     card = SoundCardSink(
@@ -185,7 +237,20 @@ def open_output(arguments: argparse.Namespace) -> Output:
         prefill_s=preset.prefill_s,
         device_latency_s=preset.device_latency_s,
     )
-    return Output(files, card)
+    return Output(files, card if arguments.web is None else Monitor(card))
+
+
+def open_page(
+    arguments: argparse.Namespace, output: Output, listener: Listener, report: ListenerReport
+) -> Console | None:
+    """The page of ``--web``, where it is wanted."""
+    monitor = output.card
+    if not isinstance(monitor, Monitor):
+        return None
+    card = monitor.card
+    plays = card if isinstance(card, SoundCardSink) else None
+    controls = ListenerControls(listener, report, plays)
+    return Console(monitor, controls, arguments.web)
 
 
 def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
@@ -193,6 +258,8 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
     preset = PRESETS[arguments.preset]
     seconds: float | None = arguments.seconds
     start = StartAt.parse(arguments.start)
+    if start.live and arguments.mqtt is None and names_file(arguments.url):
+        start = StartAt(token=0)  # a file is the past from its beginning on
     catch_up = arguments.catch_up or ("speed" if start.live else "none")
     return ListenerSettings(
         start=start,
@@ -226,6 +293,8 @@ def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
         if url != DEFAULT_URL:
             raise SettingsError("Choose either the address of a sender or --mqtt, not both.")
         url = arguments.mqtt
+    elif names_file(url):
+        return dial_file(url), Traffic()
     if arguments.mqtt is None and not is_mqtt(url):
         check_address(url)
         return functools.partial(connect, url, tls=client_context(url, arguments.ca)), Traffic()
@@ -236,30 +305,46 @@ def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
     return functools.partial(connect_mqtt, address, tls), listener_traffic(address)
 
 
-def check_address(url: str) -> None:
-    """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
-    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname:
-            return
-    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
+def names_file(url: str) -> bool:
+    """Whether it is a recording and no address."""
+    return "://" not in url and Path(url).suffix.lower() == MUC_SUFFIX
+
+
+def dial_file(path: str) -> Dial:
+    """Hands a .muc file out as if it came from a sender. Raises SourceError where it is none."""
+    MucReader(path)
+    loaded: list[Hub] = []
+
+    async def dial() -> FileConnection:
+        if not loaded:
+            loaded.append(await call_on_thread(load_hub, path))
+        return FileConnection(loaded[0])
+
+    return dial
 
 
 def join_place(argv: Sequence[str]) -> list[str]:
-    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option."""
+    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option, and a
+    word after ``--web`` for its port."""
     words = list(argv)
     for index, word in enumerate(words[:-1]):
         if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():
             words[index : index + 2] = [f"--from={words[index + 1]}"]
             break
+    if "--web" in words[:-1] and not words[words.index("--web") + 1].isdecimal():
+        words[words.index("--web")] = f"--web={DEFAULT_PORT}"
     return words
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog="client.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("client.py"), description=__doc__)
     parser.add_argument(
-        "url", nargs="?", default=DEFAULT_URL, metavar="URL", help="of the sender: %(default)s"
+        "url",
+        nargs="?",
+        default=DEFAULT_URL,
+        metavar="URL|FILE.muc",
+        help="of the sender, or a recording: %(default)s",
     )
     parser.add_argument("--play", action="store_true", help="play on the sound card")
     parser.add_argument(
@@ -269,6 +354,22 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write a file (wav, flac, ogg, opus); - writes bare float32 samples, left and right "
         "in turns, to standard output",
+    )
+    parser.add_argument(
+        "--web",
+        nargs="?",
+        const=DEFAULT_PORT,
+        type=number(int, 0, 65_535),
+        metavar="PORT",
+        help="a page on this machine to watch, to control and to listen in a browser "
+        f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
+    )
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE.muc",
+        help="record the tokens; alone it needs no model. Goes on where the file ends, if that is "
+        "of the same stream",
     )
     parser.add_argument(
         "--seconds",
@@ -382,7 +483,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_broker_arguments(parser, sends=False)
     add_common_arguments(parser, "decoding")
-    return parser.parse_args(join_place(sys.argv[1:] if argv is None else argv))
+    return parse(parser, "client", join_place(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

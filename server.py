@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Streams music at 350 bits per second: files, a pipe or a sound input over a WebSocket, and to an
-MQTT broker."""
+"""Streams music at 350 bits per second over a WebSocket, and to an MQTT broker: files, a pipe, a
+sound input, or a stream that there is already.
+
+What is encoded already, in ``.muc`` files or by another sender, is sent on without a model.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,25 +19,34 @@ import codec
 from streaming.cli import (
     add_auth_arguments,
     add_common_arguments,
+    check_address,
     codec_loader,
+    is_address,
     number,
+    parse,
+    program_name,
     run_program,
 )
 from streaming.errors import SettingsError
-from streaming.guard import Limits, read_auth_tokens
+from streaming.guard import UPSTREAM_TOKEN_VARIABLE, Limits, read_auth_tokens
 from streaming.hub import MAX_LAG_S
 from streaming.mqtt.cli import add_broker_arguments, publisher_settings
+from streaming.muc import MUC_SUFFIX, muc_files
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.service import PRESETS, ServiceSettings, serve
 from streaming.signals import set_on_signals
-from streaming.sources import CaptureSource, Playlist, RawFormat, Source, StdinSource
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.timeline import parse_duration_s
-from streaming.tls import server_context
+from streaming.tls import client_context, server_context
 
 if TYPE_CHECKING:
     from codec.base import Codec
+    from streaming.forwarding import Upstream
+    from streaming.replay import MucPlaylist
+    from streaming.sources import Source
+
+Send = Callable[[ServiceSettings, StatsWriter, StatusLine, asyncio.Event], Awaitable[None]]
 
 DEMO_TRACK = Path(__file__).parent / "streaming" / "data" / "demo.ogg"
 
@@ -43,7 +56,7 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
     arguments = parse_arguments(argv)
     status = StatusLine()
     return run_program(
-        "server.py",
+        program_name("server.py"),
         arguments,
         status,
         lambda: asyncio.run(run(arguments, load_codec, status)),
@@ -71,17 +84,93 @@ async def run(
         lookahead=arguments.lookahead,
         mqtt=publisher_settings(arguments),
     )
-    source = make_source(arguments)
+    send = make_sender(arguments, load_codec)
     stop = asyncio.Event()
-
-    load = codec_loader(arguments, load_codec, "encoder")
-
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
-        await serve(source, lambda: load(arguments.codec), settings, stats, status, stop)
+        await send(settings, stats, status, stop)
+
+
+def make_sender(arguments: argparse.Namespace, load_codec: Callable[..., Codec]) -> Send:
+    """What runs until the stream ends, by what the arguments name; nothing is opened yet."""
+    if any(is_address(song) for song in arguments.songs):
+        from streaming.forwarding import serve_upstream
+
+        return functools.partial(serve_upstream, make_upstream(arguments))
+    if any(holds_tokens(song) for song in arguments.songs):
+        from streaming.forwarding import serve_files
+
+        return functools.partial(serve_files, make_playlist(arguments))
+    load = codec_loader(arguments, load_codec, "encoder")
+    return functools.partial(serve, make_source(arguments), lambda: load(arguments.codec))
+
+
+def make_upstream(arguments: argparse.Namespace) -> Upstream:
+    """The other sender that the arguments name."""
+    from streaming.forwarding import Upstream
+    from streaming.link import Backoff
+    from streaming.websocket import connect
+
+    own = ("loop", "shuffle", "title", "seed", "packet_tokens")
+    refuse_beside(arguments, "the address of another sender", *own)
+    if len(arguments.songs) > 1:
+        raise SettingsError("Another sender's stream cannot be mixed with anything else.")
+    (url,) = arguments.songs
+    check_address(url)
+    secrets = read_auth_tokens(
+        arguments.upstream_token, arguments.upstream_token_file, UPSTREAM_TOKEN_VARIABLE
+    )
+    return Upstream(
+        functools.partial(connect, url, tls=client_context(url, arguments.ca)),
+        next(iter(secrets), ""),
+        Backoff(attempts=arguments.reconnect),
+    )
+
+
+def make_playlist(arguments: argparse.Namespace) -> Callable[[], MucPlaylist]:
+    """Opens the .muc files that the arguments name."""
+    from streaming.replay import MucPlaylist
+
+    refuse_beside(arguments, ".muc files")
+    if not all(holds_tokens(song) for song in arguments.songs):
+        raise SettingsError(
+            "Files of tokens (.muc) and of sound cannot be mixed; encode the others first: "
+            "python -m codec encode."
+        )
+    return functools.partial(
+        MucPlaylist,
+        muc_files(arguments.songs),
+        loop=arguments.loop,
+        shuffle=arguments.shuffle,
+        title=arguments.title,
+    )
+
+
+def holds_tokens(song: str) -> bool:
+    """Whether it is a .muc file, or a folder with such files and no other music."""
+    path = Path(song)
+    if not path.is_dir():
+        return path.suffix.lower() == MUC_SUFFIX
+    if not muc_files([path]):
+        return False
+    from streaming.sources.files import audio_files
+
+    return not audio_files(path)
+
+
+def refuse_beside(arguments: argparse.Namespace, what: str, *names: str) -> None:
+    """Raise SettingsError where an option was given that means nothing beside ``what``."""
+    for name in ("capture", "raw", "hop", "lookahead", "weights", *names):
+        given = getattr(arguments, name)
+        if given is not None and given is not False:  # a seed of 0 is given
+            option = name.replace("_", "-")
+            raise SettingsError(f"--{option} means nothing beside {what}; leave it out.")
 
 
 def make_source(arguments: argparse.Namespace) -> Source:
-    """The source that the arguments name; nothing is opened yet."""
+    """The source of sound that the arguments name; nothing is opened yet."""
+    # Here and not above, since these bring libraries along that a stream of tokens does not need.
+    from streaming.sources import CaptureSource, Playlist, RawFormat, StdinSource
+
     songs: list[str] = arguments.songs
     if arguments.capture is not None:
         if songs:
@@ -100,12 +189,13 @@ def make_source(arguments: argparse.Namespace) -> Source:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog="server.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("server.py"), description=__doc__)
     parser.add_argument(
         "songs",
         nargs="*",
-        metavar="SONG|FOLDER|-",
-        help="what to stream; - is standard input; nothing is the demo track, looped",
+        metavar="SONG|FOLDER|FILE.muc|ws://…|-",
+        help="what to stream; .muc files and another sender's stream need no model; - is standard "
+        "input; nothing is the demo track, looped",
     )
     parser.add_argument(
         "--capture",
@@ -174,6 +264,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_auth_arguments(parser, "let in only listeners that name it")
     parser.add_argument(
+        "--upstream-token",
+        metavar="SECRET",
+        help="name it to the sender whose stream is served; better in the environment's "
+        f"{UPSTREAM_TOKEN_VARIABLE} or in --upstream-token-file",
+    )
+    parser.add_argument(
+        "--upstream-token-file", type=Path, metavar="FILE", help="the same from a file"
+    )
+    parser.add_argument(
+        "--reconnect",
+        type=number(int, 0, 1_000_000),
+        metavar="N",
+        help="give another sender up after N vain attempts in a row to come back (default: never)",
+    )
+    parser.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="encrypt (wss://): certificate chain, PEM"
     )
     parser.add_argument(
@@ -209,7 +314,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_broker_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
-    return parser.parse_args(argv)
+    return parse(parser, "server", sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

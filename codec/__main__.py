@@ -1,4 +1,7 @@
-"""``python -m codec fetch NAME``: have a codec's weights on this machine before they are needed."""
+"""``python -m codec``: music to files of tokens and back, and weights before they are needed.
+
+``encode``, ``decode`` and ``info`` are in :mod:`streaming.file_commands`; ``fetch`` is here.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,27 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import codec
 from codec.errors import CodecError, WeightsError
+from streaming.errors import UserError
+from streaming.file_commands import add_commands, run_command
+
+if TYPE_CHECKING:
+    from codec.base import Codec
 
 __all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m codec", description="Weights of the codecs.")
+    parser = argparse.ArgumentParser(
+        prog="python -m codec", description="Music to files of tokens and back; codecs' weights."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_commands(commands)
     fetch = commands.add_parser(
         "fetch",
         help="download, check and convert a codec's weights, or check those that are here",
@@ -38,19 +50,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = codec.load) -> int:
+    """Run a command; returns the exit code: 0, 2 where it could not be done, 130 on Ctrl-C."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    if arguments.cache is not None:
-        os.environ["MUSIC350_CACHE"] = str(arguments.cache)
     try:
+        if arguments.command != "fetch":
+            run_command(arguments, load_codec)
+            return 0
+        if arguments.cache is not None:
+            os.environ["MUSIC350_CACHE"] = str(arguments.cache)
         path, digest = _fetch(arguments)
-    except (CodecError, OSError) as error:
+    except (CodecError, UserError, OSError) as error:
         sys.stderr.write(f"codec: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("codec: interrupted; the same command goes on where this one stopped\n")
+        again = "; the same command goes on where this one stopped"
+        sys.stderr.write(f"codec: interrupted{again if arguments.command == 'fetch' else ''}\n")
         return 130
     sys.stdout.write(f"{path}\n")
     sys.stderr.write(f"{arguments.name} is here (SHA-256 {digest})\n")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
-from streaming.fading import FADE_SAMPLES, Envelope
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from streaming.concealment import Concealment
+from streaming.fading import FADE_SAMPLES
 from streaming.fading import fade_out as fall
-from streaming.playout import PlayoutBuffer, StartPlan, fill_gap, plan_start
+from streaming.playout import PlayoutBuffer, StartPlan, plan_start
 from streaming.protocol import Gap, Tokens
 from streaming.stats import RealTimeFactor
 from streaming.worker import Worker
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from codec.stream import StreamDecoder
 
 __all__ = ["DecodeOptions", "DecodeThread", "Regenerator"]
-
-_GAP_PIECE_TOKENS: Final = 64
-_KEPT_TOKENS: Final = TOKEN_RATE  # what a gap is filled with
-_CONTINUED_TOKENS: Final = TOKEN_RATE
-_LONG_FADE: Final = SAMPLE_RATE // 2
 
 Audio = NDArray[np.float32]
 
@@ -193,16 +189,13 @@ class Regenerator:
         self._buffer = buffer
         self._pushed = pushed
         self._room = asyncio.Event()
-        self._last_tokens = np.zeros(0, dtype=np.int64)
-        self._envelope = Envelope(start_token * SAMPLES_PER_TOKEN)
-        if fade_in:
-            self._envelope.silence(0, start_token * SAMPLES_PER_TOKEN)
+        self._concealment = Concealment(start_token * SAMPLES_PER_TOKEN, fade_in=fade_in)
         self._abandoned = False
         buffer.on_pull = self._room.set
 
     async def feed(self, item: Tokens | Gap) -> None:
         """Decode tokens, or what stands in for lost ones."""
-        for tokens in self._pieces(item):
+        for tokens in self._concealment.pieces(item):
             await self._decode(await self._decoder.feed(tokens))
 
     async def finish(self, *, fade_out: bool = False) -> None:
@@ -214,20 +207,6 @@ class Regenerator:
         self._abandoned = True
         self._room.set()
 
-    def _pieces(self, item: Tokens | Gap) -> Iterator[NDArray[np.int64]]:
-        if isinstance(item, Tokens):
-            self._last_tokens = np.concatenate([self._last_tokens, item.tokens])[-_KEPT_TOKENS:]
-            yield item.tokens
-        else:
-            # The decoder goes on from its context for a second; what follows would be made up.
-            end = item.first_token + item.count
-            silent_from = item.first_token + _CONTINUED_TOKENS
-            if end > silent_from:
-                spt = SAMPLES_PER_TOKEN
-                self._envelope.silence(silent_from * spt, end * spt, fall_samples=_LONG_FADE)
-            for done in range(0, item.count, _GAP_PIECE_TOKENS):
-                yield fill_gap(self._last_tokens, min(_GAP_PIECE_TOKENS, item.count - done))
-
     async def _decode(self, ready: bool, *, fade_out: bool = False) -> None:
         """Decode every window that is ready."""
         while ready and not (self._buffer.finished or self._abandoned):
@@ -237,7 +216,7 @@ class Regenerator:
             block, ready = await self._decoder.step()
             if self._abandoned:
                 return
-            self._envelope.apply(block)
+            self._concealment.shape(block)
             if fade_out and not ready:
                 count = min(FADE_SAMPLES, block.shape[1])
                 block[:, block.shape[1] - count :] *= fall(count)

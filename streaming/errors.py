@@ -3,6 +3,7 @@
 StreamingError
 ├── UserError            one clear sentence for whoever runs the program; exit code 2
 │   ├── SourceError
+│   │   └── FormatVersionError  a file of a version that this program does not read
 │   ├── SinkError
 │   ├── DeviceError
 │   ├── ProtocolError
@@ -14,6 +15,7 @@ StreamingError
 
 __all__ = [
     "DeviceError",
+    "FormatVersionError",
     "ProtocolError",
     "RefusedError",
     "SettingsError",
@@ -36,6 +38,10 @@ class UserError(StreamingError):
 
 class SourceError(UserError):
     """A source cannot be opened, or nothing in it can be played."""
+
+
+class FormatVersionError(SourceError):
+    """A ``.muc`` file of another version of the format; the sentence lacks the file's name."""
 
 
 class SinkError(UserError):

@@ -20,6 +20,7 @@ from streaming.protocol import MAX_AUTH_TOKEN
 
 __all__ = [
     "AUTH_TOKEN_VARIABLE",
+    "UPSTREAM_TOKEN_VARIABLE",
     "AuthTokens",
     "ByteBudget",
     "Gate",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 AUTH_TOKEN_VARIABLE: Final = "MUSIC350_AUTH_TOKEN"
+UPSTREAM_TOKEN_VARIABLE: Final = "MUSIC350_UPSTREAM_TOKEN"
 _SHORTEST: Final = 8
 _MOST_FILE_BYTES: Final = 1 << 20
 
@@ -113,7 +115,9 @@ class ByteBudget:
         return self._left >= 0
 
 
-def read_auth_tokens(given: str | None, file: Path | None) -> list[str]:
+def read_auth_tokens(
+    given: str | None, file: Path | None, variable: str = AUTH_TOKEN_VARIABLE
+) -> list[str]:
     """Secrets from the command line, from a file (one a line; # begins a remark) or, where neither
     is given, from the environment.
 
@@ -131,7 +135,7 @@ def read_auth_tokens(given: str | None, file: Path | None) -> list[str]:
         if not found:
             raise SettingsError(f"There is no access token in {file}; write one a line.")
         tokens += found
-    if given is None and file is None and (from_environment := os.environ.get(AUTH_TOKEN_VARIABLE)):
+    if given is None and file is None and (from_environment := os.environ.get(variable)):
         tokens = [from_environment]
     if not all(_SHORTEST <= len(token) <= MAX_AUTH_TOKEN for token in tokens):
         raise SettingsError(

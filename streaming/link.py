@@ -84,6 +84,7 @@ class Link:
             as for one that has gone.
         dial: makes another one; None: the first break is the end, raised as TransportError.
         meet: called with each hello before the session checks it; may load a codec.
+        observe: told of everything before it comes out, such as a recorder.
         rejoin: asked on coming back; what it returns is sent instead of asking for what was missed.
         hello_timeout_s: time for the sender's first message.
         clock, sleep, chance: seconds, waiting, and lots from 0 to 1.
@@ -98,6 +99,7 @@ class Link:
         dial: Dial | None = None,
         *,
         meet: Callable[[Hello], Awaitable[None]] | None = None,
+        observe: Callable[[Happening], Awaitable[None]] | None = None,
         rejoin: Callable[[], Join | None] = lambda: None,
         backoff: Backoff | None = None,
         hello_timeout_s: float = 10.0,
@@ -112,6 +114,7 @@ class Link:
         self._waits = connection is None
         self._dial = dial
         self._meet = meet
+        self._observe = observe
         self._rejoin = rejoin
         self._backoff = backoff or Backoff()
         self._hello_timeout_s = hello_timeout_s
@@ -182,6 +185,8 @@ class Link:
                 if isinstance(message, Hello):
                     await self._meet(message)
             for happening in self.session.receive(data, self._clock()):
+                if self._observe is not None:
+                    await self._observe(happening)
                 yield happening
             if self.session.state is State.STREAMING:
                 self._failed = 0

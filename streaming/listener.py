@@ -22,7 +22,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
@@ -61,6 +61,7 @@ class Listener:
         load: fetches another codec by the name in the hello, called on a thread; raises CodecError.
             Without it, a stream of another codec is refused.
         settings: see :class:`ListenerSettings`.
+        observe: told of everything that happens in the stream, such as a recorder.
         clock: monotonic seconds.
 
     Attributes: ``session``, ``decoder`` (None before the hello), ``end_reason`` (None until the
@@ -74,6 +75,7 @@ class Listener:
         *,
         load: Callable[[str], Codec] | None = None,
         settings: ListenerSettings | None = None,
+        observe: Callable[[Happening], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.output = output
@@ -83,6 +85,7 @@ class Listener:
         self.end_reason: str | None = None
         self._codec = codec
         self._load = load
+        self._observe = observe
         self._clock = clock
         self.link: Link | None = None
         self._start_at = self.settings.start
@@ -176,6 +179,7 @@ class Listener:
             connection,
             dial,
             meet=self._meet,
+            observe=self._observe,
             rejoin=self._rejoin,
             backoff=self.settings.backoff,
             hello_timeout_s=self.settings.hello_timeout_s,
@@ -273,7 +277,7 @@ class Listener:
         """Something else begins: on purpose at once, otherwise after all that there is."""
         if self._moving:
             self._moving = False
-            self._pace.leave()
+            self._pace.leave(on_purpose=not self._start_at.live)
             self._titles.clear()
             self._let_go(rendering)
 

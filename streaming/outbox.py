@@ -58,6 +58,10 @@ class Outbox:
         """Send ``event`` as soon as everything before ``token`` was sent."""
         self._events.append((token, event))
 
+    def forgive(self, tokens: int) -> None:
+        """So many tokens are about to come at once, which is not this listener's fault."""
+        self._least_behind += tokens
+
     def lags(self, max_lag_s: float, fresh: int = 0) -> bool:
         """Whether this listener has fallen too far behind.
 

@@ -40,7 +40,7 @@ from streaming.protocol import (
     clean_text,
 )
 
-__all__ = ["decode"]
+__all__ = ["Fields", "decode", "parse_object"]
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -68,9 +68,8 @@ def _decode_binary(data: bytes) -> Tokens:
     return Tokens(first_token, tokens)
 
 
-def _decode_text(data: str) -> Message:
-    if len(data) > MAX_SERVER_MESSAGE:
-        raise ProtocolError(f"A message of {len(data)} characters is too long.")
+def parse_object(data: str) -> tuple[str, Fields]:
+    """The ``type`` of a JSON object, and its fields. Raises ProtocolError where it is none."""
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
@@ -80,12 +79,18 @@ def _decode_text(data: str) -> Message:
     kind = fields.get("type")
     if not isinstance(kind, str):
         raise ProtocolError("A text message has no type.")
-    read = _Fields(fields, kind)
+    return kind, Fields(fields, kind)
+
+
+def _decode_text(data: str) -> Message:
+    if len(data) > MAX_SERVER_MESSAGE:
+        raise ProtocolError(f"A message of {len(data)} characters is too long.")
+    kind, read = parse_object(data)
     decoder = _DECODERS.get(kind)
     return Unknown(clean_text(kind, MAX_NAME)) if decoder is None else decoder(read)
 
 
-class _Fields:
+class Fields:
     """The fields of one JSON message, each checked as it is read."""
 
     def __init__(self, fields: dict[str, Any], kind: str) -> None:
@@ -99,12 +104,14 @@ class _Fields:
         )
 
     def integer(self, name: str, low: int = 0, high: int = MAX_INDEX) -> int:
+        """A whole number from ``low`` to ``high``."""
         value = self._fields.get(name)
         if type(value) is not int or not low <= value <= high:  # a bool is an int, but not here
             raise self._wrong(name, f"a whole number from {low} to {high}")
         return value
 
     def seconds(self, name: str, high: float = MAX_DELAY_S) -> float:
+        """A number of seconds from 0 to ``high``."""
         value: Any = self._fields.get(name)
         # The comparison is false for NaN, and infinities are out of range.
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -120,15 +127,26 @@ class _Fields:
         return value
 
     def text(self, name: str, limit: int = MAX_TITLE, default: str | None = None) -> str:
+        """Text on one line, cut to ``limit`` characters."""
         value = self._fields.get(name, default)
         if not isinstance(value, str):
             raise self._wrong(name, "text")
         return clean_text(value, limit)
 
+    def digest(self, name: str) -> str:
+        """A SHA-256 in hex."""
+        value = self.text(name, MAX_NAME)
+        if not _DIGEST.fullmatch(value):
+            where = f"The field {name!r} of the {self._kind} message"
+            raise ProtocolError(f"{where} is not 64 hexadecimal digits.")
+        return value
+
     def has(self, name: str) -> bool:
+        """Whether it is there and not null."""
         return self._fields.get(name) is not None
 
     def check_version(self) -> None:
+        """Raises ProtocolError where the message is of another protocol version."""
         version = self.integer("protocol", low=1)
         if version != PROTOCOL_VERSION:
             raise ProtocolError(
@@ -137,7 +155,7 @@ class _Fields:
             )
 
 
-def _decode_join(read: _Fields) -> Join:
+def _decode_join(read: Fields) -> Join:
     read.check_version()
     return Join(
         history=read.integer("history"),
@@ -149,15 +167,12 @@ def _decode_join(read: _Fields) -> Join:
     )
 
 
-def _decode_hello(read: _Fields) -> Hello:
+def _decode_hello(read: Fields) -> Hello:
     read.check_version()
-    digest = read.text("digest", MAX_NAME)
-    if not _DIGEST.fullmatch(digest):
-        raise ProtocolError("The field 'digest' of the hello message is not 64 hexadecimal digits.")
     hello = Hello(
         codec=read.text("codec", MAX_NAME),
         weights=read.text("weights", MAX_NAME),
-        digest=digest,
+        digest=read.digest("digest"),
         seed=read.integer("seed", high=MAX_SEED),
         first_token=read.integer("first_token"),
         next_token=read.integer("next_token"),
@@ -176,26 +191,26 @@ def _decode_hello(read: _Fields) -> Hello:
     return hello
 
 
-def _decode_title(read: _Fields) -> Title:
+def _decode_title(read: Fields) -> Title:
     return Title(read.text("title"), read.integer("token"))
 
 
-def _decode_gap(read: _Fields) -> Gap:
+def _decode_gap(read: Fields) -> Gap:
     gap = Gap(read.integer("first_token"), read.integer("count", low=1))
     if gap.first_token + gap.count > MAX_INDEX:
         raise ProtocolError("The gap ends beyond the highest token index.")
     return gap
 
 
-def _decode_end(read: _Fields) -> End:
+def _decode_end(read: Fields) -> End:
     return End(read.integer("token"), read.text("reason", default=""))
 
 
-def _decode_failure(read: _Fields) -> Failure:
+def _decode_failure(read: Fields) -> Failure:
     return Failure(read.text("code", MAX_NAME), read.text("message"))
 
 
-_DECODERS: Final[dict[str, Callable[[_Fields], Message]]] = {
+_DECODERS: Final[dict[str, Callable[[Fields], Message]]] = {
     Join.type: _decode_join,
     Hello.type: _decode_hello,
     Title.type: _decode_title,

@@ -7,10 +7,10 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.compute import settle
@@ -18,21 +18,34 @@ from streaming.errors import SettingsError
 from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
 from streaming.mqtt import publishing
+from streaming.muc import StreamHeader
 from streaming.protocol import Gap
 from streaming.sender import PacedSource, Sender
 from streaming.signals import unless
 from streaming.stats import LoopStall, StatsWriter
 from streaming.status import StatusLine, format_bit_rate
 from streaming.store import TokenStore, restore
+from streaming.web.site import open_site
+from streaming.web.status import Encoding
 from streaming.websocket import WebSocketServer
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from codec.base import Codec, EncoderWindow
+    from codec.base import Codec, DecoderWindow, EncoderWindow
     from streaming.mqtt.publisher import MqttPublisher, MqttSettings
     from streaming.sources import Source
 
-__all__ = ["DEFAULT_REWIND_S", "PRESETS", "Preset", "ServiceSettings", "packets", "serve"]
+__all__ = [
+    "DEFAULT_REWIND_S",
+    "PRESETS",
+    "Feed",
+    "Preset",
+    "ServiceSettings",
+    "broadcast",
+    "open_hub",
+    "packets",
+    "serve",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -157,10 +170,69 @@ async def _send(
     codec.check_window(window)
     await unless(stop, worker.run(codec.warm_up, window))
     settle()
-    hub, store = await worker.run(_open_hub, settings, codec, packet_tokens)
+    identity = StreamHeader(codec.name, codec.weights, codec.digest)
+    hub, store = await worker.run(open_hub, settings, identity, packet_tokens, codec.latent_tokens)
     # Until the first packet shows it: no token is there before its lookahead.
     hub.delay_s = window.lookahead / TOKEN_RATE
     sender = Sender(source, codec, hub, worker, window=window, store=store)
+
+    async def send() -> None:
+        await opening
+        await sender.run()
+
+    try:
+        await broadcast(
+            hub,
+            sender,
+            send,
+            settings,
+            stats,
+            status,
+            stop,
+            outlives=store is not None,
+            encoding=Encoding(lambda: sender.encode_rtf, sender.encode_timing),
+            decoder=codec.decoder_window,
+        )
+    finally:
+        if store is not None:
+            store.close()
+
+
+class Feed(Protocol):
+    """What puts tokens into the hub, as far as the reports on it are concerned."""
+
+    @property
+    def source_samples(self) -> int:
+        """Samples at 48 kHz that have come from the source."""
+
+    @property
+    def encode_rtf(self) -> float | None:
+        """Computing time per second of sound; None where nothing is encoded."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often the source was lost and found again."""
+
+
+async def broadcast(
+    hub: Hub,
+    feed: Feed,
+    run: Callable[[], Awaitable[None]],
+    settings: ServiceSettings,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+    *,
+    outlives: bool,
+    encoding: Encoding | None = None,
+    decoder: DecoderWindow | None = None,
+) -> None:
+    """Let listeners hear ``hub`` while ``run()`` feeds it or until ``stop`` is set; log a summary.
+
+    feed: what is reported on. outlives: whether the stream goes on when this program is stopped.
+    encoding, decoder: see :func:`streaming.web.site.open_site`.
+    Raises what ``run`` raises, and UserError where one cannot listen there.
+    """
     stall = LoopStall()
     server = WebSocketServer(
         hub,
@@ -174,23 +246,21 @@ async def _send(
     _warn_of_strangers(settings)
     async with server, publishing(hub, settings.mqtt) as publisher:
         logger.info("listening on %s", server.url)
-        report = _Report(hub, sender, stall, stats, status, publisher)
+        open_site(server, hub, stall, settings.auth_tokens, encoding=encoding, decoder=decoder)
+        report = _Report(hub, feed, stall, stats, status, publisher)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:
-            await unless(stop, opening)
-            await unless(stop, sender.run())
+            await unless(stop, run())
         finally:
-            if store is None:
-                hub.end("the sender was stopped", time.monotonic())
-            else:  # unless the source has ended: then this comes too late
+            if outlives:  # unless the stream has ended: then this comes too late
                 hub.go_away("It was stopped, and goes on here when it is back.", time.monotonic())
+            else:
+                hub.end("the sender was stopped", time.monotonic())
             await server.drained()
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
             report.finish()
-            if store is not None:
-                store.close()
 
 
 def _warn_of_strangers(settings: ServiceSettings) -> None:
@@ -206,28 +276,32 @@ def _warn_of_strangers(settings: ServiceSettings) -> None:
         logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
 
 
-def _open_hub(
-    settings: ServiceSettings, codec: Codec, packet_tokens: int
+def open_hub(
+    settings: ServiceSettings, identity: StreamHeader, packet_tokens: int, latent_tokens: int = 1
 ) -> tuple[Hub, TokenStore | None]:
-    """The hub, with what an earlier run has left in the store."""
+    """The hub, with what an earlier run has left in the store. Blocking calls.
+
+    identity: its seed is taken where neither settings nor store have one; without a name of the
+    stream the store's is taken, or one is made up. latent_tokens: tokens of a latent frame, at a
+    whole one of which the stream goes on.
+    """
     keep_tokens = max(HISTORY_TOKENS, round(settings.rewind_s * TOKEN_RATE))
-    stream, seed = secrets.token_hex(8), settings.seed
     store = None
     if settings.store is not None:
-        store = TokenStore(
-            settings.store,
-            codec=codec.name,
-            digest=codec.digest,
-            seed=seed,
-            keep_tokens=keep_tokens,
-        )
-        stream, seed = store.identity.stream, store.identity.seed
-    info = StreamInfo(codec.name, codec.weights, codec.digest, seed or 0, packet_tokens, stream)
+        store = TokenStore(settings.store, identity, seed=settings.seed, keep_tokens=keep_tokens)
+        identity = store.identity
+    info = StreamInfo(
+        codec=identity.codec,
+        weights=identity.weights,
+        digest=identity.digest,
+        seed=identity.seed if settings.seed is None else settings.seed,
+        packet_tokens=packet_tokens,
+        stream=identity.stream or secrets.token_hex(8),
+    )
     hub = Hub(info, history_tokens=keep_tokens, max_lag_s=settings.max_lag_s)
     if store is not None:
         restore(hub, store)
-        # A latent frame may be several tokens long: begin at a whole one.
-        spare = -store.next_token % codec.latent_tokens
+        spare = -store.next_token % latent_tokens
         if spare:
             store.gap(Gap(store.next_token, spare))
         hub.go_on_at(store.next_token)
@@ -242,7 +316,7 @@ class _Report:
     def __init__(
         self,
         hub: Hub,
-        sender: Sender,
+        feed: Feed,
         stall: LoopStall,
         stats: StatsWriter,
         status: StatusLine,
@@ -250,7 +324,7 @@ class _Report:
     ) -> None:
         self._publisher = publisher
         self._hub = hub
-        self._sender = sender
+        self._feed = feed
         self._stall = stall
         self._stats = stats
         self._status = status
@@ -267,7 +341,7 @@ class _Report:
         values = self._values()
         self._stats.write(values, final=True)
         self._status.close()
-        seconds = self._sender.source_samples / SAMPLE_RATE
+        seconds = self._feed.source_samples / SAMPLE_RATE
         logger.info(
             "sent %.1f s of sound in %d tokens; %s", seconds, values["tokens"], self._summary()
         )
@@ -282,11 +356,12 @@ class _Report:
             "samples": self._hub.next_token * SAMPLES_PER_TOKEN,
             "payload_bits_per_s": traffic.payload_bits_per_s(now_s),
             "wire_bits_per_s": traffic.wire_bits_per_s(now_s),
-            "encode_rtf": self._sender.encode_rtf,
+            "encode_rtf": self._feed.encode_rtf,
+            "reconnects": self._feed.reconnects,
             "listeners": self._hub.listeners,
             "dropped_listeners": self._hub.dropped_listeners,
             "rewind_s": self._hub.held_s,
-            "source_samples": self._sender.source_samples,
+            "source_samples": self._feed.source_samples,
             "delay_s": self._hub.delay_s,
             "mqtt_bits_per_s": published and published.wire_bits_per_s(now_s),
             "max_loop_stall_ms": self._stall.longest_ms,
@@ -301,8 +376,11 @@ class _Report:
             "1 listener" if listeners == 1 else f"{listeners} listeners",
             f"payload {format_bit_rate(traffic.payload_bits_per_s(now_s))}",
             f"wire {format_bit_rate(traffic.wire_bits_per_s(now_s))}",
-            f"encode RTF {_number(self._sender.encode_rtf)}",
         ]
+        if self._feed.encode_rtf is not None:
+            parts.append(f"encode RTF {self._feed.encode_rtf:.3f}")
+        if self._feed.reconnects:
+            parts.append(f"reconnects {self._feed.reconnects}")
         if self._publisher is not None:
             published = self._publisher.traffic.wire_bits_per_s(now_s)
             away = " (away)" if self._publisher.away else ""
@@ -313,7 +391,3 @@ class _Report:
         return ", ".join(
             [*self._parts()[1:], f"listeners at once: at most {self._hub.most_listeners}"]
         )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -34,12 +34,17 @@ class Timeline:
         self._tokens: list[int] = []
         self._times_s: list[float] = []
 
-    def note(self, token: int, unix_s: float) -> None:
-        """The source was at ``token`` at ``unix_s``; tokens come in order."""
+    def note(self, token: int, unix_s: float) -> bool:
+        """The source was at ``token`` at ``unix_s``; tokens come in order.
+
+        Returns whether that was news.
+        """
         expected_s = self.time_of(token)
-        if expected_s is None or abs(unix_s - expected_s) > _TOLERANCE_S:
+        news = expected_s is None or abs(unix_s - expected_s) > _TOLERANCE_S
+        if news:
             self._tokens.append(token)
             self._times_s.append(unix_s)
+        return news
 
     def time_of(self, token: int) -> float | None:
         """When ``token`` began at the source; None while nothing is known."""

@@ -21,16 +21,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from streaming.errors import ProtocolError, SettingsError
+from streaming.errors import ProtocolError, SettingsError, SourceError
 from streaming.guard import read_auth_tokens
 from streaming.hub import Hub, StreamInfo
+from streaming.muc import MucReader
+from streaming.muc.messages import end_token
 from streaming.packing import unpack_tokens
 from streaming.parsing import decode
-from streaming.records import read_records
+from streaming.protocol import Title
 from streaming.sender_session import SenderSession
 from streaming.session import ListenerSession
 from streaming.sources import RawFormat
-from streaming.store import _read_identity
 from streaming.timeline import StartAt, parse_duration_s
 
 __all__ = ["CORPUS", "TARGETS", "Finding", "corpus", "fuzz"]
@@ -58,7 +59,8 @@ _WORDS: Final = [
     b"[" * 500,
     b"\x01\x00\x00\x00\x00",
     b"\xff\xff\xff\xff",
-    b"M350LOG1",
+    b"\x89MUC\r\n\x1a\n",
+    b"\xf3\x50",
     b"token:",
     b"2026-11-22T20:00",
     b"24h",
@@ -101,20 +103,33 @@ def _sender(data: bytes) -> None:
             pass
 
 
-def _store(data: bytes) -> None:
-    for _, end in read_records(data):
-        assert end <= len(data)
-    _read_identity(data)
+def _muc(data: bytes) -> None:
+    path = _scratch() / "file.muc"
+    path.write_bytes(data)
+    with suppress(SourceError):
+        info = MucReader(path).describe()
+        place = info.first_token
+        for item in MucReader(path).items():
+            if not isinstance(item, Title):
+                assert item.first_token == place
+                place = end_token(item)
+        assert place == info.end_token or place == info.first_token
+        assert info.damaged_bytes <= len(data)
 
 
-_SECRETS: list[Path] = []
+_FOLDERS: list[Path] = []
+
+
+def _scratch() -> Path:
+    if not _FOLDERS:
+        _FOLDERS.append(Path(tempfile.mkdtemp(prefix="music350-fuzz-")))
+    return _FOLDERS[0]
 
 
 def _secrets(data: bytes) -> None:
-    if not _SECRETS:
-        _SECRETS.append(Path(tempfile.mkdtemp(prefix="music350-fuzz-")) / "secrets")
-    _SECRETS[0].write_bytes(data)
-    _allow(SettingsError)(lambda: read_auth_tokens(None, _SECRETS[0]))
+    path = _scratch() / "secrets"
+    path.write_bytes(data)
+    _allow(SettingsError)(lambda: read_auth_tokens(None, path))
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
@@ -122,7 +137,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "packing": lambda data: _allow(ProtocolError)(lambda: unpack_tokens(data)),
     "listener": _listener,
     "sender": _sender,
-    "store": _store,
+    "muc": _muc,
     "place": lambda data: _allow(SettingsError)(lambda: StartAt.parse(_text(data))),
     "duration": lambda data: _allow(SettingsError)(lambda: parse_duration_s(_text(data))),
     "raw": lambda data: _allow(SettingsError)(lambda: RawFormat.parse(_text(data))),

@@ -24,6 +24,7 @@ from streaming.hub import Hub, StreamInfo
 from streaming.link import Backoff
 from streaming.listener import Listener
 from streaming.listener_settings import ListenerSettings
+from streaming.muc import StreamHeader
 from streaming.output import Output
 from streaming.protocol import Tokens
 from streaming.sinks import Sink
@@ -59,7 +60,9 @@ def memory_mb() -> float:
 
 async def soak(seconds: float, speed: float, kill_every_s: float, folder: Path) -> dict[str, float]:
     """Stream for ``seconds``; returns the figures."""
-    store = TokenStore(folder, codec="fake", digest=FakeCodec.digest, keep_tokens=250_000)
+    store = TokenStore(
+        folder, StreamHeader("fake", "fake-1", FakeCodec.digest), keep_tokens=250_000
+    )
     info = StreamInfo("fake", "fake-1", FakeCodec.digest, 0, PACKET, store.identity.stream)
     hub = Hub(info, history_tokens=250_000)
     chance = random.Random(0)

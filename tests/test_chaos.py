@@ -170,14 +170,14 @@ async def test_the_sound_is_that_of_an_unbroken_connection(tmp_path: Path) -> No
 
 async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
     """As seen by a listener that stays: no Hello, no gap, nothing twice."""
+    from streaming.muc import StreamHeader
     from streaming.store import TokenStore, restore
 
     seen: list[object] = []
 
     def revive() -> tuple[Hub, TokenStore]:
-        store = TokenStore(
-            tmp_path, codec="fake", digest=FakeCodec.digest, seed=5, keep_tokens=10_000
-        )
+        identity = StreamHeader("fake", "fake-1", FakeCodec.digest)
+        store = TokenStore(tmp_path, identity, seed=5, keep_tokens=10_000)
         info = StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, store.identity.stream)
         hub = Hub(info, history_tokens=10_000)
         restore(hub, store)

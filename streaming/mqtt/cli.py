@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streaming.cli import number
+from streaming.cli import is_address, number
 from streaming.errors import SettingsError
 from streaming.mqtt.address import (
     PASSWORD_VARIABLE,
@@ -46,7 +46,10 @@ def add_broker_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> Non
             help="seconds of the stream that the broker keeps for who joins (default: 10.24)",
         )
         group.add_argument(
-            "--ca", type=Path, metavar="FILE", help="trust these certificates of brokers, PEM"
+            "--ca",
+            type=Path,
+            metavar="FILE",
+            help="trust these certificates of mqtts:// brokers and wss:// senders, PEM",
         )
     else:
         group.add_argument(
@@ -80,7 +83,9 @@ def broker_of(
 def publisher_settings(arguments: argparse.Namespace) -> MqttSettings | None:
     """Where a sender publishes; None where it does not. Raises SettingsError."""
     if arguments.mqtt is None:
-        for name in ("ca", "mqtt_window", "mqtt_user", "mqtt_password_file"):
+        relays = any(is_address(song) for song in arguments.songs)  # has a use for --ca itself
+        own = ("mqtt_window", "mqtt_user", "mqtt_password_file")
+        for name in own if relays else ("ca", *own):
             if getattr(arguments, name) is not None:
                 raise SettingsError(f"--{name.replace('_', '-')} needs the broker: give --mqtt.")
         return None

@@ -1,0 +1,246 @@
+"""``python -m codec encode | decode | info``: recordings to ``.muc`` files and back."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import codec
+from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
+from streaming.cli import number
+from streaming.compute import default_threads, use_threads
+from streaming.errors import SettingsError
+from streaming.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
+from streaming.protocol import MAX_SEED
+from streaming.status import StatusLine, printable
+
+if TYPE_CHECKING:
+    from codec.base import Codec, DecodeSettings
+    from streaming.batch import Job
+    from streaming.convert import Converted, Progress
+
+__all__ = ["LoadCodec", "add_commands", "run_command"]
+
+logger = logging.getLogger(__name__)
+
+LoadCodec = Callable[..., "Codec"]
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The three commands beside the others of ``python -m codec``."""
+    encode = commands.add_parser(
+        "encode",
+        help="music to tokens: an audio file to a .muc file, or all of a folder to another",
+        description="The tokens are those of a live stream, and the exact length is kept.",
+    )
+    encode.add_argument("source", type=Path, metavar="IN", help="an audio file, or a folder")
+    encode.add_argument("out", type=Path, metavar="OUT", help="a .muc file, or a folder")
+    encode.add_argument(
+        "--codec", choices=codec.CODECS, default="nano", help="default: %(default)s"
+    )
+    encode.add_argument(
+        "--seed", type=number(int, 0, MAX_SEED), default=0, metavar="N", help="of decoders' noise"
+    )
+    decode = commands.add_parser(
+        "decode",
+        help="tokens to music: a .muc file to an audio file, or all of a folder to another",
+        description="With the codec and the seed that the file names.",
+    )
+    decode.add_argument("source", type=Path, metavar="IN", help="a .muc file, or a folder")
+    decode.add_argument(
+        "out", type=Path, metavar="OUT", help="wav, flac, ogg or opus, by its suffix; or a folder"
+    )
+    decode.add_argument(
+        "--format",
+        choices=("wav", "flac", "ogg", "opus"),
+        default="wav",
+        help="of the files in a folder (default: %(default)s)",
+    )
+    decode.add_argument(
+        "--seed", type=number(int, 0, MAX_SEED), metavar="N", help="instead of the file's"
+    )
+    decode.add_argument("--steps", type=number(int, 0, 1000), metavar="N", help="of the sampler")
+    decode.add_argument("--guidance", type=number(float, 0, 100), metavar="G", help="1 is none")
+    decode.add_argument(
+        "--temperature", type=number(float, 0, 10), metavar="T", help="of the noise"
+    )
+    for parser in (encode, decode):
+        parser.add_argument("--weights", type=Path, metavar="PATH", help="of the codec")
+        parser.add_argument("--torch-device", metavar="DEVICE", help="cpu, cuda, cuda:1")
+        parser.add_argument(
+            "--threads",
+            type=number(int, 1, 1024),
+            metavar="N",
+            help="of each process (default: 1, for mucodec as many as there are cores for it)",
+        )
+        parser.add_argument(
+            "--jobs",
+            type=number(int, 1, 256),
+            default=1,
+            metavar="N",
+            help="files at a time, each in a process of its own (default: 1)",
+        )
+    info = commands.add_parser(
+        "info",
+        help="what is in a .muc file, or in those of a folder; needs no model",
+        description="Reads all of it, so it also finds what is damaged.",
+    )
+    info.add_argument("source", type=Path, metavar="IN", help="a .muc file, or a folder")
+    info.add_argument("--json", action="store_true", help="one JSON object a file")
+
+
+def run_command(arguments: argparse.Namespace, load_codec: LoadCodec = codec.load) -> None:
+    """Do what the arguments ask. Raises UserError or CodecError."""
+    if arguments.command == "info":
+        for path in _muc_files(arguments.source):
+            sys.stdout.write(_shown(path, MucReader(path).describe(), as_json=arguments.json))
+        return
+    from streaming.batch import run_jobs  # imports libraries for audio files
+
+    status = StatusLine()
+    root = logging.getLogger()
+    handler = status.log_handler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root.handlers[:] = [handler]
+    try:
+        done = run_jobs(_jobs(arguments), _converter(arguments, load_codec), arguments.jobs, status)
+    finally:
+        status.close()
+    seconds = sum(one.samples for one in done) / SAMPLE_RATE
+    size = sum(one.muc_bytes for one in done)
+    files = "" if len(done) == 1 else f" in {len(done)} files"
+    rate = f", {8 * size / seconds:.0f} bit/s" if seconds else ""
+    logger.info("%.2f s of music, %d bytes as .muc%s%s", seconds, size, rate, files)
+
+
+def _jobs(arguments: argparse.Namespace) -> list[Job]:
+    from streaming.batch import Job, pair_files
+    from streaming.sinks import FileSink
+    from streaming.sources.files import audio_files
+
+    source, out = arguments.source, arguments.out
+    encoding = arguments.command == "encode"
+    if source.is_dir():
+        if out.exists() and not out.is_dir():
+            raise SettingsError(f"{source} is a folder, so {out} must be one as well.")
+        found = audio_files(source) if encoding else _muc_files(source)
+        suffix = MUC_SUFFIX if encoding else f".{arguments.format}"
+        jobs = pair_files(source, out, found, suffix)
+        for job in jobs:
+            job.out.parent.mkdir(parents=True, exist_ok=True)
+        return jobs
+    if out.is_dir():
+        name = source.stem + (MUC_SUFFIX if encoding else f".{arguments.format}")
+        out = out / name
+    if encoding and out.suffix.lower() != MUC_SUFFIX:
+        raise SettingsError(f"{out} must end in {MUC_SUFFIX}, which is what encode writes.")
+    if not encoding:
+        FileSink(out).close()  # tells of an unknown suffix before a codec is loaded
+    return [Job(source, out)]
+
+
+@dataclass(frozen=True)
+class _Converter:
+    """What each process does with its files; loads its codec once."""
+
+    arguments: argparse.Namespace
+    load_codec: LoadCodec
+
+    def __call__(self, job: Job, progress: Progress) -> Converted:
+        from streaming.convert import decode_file, encode_file
+
+        wanted = self.arguments
+        if wanted.command == "encode":
+            model = self.load(wanted.codec)
+            return encode_file(job.source, job.out, model, seed=wanted.seed, progress=progress)
+        return decode_file(
+            job.source,
+            job.out,
+            self.load,
+            seed=wanted.seed,
+            settings=self.settings,
+            progress=progress,
+        )
+
+    def load(self, name: str) -> Codec:
+        wanted = self.arguments
+        part = "encoder" if wanted.command == "encode" else "decoder"
+        options: dict[str, Any] = {"part": part, "weights": wanted.weights}
+        threads = wanted.threads or max(1, default_threads(name) // wanted.jobs)
+        return _loaded(self.load_codec, name, threads, wanted.torch_device, **options)
+
+    def settings(self) -> DecodeSettings:
+        from codec.base import DecodeSettings
+
+        wanted = self.arguments
+        return DecodeSettings(wanted.steps, wanted.guidance, wanted.temperature)
+
+
+def _converter(arguments: argparse.Namespace, load_codec: LoadCodec) -> _Converter:
+    return _Converter(arguments, load_codec)
+
+
+@functools.cache
+def _loaded(load: LoadCodec, name: str, threads: int, device: str | None, **options: Any) -> Codec:
+    use_threads(threads)
+    return load(name, device=device, **options)
+
+
+def _muc_files(source: Path) -> list[Path]:
+    """The file, or all ``.muc`` files under the folder. Raises SettingsError where none is."""
+    if not source.is_dir():
+        return [source]
+    found = muc_files([source])
+    if not found:
+        raise SettingsError(f"There are no {MUC_SUFFIX} files in {source}.")
+    return found
+
+
+def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
+    """What ``info`` says about a file."""
+    header = info.header
+    rate = 8 * info.file_bytes / info.seconds if info.samples else None
+    fields: dict[str, Any] = {
+        "file": str(path),
+        "codec": header.codec,
+        "weights": header.weights,
+        "digest": header.digest,
+        "seed": header.seed,
+        "stream": header.stream,
+        "first_token": info.first_token,
+        "tokens": info.tokens,
+        "seconds": round(info.seconds, 3),
+        "samples": info.samples,
+        "complete": info.complete,
+        "gaps": info.gaps,
+        "lost_tokens": info.lost_tokens,
+        "damaged_bytes": info.damaged_bytes,
+        "bytes": info.file_bytes,
+        "bits_per_s": None if rate is None else round(rate, 1),
+        "titles": [{"token": title.token, "title": title.title} for title in info.titles],
+    }
+    if as_json:
+        return json.dumps(fields, ensure_ascii=False) + "\n"
+    lost = f", {info.lost_tokens} lost in {info.gaps} gaps" if info.gaps else ""
+    bits = "" if rate is None else f", {rate:.0f} bit/s ({TOKEN_RATE * TOKEN_BITS} of music)"
+    damage = f", {info.damaged_bytes} of them damaged" if info.damaged_bytes else ""
+    lines = [
+        printable(str(path), 300),
+        f"  codec    {header.codec}, weights {header.weights} (SHA-256 {header.digest[:16]}…)",
+        f"  seed     {header.seed}" + (f", stream {header.stream}" if header.stream else ""),
+        f"  length   {info.seconds:.3f} s, {info.samples} samples, {info.tokens} tokens"
+        f" from {info.first_token} on{lost}",
+        f"  size     {info.file_bytes} bytes{damage}{bits}",
+        "  end      " + ("complete" if info.complete else "cut off, or still being written"),
+    ]
+    lines += [
+        f"  title    {title.token / TOKEN_RATE:.1f} s: {title.title}" for title in info.titles
+    ]
+    return "\n".join(lines) + "\n"

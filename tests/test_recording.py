@@ -1,0 +1,240 @@
+"""Recording a stream as it comes: everything, once, in a file that is playable at every moment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+
+import client
+from streaming.errors import SinkError
+from streaming.link import Link
+from streaming.muc import Clock, Finish, MucReader, StreamHeader
+from streaming.muc.append import Survey
+from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
+from streaming.recorder import Recorder
+from streaming.recording import Recording, record
+from streaming.session import ListenerSession
+from streaming.stats import StatsWriter
+from streaming.status import StatusLine
+from tests.fake_codec import load_none
+from tests.listening import BROKEN, Script, hello, token_messages, tokens
+
+ALL = tokens(500)
+
+
+def greeting(first=0, edge=0, *, stream="s", seed=5, title="Song", at_s=None):
+    return Hello("fake", "fake-1", "a" * 64, seed, first, edge, 0.0, 0.2, 48, title, stream, at_s)
+
+
+def packets(first, end, size=48):
+    return [Tokens(at, ALL[at : min(at + size, end)]) for at in range(first, end, size)]
+
+
+def recorded(path):
+    pieces = [item.tokens for item in MucReader(path).items() if isinstance(item, Tokens)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
+
+
+def take(recorder, *happenings):
+    for happening in happenings:
+        recorder.take(happening)
+
+
+def test_a_stream_is_recorded_as_it_is(tmp_path):
+    recorder = Recorder(tmp_path / "a.muc")
+    take(recorder, greeting(100, at_s=1000.0), *packets(100, 196), Title("Next", 150))
+    assert np.array_equal(recorded(tmp_path / "a.muc"), ALL[100:196])  # before it is closed
+    take(recorder, Gap(196, 4), *packets(200, 300), End(310, "over"))
+    recorder.close("never said")
+    reader = MucReader(tmp_path / "a.muc")
+    assert reader.header == StreamHeader("fake", "fake-1", "a" * 64, 5, 100, "s")
+    info = reader.describe()
+    assert (info.tokens, info.lost_tokens, info.end_token, info.complete) == (196, 14, 310, True)
+    assert info.titles == [Title("Song", 100), Title("Next", 150)]
+    assert reader.finish == Finish(310, 0, "over")
+    assert (recorder.samples, recorder.bytes) == (210 * 1920, info.file_bytes)
+    records = [r for r in reader._records() if isinstance(r, Clock)]
+    assert records == [Clock(100, 1000.0)]
+
+
+def test_it_goes_on_in_the_file_that_is_there(tmp_path):
+    path = tmp_path / "a.muc"
+    recorder = Recorder(path)
+    take(recorder, greeting(0), *packets(0, 96))
+    recorder.close("stopped")
+    with path.open("ab") as file:
+        file.write(b"\xf3\x50torn")
+    recorder = Recorder(path)
+    assert recorder.join(Join(256, "me")) == Join(256, "me", next_token=96, stream="s")
+    take(recorder, greeting(48, 144), *packets(48, 240), End(240, "over"))
+    recorder.close()
+    info = MucReader(path).describe()
+    assert (info.tokens, info.gaps, info.damaged_bytes, info.complete) == (240, 0, 0, True)
+    assert np.array_equal(recorded(path), ALL[:240])
+
+
+@pytest.mark.parametrize(
+    "other", [greeting(0, stream="t"), greeting(0, seed=6), greeting(0, stream=""), greeting(0, 50)]
+)
+def test_another_stream_goes_into_another_file(tmp_path, other):
+    path = tmp_path / "a.muc"
+    for begins in (greeting(0), other, other):
+        recorder = Recorder(path)
+        take(recorder, begins, *packets(0, 96))
+        recorder.close("stopped")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a-2.muc", "a-3.muc", "a.muc"]
+    assert all(len(recorded(p)) == 96 for p in tmp_path.iterdir())
+
+
+def test_another_stream_in_the_middle_goes_into_another_file_as_well(tmp_path):
+    recorder = Recorder(tmp_path / "a.muc")
+    take(recorder, greeting(0), *packets(0, 96))
+    take(recorder, greeting(0, stream="t"), *packets(0, 48))
+    assert recorder.path == tmp_path / "a-2.muc"
+    assert recorder.samples == 48 * 1920
+    take(recorder, greeting(30_000, 30_000, stream="t"))  # the same, after too long a gap
+    assert recorder.path == tmp_path / "a-2.muc"
+    recorder.close("stopped")
+    assert len(recorded(tmp_path / "a.muc")) == 96
+
+
+@pytest.mark.parametrize(("samples", "count"), [(1, 1), (1920, 1), (1921, 2), (60 * 1920 - 7, 60)])
+def test_it_ends_where_it_was_told_to_the_sample(tmp_path, samples, count):
+    recorder = Recorder(tmp_path / "a.muc", samples)
+    for happening in (greeting(0), *packets(0, 240)):
+        if not recorder.full:
+            recorder.take(happening)
+    assert recorder.full
+    recorder.close("enough")
+    info = MucReader(tmp_path / "a.muc").describe()
+    assert (info.tokens, info.samples, info.complete) == (count, samples, True)
+
+
+def test_a_gap_counts_for_the_limit(tmp_path):
+    recorder = Recorder(tmp_path / "a.muc", 100 * 1920)
+    take(recorder, greeting(0), *packets(0, 48), Gap(48, 400))
+    recorder.close("enough")
+    info = MucReader(tmp_path / "a.muc").describe()
+    assert (info.samples, info.lost_tokens) == (100 * 1920, 52)
+
+
+def test_places_that_cannot_be_written_are_said(tmp_path):
+    (tmp_path / "music.muc").write_text("This is no music.")
+    (tmp_path / "folder.muc").mkdir()
+    for name, told in {
+        "a.wav": "must end in .muc",
+        "none/a.muc": "no such folder",
+        "music.muc": "no .muc file; choose another",
+        "folder.muc": "directory",
+    }.items():
+        with pytest.raises(SinkError, match=told):
+            Recorder(tmp_path / name)
+
+
+def test_a_disk_that_fails_is_said(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path / "a.muc")
+    take(recorder, greeting(0))
+
+    def fail(record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recorder._file, "append", fail)
+    with pytest.raises(SinkError, match="No space left on device"):
+        take(recorder, *packets(0, 48))
+    recorder.close("over")
+
+
+async def recorded_link(path, *connections, limit=None, stop=None, stats=None):
+    """Record a scripted stream to its end."""
+    waiting = list(connections)
+
+    async def dial():
+        return waiting.pop(0)
+
+    async def at_once(seconds):
+        await asyncio.sleep(0)
+
+    session = ListenerSession(None)
+    link = Link(session, waiting.pop(0), dial if waiting else None, sleep=at_once)
+    recording = Recording(Recorder(path, limit))
+    await record(link, recording, StatsWriter(stats), StatusLine(), stop or asyncio.Event())
+    return session
+
+
+async def test_a_recording_comes_back_after_a_break_and_misses_nothing(tmp_path):
+    path, stats = tmp_path / "a.muc", tmp_path / "stats.jsonl"
+    first = Script(hello(0, 0, stream="s"), *token_messages(ALL[:96]), then=BROKEN)
+    end = End(240, "over").encode()
+    second = Script(hello(96, 192, stream="s"), *token_messages(ALL[:240], 96), end)
+    await recorded_link(path, first, second, stats=stats)
+    assert np.array_equal(recorded(path), ALL[:240])
+    assert MucReader(path).describe().complete
+    last = json.loads(stats.read_text().splitlines()[-1])
+    assert (last["final"], last["tokens"], last["reconnects"]) == (True, 240, 1)
+    assert (last["samples"], last["lost_tokens"]) == (240 * 1920, 0)
+    assert last["bytes"] == path.stat().st_size
+
+
+async def test_a_connection_that_is_lost_for_good_leaves_what_came(tmp_path):
+    path = tmp_path / "a.muc"
+    script = Script(hello(0, 0, stream="s"), *token_messages(ALL[:96]), then=BROKEN)
+    with pytest.raises(type(BROKEN)):
+        await recorded_link(path, script)
+    info = MucReader(path).describe()
+    assert (info.tokens, info.complete) == (96, False)
+
+
+async def test_a_recording_ends_when_there_is_enough_or_when_it_is_stopped(tmp_path):
+    script = Script(hello(0, 0, stream="s"), *token_messages(ALL), then="stay")
+    await recorded_link(tmp_path / "a.muc", script, limit=100_000)
+    assert MucReader(tmp_path / "a.muc").describe().samples == 100_000
+    stop = asyncio.Event()
+    script = Script(hello(0, 0, stream="s"), *token_messages(ALL[:48]), then="stay")
+    recording = asyncio.create_task(recorded_link(tmp_path / "b.muc", script, stop=stop))
+    while not (tmp_path / "b.muc").exists() or Survey.of(tmp_path / "b.muc").next_token < 48:
+        await asyncio.sleep(0.01)
+    stop.set()
+    await recording
+    info = MucReader(tmp_path / "b.muc").describe()
+    assert (info.tokens, info.complete) == (48, True)
+
+
+async def test_beside_the_music_a_recording_that_fails_is_a_warning(tmp_path, caplog, monkeypatch):
+    recorder = Recorder(tmp_path / "a.muc")
+    recording = Recording(recorder)
+    await recording.take(greeting(0))
+
+    def fail(record):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recorder._file, "append", fail)
+    for packet in packets(0, 480):
+        await recording.take(packet)
+    await recording.close()
+    assert caplog.text.count("no more is recorded") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--save", "{}/a.wav"], "must end in .muc"),
+        (["--save", "{}/none/a.muc"], "no such folder"),
+        (["--save", "{}/a.muc"], "Nothing listens"),
+        (["http://x", "--save", "{}/a.muc"], "ws://HOST:PORT"),
+        (["{}/none.muc", "--out", "{}/a.wav"], r"none\.muc' cannot be read"),
+    ],
+)
+def test_what_cannot_be_recorded_is_said_in_one_sentence(tmp_path, capsys, arguments, told):
+    words = [word.format(tmp_path) for word in arguments]
+    if not words[0].endswith(".muc") and not words[0].startswith("http"):
+        words.insert(0, "ws://127.0.0.1:1")
+    assert client.main(words, load_none) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("client.py: ")
+    import re
+
+    assert re.search(told, line)
+    assert not (tmp_path / "a.muc").exists()

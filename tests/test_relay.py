@@ -1,0 +1,410 @@
+"""A relay between real WebSockets: what its listeners hear whatever becomes of its sender."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streaming.errors import RefusedError, TransportError
+from streaming.forwarding import Upstream, serve_upstream
+from streaming.guard import AuthTokens
+from streaming.hub import Hub, StreamInfo
+from streaming.link import Backoff, Link
+from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
+from streaming.service import ServiceSettings
+from streaming.session import ListenerSession
+from streaming.stats import StatsWriter
+from streaming.status import StatusLine
+from streaming.websocket import WebSocketServer, connect
+from tests.fault_proxy import FaultProxy
+
+QUICK = Backoff(first_s=0.01, most_s=0.05)
+SECRET = "not quite a secret"
+
+
+def values(first, end):
+    return (np.arange(first, end) * 7919) % 16_384
+
+
+def hub_of(stream="s", *, seed=5, history=100_000):
+    info = StreamInfo("fake", "fake-1", "a" * 64, seed, 48, stream)
+    return Hub(info, history_tokens=history)
+
+
+def publish(hub, packets, size=48):
+    for _ in range(packets):
+        first = hub.next_token
+        hub.publish(values(first, first + size), time.monotonic(), 0.3, time.time())
+
+
+async def until(happened):
+    while not happened():
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _addresses_in_the_log(caplog):
+    caplog.set_level(logging.INFO)
+
+
+class Running:
+    """A relay in this process: where it listens, and the task that it is."""
+
+    def __init__(self, url, task, stop):
+        self.url = url
+        self.task = task
+        self.stop = stop
+
+
+@contextlib.asynccontextmanager
+async def relay(url, caplog, *, auth_token="", attempts=None, store=None, backoff=None):
+    caplog.clear()
+    stop = asyncio.Event()
+    upstream = Upstream(
+        lambda: connect(url), auth_token, backoff or Backoff(0.01, 0.05, attempts=attempts)
+    )
+    settings = ServiceSettings(port=0, store=store)
+    running = serve_upstream(upstream, settings, StatsWriter(None), StatusLine(), stop)
+    task = asyncio.create_task(running)
+
+    def address():
+        if task.done():
+            task.result()
+        return re.findall(r"listening on (ws://\S+)", caplog.text)
+
+    try:
+        await until(address)
+        yield Running(address()[-1], task, stop)
+    finally:
+        stop.set()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Listening:
+    """A listener that remembers, and comes back as listeners do."""
+
+    def __init__(self, url, join=None):
+        self.url = url
+        self.seen = []
+        self.session = ListenerSession(None, join=join or Join(history=0))
+        self.link: Any = None
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self):
+        dial = lambda: connect(self.url)  # noqa: E731
+        self.link = Link(self.session, await dial(), dial, backoff=QUICK)
+        try:
+            async for happening in self.link:
+                self.seen.append(happening)
+        finally:
+            await self.link.close()
+
+    def of(self, kind):
+        return [happening for happening in self.seen if isinstance(happening, kind)]
+
+    @property
+    def place(self):
+        return self.session.next_token
+
+    @property
+    def tokens(self):
+        pieces = [packet.tokens for packet in self.of(Tokens)]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
+
+    async def joined(self):
+        await until(lambda: self.of(Hello))
+
+    async def end(self):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_the_stream_keeps_name_seed_numbers_titles_and_end(caplog):
+    hub = hub_of()
+    hub.set_title("First", 0, 0.0)
+    publish(hub, 10)
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server, relay(server.url, caplog) as here:
+        listener = Listening(here.url, Join(history=10_000))
+        await until(lambda: listener.place == 480)
+        hub.set_title("Second", 480, time.monotonic())
+        publish(hub, 2)
+        await until(lambda: listener.place == 576)
+        hub.end("the last song", time.monotonic())
+        await listener.task
+        await here.task
+    hello = listener.seen[0]
+    assert (hello.stream, hello.seed, hello.first_token, hello.title) == ("s", 5, 0, "First")
+    assert (hello.codec, hello.weights, hello.digest) == ("fake", "fake-1", "a" * 64)
+    assert hello.packet_tokens == 48
+    assert hello.delay_s == pytest.approx(0.3)
+    assert np.array_equal(listener.tokens, values(0, 576))
+    assert listener.of(Title) == [Title("Second", 480)]
+    assert listener.seen[-1] == End(576, "the last song")
+    assert not listener.of(Gap)
+
+
+async def test_hours_are_named_by_the_clock_of_the_first_sender(caplog, monkeypatch):
+    hub = hub_of()
+    publish(hub, 10)
+    an_hour_ahead = time.time() + 3600
+    hub.timeline.__init__()
+    hub.timeline.note(0, an_hour_ahead - 480 / 25 - 0.3)
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server, relay(server.url, caplog) as here:
+        publish(hub, 1)
+        listener = Listening(here.url, Join(history=10_000))
+        await until(lambda: listener.place == 528)
+        await listener.end()
+    assert listener.seen[0].first_at_s == pytest.approx(an_hour_ahead - 480 / 25, abs=2.0)
+
+
+async def test_listeners_rewind_and_resume_at_the_relay(caplog):
+    hub = hub_of()
+    publish(hub, 10)
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server, relay(server.url, caplog) as here:
+        publish(hub, 10)
+        back = Listening(here.url, Join(next_token=100, stream="s"))
+        await until(lambda: back.place == 960)
+        assert back.seen[0].first_token == 100
+        assert np.array_equal(back.tokens, values(100, 960))
+        await back.end()
+        # One that was with the first sender goes on at the relay as if it were the same.
+        moving = Listening(server.url)
+        await moving.joined()
+        publish(hub, 1)
+        await until(lambda: moving.place == 1008)
+        moving.url = here.url
+        assert moving.link is not None
+        await moving.link._connection.close()
+        publish(hub, 2)
+        await until(lambda: moving.place == 1104)
+        assert len(moving.of(Hello)) == 1
+        assert np.array_equal(moving.tokens, values(960, 1104))
+        await moving.end()
+
+
+async def test_listeners_stay_while_the_sender_is_lost_and_miss_nothing(caplog):
+    hub = hub_of()
+    async with (
+        WebSocketServer(hub, "127.0.0.1", 0) as server,
+        FaultProxy(server.port) as proxy,
+        relay(proxy.url, caplog) as here,
+    ):
+        listener = Listening(here.url)
+        await listener.joined()
+        for round_ in range(1, 6):
+            publish(hub, 2)
+            await until(lambda at=96 * 2 * round_ - 96: listener.place == at)
+            proxy.kill()
+            publish(hub, 2)
+            await until(lambda at=96 * 2 * round_: listener.place == at)
+        assert listener.link.reconnects == 0
+        await listener.end()
+    assert proxy.kills >= 5
+    assert np.array_equal(listener.tokens, values(0, 960))
+    assert [type(happening) for happening in listener.seen].count(Hello) == 1
+    assert not listener.of(Gap)
+
+
+async def test_what_the_sender_no_longer_has_is_a_gap(caplog):
+    hub = hub_of(history=1024)
+    async with (
+        WebSocketServer(hub, "127.0.0.1", 0) as server,
+        FaultProxy(server.port) as proxy,
+        relay(proxy.url, caplog) as here,
+    ):
+        publish(hub, 1)
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 48)
+        proxy.refusing = True
+        proxy.kill()
+        publish(hub, 100)
+        proxy.refusing = False
+        await until(lambda: listener.place == 4848)
+        assert listener.link.reconnects == 0
+        await listener.end()
+    (gap,) = listener.of(Gap)
+    assert gap.first_token == 48
+    assert np.array_equal(listener.tokens[48:], values(gap.first_token + gap.count, 4848))
+
+
+async def test_more_than_one_can_wait_for_makes_listeners_come_again(caplog):
+    hub = hub_of(history=1024)
+    async with (
+        WebSocketServer(hub, "127.0.0.1", 0) as server,
+        FaultProxy(server.port) as proxy,
+        relay(proxy.url, caplog) as here,
+    ):
+        publish(hub, 1)
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 48)
+        proxy.refusing = True
+        proxy.kill()
+        publish(hub, 20, size=1024)
+        proxy.refusing = False
+        await until(lambda: listener.place == 48 + 20 * 1024)
+        await listener.end()
+    assert len(listener.of(Hello)) == 2
+    assert listener.of(Hello)[1].stream == "s"
+
+
+async def test_another_stream_in_the_senders_place_begins_anew(caplog):
+    hub = hub_of()
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(WebSocketServer(hub, "127.0.0.1", 0))
+        port = server.port
+        here = await stack.enter_async_context(relay(server.url, caplog))
+        publish(hub, 3)
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 144)
+        await server.__aexit__(None, None, None)
+        other = hub_of("t", seed=9)
+        publish(other, 1)
+        async with WebSocketServer(other, "127.0.0.1", port):
+            await until(lambda: len(listener.of(Hello)) == 2)
+            publish(other, 2)
+            await until(lambda: listener.place == 144)
+            other.end("over", time.monotonic())
+            await listener.task
+            await here.task
+        hello = listener.of(Hello)[1]
+        assert (hello.stream, hello.seed) == ("t", 9)
+        last = max(n for n, seen in enumerate(listener.seen) if isinstance(seen, Hello))
+        again = [seen.tokens for seen in listener.seen[last:] if isinstance(seen, Tokens)]
+        assert np.array_equal(np.concatenate(again), values(0, 144))
+        stack.pop_all()
+
+
+async def test_a_chain_of_relays_carries_the_same_stream(caplog):
+    hub = hub_of()
+    publish(hub, 5)
+    async with (
+        WebSocketServer(hub, "127.0.0.1", 0) as server,
+        relay(server.url, caplog) as first,
+        FaultProxy(int(first.url.rsplit(":", 1)[1])) as proxy,
+        relay(proxy.url, caplog) as second,
+    ):
+        listener = Listening(second.url, Join(history=1000))
+        await until(lambda: listener.place == 240)
+        proxy.kill()
+        publish(hub, 3)
+        await until(lambda: listener.place == 384)
+        hub.end("over", time.monotonic())
+        await listener.task
+        await first.task
+        await second.task
+    assert np.array_equal(listener.tokens, values(0, 384))
+    assert listener.seen[0].stream == "s"
+    assert listener.seen[-1] == End(384, "over")
+
+
+async def test_with_a_store_a_relay_goes_on_where_it_stopped(caplog, tmp_path):
+    hub = hub_of()
+    publish(hub, 3)
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server:
+        async with relay(server.url, caplog, store=tmp_path):
+            publish(hub, 2)
+            await until(lambda: not hub.listeners or tmp_path.glob("*.muc"))
+            await asyncio.sleep(0.05)
+        publish(hub, 30)  # while the relay is down
+        async with relay(server.url, caplog, store=tmp_path) as here:
+            listener = Listening(here.url, Join(history=100_000))
+            await until(lambda: listener.place == 35 * 48)
+            await listener.end()
+        assert np.array_equal(listener.tokens, values(0, 35 * 48))
+        other = hub_of("t")
+        async with WebSocketServer(other, "127.0.0.1", 0) as elsewhere:
+            with pytest.raises(Exception, match="holds the stream s and this is t"):
+                async with relay(elsewhere.url, caplog, store=tmp_path):
+                    pass
+
+
+async def test_the_sender_may_ask_for_a_secret(caplog):
+    hub = hub_of()
+    async with WebSocketServer(hub, "127.0.0.1", 0, auth=AuthTokens([SECRET])) as server:
+        async with relay(server.url, caplog, auth_token=SECRET) as here:
+            listener = Listening(here.url)  # the relay's own listeners need none
+            await listener.joined()
+            await listener.end()
+        with pytest.raises(RefusedError, match="access token"):
+            async with relay(server.url, caplog):
+                pass
+
+
+async def test_a_sender_that_stays_away_is_told_to_listeners(caplog):
+    hub = hub_of()
+    async with (
+        WebSocketServer(hub, "127.0.0.1", 0) as server,
+        FaultProxy(server.port) as proxy,
+        relay(proxy.url, caplog, attempts=2) as here,
+    ):
+        publish(hub, 1)
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 48)
+        proxy.refusing = True
+        proxy.kill()
+        with pytest.raises(TransportError):
+            await here.task
+        await until(lambda: "This relay has lost its sender" in caplog.text)
+        await listener.end()
+    assert not listener.of(End)  # the stream is not over: a listener waits for the relay
+
+
+async def test_a_relay_that_is_stopped_says_so(caplog):
+    hub = hub_of()
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server, relay(server.url, caplog) as here:
+        listener = Listening(here.url)
+        await listener.joined()
+        here.stop.set()
+        await here.task
+        await until(lambda: "It was stopped" in caplog.text)
+        await listener.end()
+    assert not listener.of(End)  # the stream is not over: a listener waits for the relay
+    assert hub.listeners == 0
+
+
+async def test_without_a_sender_there_is_no_relay(caplog):
+    with pytest.raises(TransportError, match="Nothing listens"):
+        async with relay("ws://127.0.0.1:1", caplog):
+            pass
+
+
+async def test_a_sender_that_has_lost_what_it_sent_begins_anew(caplog):
+    hub = hub_of()
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(WebSocketServer(hub, "127.0.0.1", 0))
+        port = server.port
+        here = await stack.enter_async_context(relay(server.url, caplog))
+        publish(hub, 5)
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 240)
+        await server.__aexit__(None, None, None)
+        shorter = hub_of()
+        publish(shorter, 2)
+        async with WebSocketServer(shorter, "127.0.0.1", port):
+            await until(lambda: len(listener.of(Hello)) == 2)
+            publish(shorter, 1)
+            await until(lambda: listener.place == 144)
+            await listener.end()
+        stack.pop_all()
+        here.stop.set()
+        await asyncio.gather(here.task, return_exceptions=True)
+
+
+async def test_a_stream_without_a_name_is_relayed_as_well(caplog):
+    hub = hub_of("")
+    publish(hub, 2)
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server, relay(server.url, caplog) as here:
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 96)
+        publish(hub, 1)
+        await until(lambda: listener.place == 144)
+        await listener.end()
+    assert len(listener.of(Hello)) == 1
+    assert "another stream" not in caplog.text

@@ -1,0 +1,214 @@
+"""The programs with streams of tokens: a station, a relay and a recorder without torch or model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import client
+import server
+from streaming.errors import SettingsError, SourceError, TransportError, UserError
+from streaming.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
+from streaming.muc.messages import Record
+from streaming.protocol import End, Gap, Hello, Title, Tokens
+from streaming.session import ListenerSession
+from streaming.websocket import connect
+from tests.fake_codec import FakeCodec, load_none
+from tests.listening import tokens, whole_sound
+from tests.test_client import run as listen_program
+
+ROOT = Path(__file__).parent.parent
+ALL = tokens(300)
+
+# Ends with exit code 3 where torch was imported after all.
+PROGRAM = """
+import sys
+import {0}
+code = {0}.main(sys.argv[1:])
+sys.exit(3 if code == 0 and "torch" in sys.modules else code)
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Twelve seconds of a file."""
+    encoder = MucEncoder(StreamHeader("fake", "fake-1", FakeCodec.digest, seed=5))
+    path = tmp_path / "song.muc"
+    path.write_bytes(encoder.title("Song") + encoder.tokens(ALL) + encoder.finish(300 * 1920 - 9))
+    return path
+
+
+@pytest.fixture
+def start():
+    """Start a program as a process that must not import torch; returns it and its log's file."""
+    processes = []
+
+    def begin(name, log, *arguments):
+        with log.open("wb") as stderr:
+            command = [sys.executable, "-c", PROGRAM.format(name), *map(str, arguments)]
+            process = subprocess.Popen(command, cwd=ROOT, stderr=stderr)
+        processes.append(process)
+        return process
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+async def address(process, log):
+    """Where a server listens."""
+    while not (found := re.findall(r"listening on (ws://\S+)", log.read_text())):
+        assert process.poll() is None, log.read_text()
+        await asyncio.sleep(0.02)
+    return found[0]
+
+
+async def ends(process):
+    while (code := process.poll()) is None:
+        await asyncio.sleep(0.02)
+    return code
+
+
+async def test_a_station_a_relay_and_a_recorder_need_no_torch(file, tmp_path, start):
+    """A file served, relayed twice, recorded and heard: the same tokens and seed everywhere."""
+    logs = [tmp_path / f"{n}.log" for n in range(4)]
+    station = start("server", logs[0], file, "--loop", "--port", "0", "--packet-tokens", "25")
+    url = await address(station, logs[0])
+    first = start("server", logs[1], url, "--port", "0")
+    second = start("server", logs[2], await address(first, logs[1]), "--port", "0")
+    url = await address(second, logs[2])
+    recorder = start("client", logs[3], url, "--save", tmp_path / "copy.muc", "--seconds", "3.01")
+    session, seen, stopped = ListenerSession(None), [], False
+    async with await connect(url) as connection:
+        await connection.send(session.join())
+        async for data in connection:
+            seen += session.receive(data, 0.0)
+            if recorder.poll() is not None and not stopped:
+                station.send_signal(signal.SIGINT)
+                stopped = True
+    assert [await ends(p) for p in (station, first, second, recorder)] == [0, 0, 0, 0]
+    hello = seen[0]
+    assert isinstance(hello, Hello)
+    assert (hello.seed, hello.digest, hello.packet_tokens) == (5, FakeCodec.digest, 25)
+    heard = np.concatenate([packet.tokens for packet in seen if isinstance(packet, Tokens)])
+    looped = np.resize(ALL, hello.first_token + len(heard))
+    assert np.array_equal(heard, looped[hello.first_token :])
+    assert "Song" in [hello.title, *(t.title for t in seen if isinstance(t, Title))]
+    assert seen[-1] == End(len(looped), "the sender was stopped")
+    copy = MucReader(tmp_path / "copy.muc")
+    info = copy.describe()
+    assert (info.header.seed, info.header.stream) == (5, hello.stream)
+    assert (info.samples, info.lost_tokens, info.complete) == (144_480, 0, True)
+    saved = [item.tokens for item in copy.items() if isinstance(item, Tokens)]
+    begin = info.first_token
+    assert np.array_equal(np.concatenate(saved), np.resize(ALL, begin + 76)[begin:])
+    assert "encode RTF" not in logs[0].read_text()
+
+
+async def test_a_recording_is_played_and_written_as_it_was_sent(file, tmp_path):
+    """`client.py FILE.muc --out`, and --save beside it."""
+    out, copy = tmp_path / "out.wav", tmp_path / "copy.muc"
+    await listen_program(file, "--out", out, "--save", copy)
+    audio, _ = soundfile.read(out, dtype="float32")
+    expected = np.clip(whole_sound(ALL), -1, 1).T
+    assert audio.shape == expected.shape
+    assert np.abs(audio - expected).max() < 1e-4
+    assert MucReader(copy).describe().tokens == 300
+
+
+async def test_a_recording_is_played_from_where_one_wants(file, tmp_path):
+    out = tmp_path / "out.wav"
+    await listen_program(file, "--out", out, "--from", "token:200", "--seconds", "2")
+    audio, _ = soundfile.read(out, dtype="float32")
+    expected = np.clip(whole_sound(ALL)[:, 200 * 1920 :][:, : 2 * 48_000], -1, 1).T
+    assert np.abs(audio - expected).max() < 1e-4
+
+
+async def test_a_recording_with_holes_is_played_in_time(file, tmp_path):
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
+    records: list[Record] = [Tokens(0, ALL[:100]), Tokens(150, ALL[150:290]), Finish(300)]
+    file.write_bytes(b"".join(muxer.push(record) for record in records))
+    await listen_program(file, "--out", tmp_path / "out.wav")
+    assert soundfile.info(tmp_path / "out.wav").frames == 300 * 1920
+
+
+async def test_a_recording_of_years_is_not_held_in_memory(file):
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
+    gaps = [Gap(15_000 * n, 15_000) for n in range(4500)]
+    file.write_bytes(b"".join(muxer.push(gap) for gap in gaps))
+    with pytest.raises(SourceError, match="longer than 31 days"):
+        await client.dial_file(str(file))()
+
+
+async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
+    encoder = MucEncoder(StreamHeader("fake", "fake-2", "b" * 64))
+    file.write_bytes(encoder.tokens(ALL) + encoder.finish(300 * 1920))
+    with pytest.raises(UserError, match="fake-2"):
+        await listen_program(file, "--out", tmp_path / "out.wav")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["{}/none.muc"], r"none\.muc' cannot be read"),
+        (["{}/bad.muc"], r"bad\.muc' is no \.muc file"),
+        (["{}/song.muc", "{}/a.wav"], "cannot be mixed; encode the others first"),
+        (["{}/song.muc", "--hop", "8"], "--hop means nothing beside .muc files"),
+        (["{}/song.muc", "--capture"], "--capture means nothing"),
+        (["ws://127.0.0.1:1"], "Nothing listens"),
+        (["ws://"], "ws://HOST:PORT"),
+        (["ws://127.0.0.1:1", "ws://127.0.0.1:2"], "cannot be mixed"),
+        (["ws://127.0.0.1:1", "--loop"], "--loop means nothing beside the address"),
+        (["ws://127.0.0.1:1", "--seed", "0"], "--seed means nothing"),
+        (["ws://127.0.0.1:1", "--packet-tokens", "8"], "--packet-tokens means nothing"),
+        (["ws://127.0.0.1:1", "--upstream-token", "short"], "8 to 1024 characters"),
+        (["ws://127.0.0.1:1", "--ca", "{}/none.pem"], "--ca is for wss://"),
+        (["wss://127.0.0.1:1", "--ca", "{}/none.pem"], "none.pem"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_sentence(file, tmp_path, capsys, arguments, told):
+    (tmp_path / "bad.muc").write_bytes(b"nothing")
+    words = [word.format(tmp_path) for word in arguments]
+    assert server.main([*words, "--port", "0"], load_none) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("server.py: ")
+    assert re.search(told, line)
+
+
+def test_a_folder_is_what_it_holds(file, tmp_path):
+    assert server.holds_tokens(str(tmp_path))
+    (tmp_path / "song.wav").touch()
+    assert not server.holds_tokens(str(tmp_path))
+    assert server.holds_tokens(str(file))
+    assert not server.holds_tokens(str(tmp_path / "none"))
+
+
+def test_the_secret_of_the_sender_comes_from_the_environment_as_well(monkeypatch):
+    monkeypatch.setenv("MUSIC350_UPSTREAM_TOKEN", "the right secret")
+    parse = server.parse_arguments
+    assert server.make_upstream(parse(["ws://127.0.0.1:1"])).auth_token == "the right secret"
+    monkeypatch.setenv("MUSIC350_AUTH_TOKEN", "another secret")
+    monkeypatch.delenv("MUSIC350_UPSTREAM_TOKEN")
+    assert server.make_upstream(parse(["ws://127.0.0.1:1", "--reconnect", "3"])).auth_token == ""
+
+
+def test_the_seed_of_a_file_can_be_another(file, capsys):
+    arguments = [str(file), "--port", "0", "--packet-tokens", "300", "--seed", "9", "--title", "T"]
+    assert server.main(arguments, load_none) == 0
+    assert "sent 12.0 s" in capsys.readouterr().err
+
+
+def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
+    with pytest.raises(TransportError):
+        client.find_sender(client.parse_arguments(["x.mp3", "--play"]))
+    with pytest.raises(SettingsError, match=r"--save FILE\.muc"):
+        client.open_output(client.parse_arguments([]))
