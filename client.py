@@ -29,8 +29,11 @@ from streaming.cli import (
     check_address,
     codec_loader,
     number,
+    parse,
+    program_name,
     run_program,
 )
+from streaming.compute import settle
 from streaming.decoding import DecodeOptions
 from streaming.devices import list_devices
 from streaming.errors import SettingsError
@@ -56,6 +59,10 @@ from streaming.stats import StatsWriter, Traffic
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
 from streaming.tls import client_context
+from streaming.web.clock_card import ClockCard
+from streaming.web.console import DEFAULT_PORT, Console
+from streaming.web.controls import ListenerControls
+from streaming.web.monitor import Monitor
 from streaming.websocket import connect
 from streaming.worker import call_on_thread
 
@@ -96,7 +103,7 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
         else:
             asyncio.run(run(arguments, load_codec, status))
 
-    return run_program("client.py", arguments, status, body)
+    return run_program(program_name("client.py"), arguments, status, body)
 
 
 async def run(
@@ -109,7 +116,7 @@ async def run(
     stop = asyncio.Event()
     settings = make_settings(arguments)
     recorder = None if arguments.save is None else Recorder(arguments.save, settings.limit_samples)
-    if recorder is not None and not (arguments.play or arguments.out):
+    if recorder is not None and not (arguments.play or arguments.out or arguments.web is not None):
         with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
             await record_stream(recorder, dial, traffic, arguments, settings, stats, status, stop)
         return
@@ -120,6 +127,7 @@ async def run(
             codec.require_live_decoding(name)
         loaded = fetch(name)
         loaded.warm_up(settings.decode.window(loaded), settings.decode.settings())
+        settle()
         return loaded
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
@@ -138,8 +146,10 @@ async def run(
                 connected_s = None if connection is None else process_age_s()
                 report = ListenerReport(listener, connect_at_s, connected_s)
                 retry = dial if arguments.reconnect != 0 else None
-                with go_live_on_signal(listener):
-                    await listen(listener, connection, retry, report, stats, status, stop)
+                page = open_page(arguments, output, listener, report)
+                async with page or contextlib.nullcontext():
+                    with go_live_on_signal(listener):
+                        await listen(listener, connection, retry, report, stats, status, stop)
         finally:
             if recording is not None:
                 await recording.close("the recording was stopped")
@@ -211,14 +221,14 @@ def go_live_on_signal(listener: Listener) -> Iterator[None]:
 
 def open_output(arguments: argparse.Namespace) -> Output:
     """The sinks that the arguments name. Raises SinkError or DeviceError."""
-    if not (arguments.play or arguments.out):
+    if not (arguments.play or arguments.out or arguments.web is not None):
         raise SettingsError(
-            "Give --play for the sound card, --out FILE for a file, or both; or --save FILE.muc to "
-            "record without decoding."
+            "Give --play for the sound card, --web for a browser or --out FILE for a file; or "
+            "--save FILE.muc to record without decoding."
         )
     files: list[Sink] = [RawSink() if name == "-" else FileSink(name) for name in arguments.out]
     if not arguments.play:
-        return Output(files)
+        return Output(files) if arguments.web is None else Output(files, Monitor(ClockCard()))
     preset = PRESETS[arguments.preset]
     wanted: str | None = arguments.device
     card = SoundCardSink(
@@ -227,7 +237,20 @@ def open_output(arguments: argparse.Namespace) -> Output:
         prefill_s=preset.prefill_s,
         device_latency_s=preset.device_latency_s,
     )
-    return Output(files, card)
+    return Output(files, card if arguments.web is None else Monitor(card))
+
+
+def open_page(
+    arguments: argparse.Namespace, output: Output, listener: Listener, report: ListenerReport
+) -> Console | None:
+    """The page of ``--web``, where it is wanted."""
+    monitor = output.card
+    if not isinstance(monitor, Monitor):
+        return None
+    card = monitor.card
+    plays = card if isinstance(card, SoundCardSink) else None
+    controls = ListenerControls(listener, report, plays)
+    return Console(monitor, controls, arguments.web)
 
 
 def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
@@ -301,18 +324,21 @@ def dial_file(path: str) -> Dial:
 
 
 def join_place(argv: Sequence[str]) -> list[str]:
-    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option."""
+    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option, and a
+    word after ``--web`` for its port."""
     words = list(argv)
     for index, word in enumerate(words[:-1]):
         if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():
             words[index : index + 2] = [f"--from={words[index + 1]}"]
             break
+    if "--web" in words[:-1] and not words[words.index("--web") + 1].isdecimal():
+        words[words.index("--web")] = f"--web={DEFAULT_PORT}"
     return words
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog="client.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("client.py"), description=__doc__)
     parser.add_argument(
         "url",
         nargs="?",
@@ -328,6 +354,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write a file (wav, flac, ogg, opus); - writes bare float32 samples, left and right "
         "in turns, to standard output",
+    )
+    parser.add_argument(
+        "--web",
+        nargs="?",
+        const=DEFAULT_PORT,
+        type=number(int, 0, 65_535),
+        metavar="PORT",
+        help="a page on this machine to watch, to control and to listen in a browser "
+        f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
     )
     parser.add_argument(
         "--save",
@@ -448,7 +483,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_broker_arguments(parser, sends=False)
     add_common_arguments(parser, "decoding")
-    return parser.parse_args(join_place(sys.argv[1:] if argv is None else argv))
+    return parse(parser, "client", join_place(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from streaming.cli import (
     codec_loader,
     is_address,
     number,
+    parse,
+    program_name,
     run_program,
 )
 from streaming.errors import SettingsError
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
     arguments = parse_arguments(argv)
     status = StatusLine()
     return run_program(
-        "server.py",
+        program_name("server.py"),
         arguments,
         status,
         lambda: asyncio.run(run(arguments, load_codec, status)),
@@ -187,7 +189,7 @@ def make_source(arguments: argparse.Namespace) -> Source:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog="server.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program_name("server.py"), description=__doc__)
     parser.add_argument(
         "songs",
         nargs="*",
@@ -312,7 +314,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_broker_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
-    return parser.parse_args(argv)
+    return parse(parser, "server", sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ die() { say "setup: $*"; exit 2; }
 
 case "$PROFILE" in
     demo) EXTRAS=demo ;;
-    test) EXTRAS=demo,dev,export,mqtt,mucodec,train ;;
+    test) EXTRAS=demo,dev,export,metrics,mqtt,mucodec,train ;;
     train) EXTRAS=demo,train ;;
     export) EXTRAS=export ;;
     *) die "say which profile to set up: scripts/setup.sh demo|test|train|export" ;;
@@ -37,6 +37,10 @@ has_alsa_plugin() {
     done
     return 1
 }
+has_chromium() {
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+        command -v google-chrome >/dev/null
+}
 # Debian keeps servers in /usr/sbin, which is not on everybody's PATH.
 has_program() { command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
 has_font() { [ -e "/usr/share/sounds/sf2/$1" ] || [ -e "/usr/share/sounds/sf3/$1" ]; }
@@ -51,6 +55,8 @@ missing_packages() {
         command -v pulseaudio >/dev/null || echo pulseaudio
         command -v pactl >/dev/null || echo pulseaudio-utils
         has_alsa_plugin libasound_module_pcm_pulse.so || echo libasound2-plugins
+        has_chromium || echo chromium
+        command -v chromedriver >/dev/null || echo chromium-driver
         has_program mosquitto && has_program mosquitto_passwd || echo mosquitto
     fi
     if [ "$PROFILE" = train ]; then

@@ -6,16 +6,19 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import codec
 from codec.errors import CodecError
+from streaming.completion import SHELLS, CompletionAction
 from streaming.compute import default_threads, use_threads
-from streaming.errors import TransportError, UserError
+from streaming.configuration import add_config_argument, with_configuration
+from streaming.errors import SettingsError, TransportError, UserError
 from streaming.guard import AUTH_TOKEN_VARIABLE
+from streaming.json_log import JsonFormatter
 from streaming.status import StatusLine
 
 if TYPE_CHECKING:
@@ -29,8 +32,16 @@ __all__ = [
     "codec_loader",
     "is_address",
     "number",
+    "parse",
+    "program_name",
     "run_program",
 ]
+
+
+def program_name(script: str) -> str:
+    """What this program was called by: a name that was installed, or its ``script``."""
+    called = Path(sys.argv[0]).name
+    return called if called.startswith("muc") else script
 
 
 def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
@@ -88,6 +99,16 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
     )
     parser.add_argument("--verbose", action="store_true", help="log more")
+    parser.add_argument(
+        "--json-log", action="store_true", help="log one JSON object a line, no status line"
+    )
+    add_config_argument(parser)
+    parser.add_argument(
+        "--completion",
+        action=CompletionAction,
+        choices=SHELLS,
+        help="print a script that completes these options in a shell, and end",
+    )
 
 
 def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -101,6 +122,15 @@ def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument(
         "--auth-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
     )
+
+
+def parse(parser: argparse.ArgumentParser, section: str, argv: Sequence[str]) -> argparse.Namespace:
+    """Read ``argv``, file and environment; exits with 2 and one sentence on what is wrong."""
+    try:
+        arguments = with_configuration(parser, section, argv)
+    except SettingsError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return parser.parse_args(arguments)
 
 
 def codec_loader(
@@ -129,15 +159,21 @@ def run_program(
     name: str, arguments: argparse.Namespace, status: StatusLine, body: Callable[[], None]
 ) -> int:
     """Call ``body`` with logging set up; its errors become one sentence and an exit code."""
+    if arguments.json_log:
+        status.go_plain()
     handler = status.log_handler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(JsonFormatter() if arguments.json_log else plain)
     level = logging.DEBUG if arguments.verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler], force=True)
     try:
         body()
     except (UserError, CodecError) as error:
         status.close()
-        sys.stderr.write(f"{name}: {error}\n")
+        if arguments.json_log:
+            logging.getLogger(name).error("%s", error)
+        else:
+            sys.stderr.write(f"{name}: {error}\n")
         return 2
     except KeyboardInterrupt:  # the second one: the first ends the stream in good order
         return 130

@@ -13,7 +13,7 @@ this sense.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -67,8 +67,9 @@ class Hub:
     """The stream as it stands, and everyone who listens to it.
 
     Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``traffic``,
-    what each listener is sent of the live stream; ``dropped_listeners``, how many fell too far
-    behind; ``most_listeners``, how many there were at once; ``max_lag_s``.
+    what each listener is sent of the live stream; ``drops``, how many were sent away, by the code
+    of the failure; ``joins``, how many came, ``returns`` of them for what they had missed;
+    ``most_listeners``, how many there were at once; ``max_lag_s``.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Hub:
         self.info = info
         self.delay_s = 0.0
         self.lost_tokens = 0  # left out because the source lost them
-        self.dropped_listeners = 0
+        self.drops: Counter[str] = Counter()
+        self.joins = 0
+        self.returns = 0
         self.most_listeners = 0
         self.traffic = Traffic()
         self._history_tokens = history_tokens
@@ -106,6 +109,19 @@ class Hub:
     def listeners(self) -> int:
         """How many listeners are joined; one that carries the stream on to others is none."""
         return len(self._outboxes) - self._carriers
+
+    @property
+    def dropped_listeners(self) -> int:
+        """How many fell too far behind."""
+        return self.drops["lag"]
+
+    def lags_s(self) -> list[float]:
+        """How far each listener has fallen behind, see :attr:`Outbox.lag_s`."""
+        return [outbox.lag_s for outbox in self._outboxes if not outbox.carrier]
+
+    def age_s(self, now_s: float) -> float | None:
+        """Seconds since the last packet was released; None before the first one."""
+        return None if self._released_s is None else max(0.0, now_s - self._released_s)
 
     @property
     def held_s(self) -> float:
@@ -219,7 +235,7 @@ class Hub:
     def hello(self, first_token: int, now_s: float) -> Hello:
         """The stream as of this moment, for who is sent it from ``first_token`` on."""
         title = next((t.title for t in reversed(self._titles) if t.token <= first_token), "")
-        age_s = 0.0 if self._released_s is None else max(0.0, now_s - self._released_s)
+        age_s = self.age_s(now_s) or 0.0
         return Hello(
             codec=self.info.codec,
             weights=self.info.weights,
@@ -259,6 +275,8 @@ class Hub:
             outbox.closed = True
         self._outboxes.add(outbox)
         self._carriers += carrier
+        self.joins += not carrier
+        self.returns += bool(join.stream) and join.stream == self.info.stream
         self.most_listeners = max(self.most_listeners, self.listeners)
         wake()
         return outbox
@@ -284,7 +302,7 @@ class Hub:
         """Let go of a listener that has fallen behind; who has left already is no such one."""
         if outbox in self._outboxes:
             self.leave(outbox)
-            self.dropped_listeners += not outbox.carrier
+            self.drops["lag"] += not outbox.carrier
             reason = f"This listener fell more than {self.max_lag_s:g} s behind the stream."
             outbox.fail(Failure("lag", reason))
 

@@ -277,7 +277,7 @@ class Listener:
         """Something else begins: on purpose at once, otherwise after all that there is."""
         if self._moving:
             self._moving = False
-            self._pace.leave()
+            self._pace.leave(on_purpose=not self._start_at.live)
             self._titles.clear()
             self._let_go(rendering)
 

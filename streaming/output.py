@@ -83,6 +83,11 @@ class Output:
         self.first_at_s: float | None = None
 
     @property
+    def card(self) -> SoundCard | None:
+        """The sound card, or what stands in for one."""
+        return self._card
+
+    @property
     def unheard_samples(self) -> int:
         """Samples handed over that the sound card has yet to play; 0 without one."""
         return 0 if self._card is None or self._closed else self._card.buffered_samples

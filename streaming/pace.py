@@ -85,10 +85,14 @@ class Pace:
         if hello.next_token > hello.first_token:
             self._note(hello.next_token, hello.delay_s, hello.age_s)
 
-    def leave(self) -> None:
-        """What comes next lies elsewhere in the stream."""
+    def leave(self, *, on_purpose: bool = False) -> None:
+        """What comes next lies elsewhere in the stream.
+
+        on_purpose: who has gone back to hear it again wants to stay there.
+        """
         self._decodable = 0
         self.jitter = self._new_jitter()
+        self.jitter.catch_up &= not on_purpose
 
     def received(self, item: Tokens | Gap, hello: Hello, decodable: int) -> None:
         """``item`` came; now there can be sound up to ``decodable``, a token."""

@@ -25,6 +25,7 @@ from streaming.level import sanitise
 from streaming.pacing import RealTimePacer
 from streaming.protocol import Title, Tokens
 from streaming.stats import RealTimeFactor
+from streaming.timing import Timing
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class Sender:
 
     Goes on at the token at which the hub stands, as if the source began there.
 
-    Attributes: ``source_samples`` read so far, ``encode_rtf`` the real-time factor of encoding.
+    Attributes: ``source_samples`` read so far, ``encode_rtf`` the real-time factor of encoding,
+    ``encode_timing`` how long its windows took.
     """
 
     reconnects = 0  # a source of sound finds its way back by itself
@@ -144,6 +146,7 @@ class Sender:
         self._pending = np.zeros(0, dtype=np.int64)
         self._arrivals: deque[tuple[int, float]] = deque()
         self._factor = RealTimeFactor(_RTF_BLOCKS)
+        self.encode_timing = Timing()
         self.source_samples = 0
 
     @property
@@ -205,6 +208,8 @@ class Sender:
 
     def _take(self, tokens: NDArray[np.int64], busy_s: float, sound_s: float) -> None:
         self._factor.add(busy_s, sound_s)
+        if len(tokens):  # only then was a window encoded
+            self.encode_timing.add(busy_s)
         self._pending = np.concatenate([self._pending, tokens])
 
     async def _release(self, *, everything: bool = False) -> None:

@@ -96,6 +96,7 @@ class SenderSession:
         """End the session with ``failure`` as its last message."""
         if self.state is not State.ENDED:
             self._refusal = failure
+            self._hub.drops[failure.code] += 1
             self.leave()
             self._wake()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
+from streaming.compute import settle
 from streaming.errors import SettingsError
 from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
@@ -24,11 +25,13 @@ from streaming.signals import unless
 from streaming.stats import LoopStall, StatsWriter
 from streaming.status import StatusLine, format_bit_rate
 from streaming.store import TokenStore, restore
+from streaming.web.site import open_site
+from streaming.web.status import Encoding
 from streaming.websocket import WebSocketServer
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from codec.base import Codec, EncoderWindow
+    from codec.base import Codec, DecoderWindow, EncoderWindow
     from streaming.mqtt.publisher import MqttPublisher, MqttSettings
     from streaming.sources import Source
 
@@ -166,6 +169,7 @@ async def _send(
     packet_tokens, window = packets(settings, codec)
     codec.check_window(window)
     await unless(stop, worker.run(codec.warm_up, window))
+    settle()
     identity = StreamHeader(codec.name, codec.weights, codec.digest)
     hub, store = await worker.run(open_hub, settings, identity, packet_tokens, codec.latent_tokens)
     # Until the first packet shows it: no token is there before its lookahead.
@@ -178,7 +182,16 @@ async def _send(
 
     try:
         await broadcast(
-            hub, sender, send, settings, stats, status, stop, outlives=store is not None
+            hub,
+            sender,
+            send,
+            settings,
+            stats,
+            status,
+            stop,
+            outlives=store is not None,
+            encoding=Encoding(lambda: sender.encode_rtf, sender.encode_timing),
+            decoder=codec.decoder_window,
         )
     finally:
         if store is not None:
@@ -211,10 +224,13 @@ async def broadcast(
     stop: asyncio.Event,
     *,
     outlives: bool,
+    encoding: Encoding | None = None,
+    decoder: DecoderWindow | None = None,
 ) -> None:
     """Let listeners hear ``hub`` while ``run()`` feeds it or until ``stop`` is set; log a summary.
 
     feed: what is reported on. outlives: whether the stream goes on when this program is stopped.
+    encoding, decoder: see :func:`streaming.web.site.open_site`.
     Raises what ``run`` raises, and UserError where one cannot listen there.
     """
     stall = LoopStall()
@@ -230,6 +246,7 @@ async def broadcast(
     _warn_of_strangers(settings)
     async with server, publishing(hub, settings.mqtt) as publisher:
         logger.info("listening on %s", server.url)
+        open_site(server, hub, stall, settings.auth_tokens, encoding=encoding, decoder=decoder)
         report = _Report(hub, feed, stall, stats, status, publisher)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:

@@ -23,6 +23,7 @@ from typing import Any, Final, TextIO
 from codec.constants import TOKEN_BITS, TOKEN_RATE
 from streaming.errors import UserError
 from streaming.heartbeat import ask_interval_s
+from streaming.timing import Timing
 
 __all__ = [
     "KEEPALIVE_BITS_PER_S",
@@ -185,14 +186,19 @@ class LoopStall:
 
     def __init__(self, interval_s: float = 0.02) -> None:
         self.interval_s = interval_s
-        self.longest_s = 0.0
+        self.timing = Timing()
 
     async def watch(self) -> None:
         """Run until cancelled."""
         while True:
             due_s = time.monotonic() + self.interval_s
             await asyncio.sleep(self.interval_s)
-            self.longest_s = max(self.longest_s, time.monotonic() - due_s)
+            self.timing.add(time.monotonic() - due_s)
+
+    @property
+    def longest_s(self) -> float:
+        """The longest stall so far."""
+        return self.timing.longest_s
 
     @property
     def longest_ms(self) -> float:

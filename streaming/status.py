@@ -74,9 +74,17 @@ class StatusLine:
         self._clock = clock
         self._columns = columns
         self.live = self._stream.isatty()
+        self._plain_interval_s = plain_interval_s
         self._interval_s = interval_s if self.live else plain_interval_s
         self._shown_at: float | None = None if self.live else clock()
         self._line = ""
+
+    def go_plain(self) -> None:
+        """Log the state even on a terminal."""
+        if self.live:
+            self.live = False
+            self._interval_s = self._plain_interval_s
+            self._shown_at = self._clock()
 
     def due(self) -> bool:
         """Whether enough time has passed for another `update` to be shown."""

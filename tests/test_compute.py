@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from streaming.compute import DEFAULT_THREADS, use_threads
+from streaming.compute import DEFAULT_THREADS, settle, use_threads
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,3 +36,15 @@ def test_the_programs_threads_sleep_while_they_wait_unless_told_otherwise(
     )
     printed = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=env, text=True)
     assert printed.split() == [after, "False"]
+
+
+def test_what_is_loaded_is_no_longer_looked_at_for_garbage():
+    before = gc.get_freeze_count()
+    try:
+        kept: list[list[int]] = [[] for _ in range(1000)]
+        settle()
+        assert gc.get_freeze_count() >= before + 1000
+        assert len(gc.get_objects()) < gc.get_freeze_count()
+        del kept
+    finally:
+        gc.unfreeze()

@@ -357,6 +357,29 @@ async def test_a_sender_that_vanishes_is_offline_by_its_last_will(mosquitto, hub
     assert ear.link.reconnects == 0
 
 
+async def test_a_sender_that_goes_and_comes_back_is_waited_for(mosquitto, caplog):
+    """As one with a store does: nobody is told of an end, and nobody connects again."""
+    address = address_of(mosquitto())
+    before, after = make_hub(), make_hub()
+    with caplog.at_level("INFO"):
+        async with sending(before, address):
+            publish(before)
+            ear = Ear(address).start()
+            await ear.hears(48)
+            before.go_away("stopped", time.monotonic())
+        await until(lambda: "the sender is offline" in caplog.text)
+    after.go_on_at(48)
+    async with sending(after, address):
+        publish(after)
+        await ear.hears(96)
+        after.end("over", time.monotonic())
+        await ear.ended()
+    assert ear.heard == list(range(96))
+    assert ear.kinds.count(Hello) == 1
+    assert ear.link is not None
+    assert ear.link.reconnects == 0
+
+
 async def test_streams_under_a_prefix_are_listed_and_do_not_mix(mosquitto):
     broker = mosquitto()
     rock, jazz = make_hub("one"), make_hub("two")

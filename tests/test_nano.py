@@ -166,7 +166,7 @@ def test_seams_cannot_be_told_from_other_places(nano: Nano) -> None:
 
 
 def test_it_carries_the_music(nano: Nano) -> None:
-    """A floor under what nano-3 does on three short clips from their very start, where the slow
+    """A floor under what nano-4 does on three short clips from their very start, where the slow
     channel has yet to fill; the figures over whole pieces, and what is aimed at, are in
     docs/nano.md.
     """

@@ -63,7 +63,8 @@ def seeded_models() -> NanoModels:
     draw(image, -1.0, 0.3)
     for deviation in (codec.normalizer.deviation, flow.deviation):
         deviation.copy_(0.3 + 0.5 * torch.rand(deviation.shape, generator=generator))
-    draw(codec.level.codebook, 1 + 0.3 * codec.level.codebook, 0.3)
+    for book, level in zip(codec.level.codebooks, (1.0, 0.0), strict=True):
+        draw(book, level + 0.3 * book, 0.3)
     codec.start_from_slow()
     for value in models.state_dict().values():
         if value.is_floating_point():

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from codec.nano.config import NanoConfig
-from codec.nano.level import GROUP
+from codec.nano.level import SPAN
 from codec.nano.model import Autoencoder
 from codec.nano.slow import ROUND
 from training.augment import Augment
 from training.checkpoint import Randoms
-from training.codebook import level_codebook
+from training.codebook import level_codebooks
 from training.dataset import FeatureSet
 from training.device import half_precision
 from training.loop import train
@@ -41,7 +41,11 @@ WEIGHTS = {
 HELD = 12, 400
 """Excerpts and tokens of the validation set, which is always the same."""
 STATISTICS = 8
-"""Batches from which means, deviations and the level channel's codebook are taken."""
+"""Batches from which means and deviations are taken; the level channel's codebooks: four times."""
+LONG = 15 * SPAN
+"""Tokens of an excerpt whose levels those codebooks are fitted to."""
+SHIFT = SPAN // 2
+"""Excerpts begin at multiples of so many tokens, so that levels are known where they are scored."""
 EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
 
@@ -86,20 +90,20 @@ def train_codec(args: argparse.Namespace) -> None:
     model = Autoencoder(config).to(device)
     # Statistics of the augmented music, which is what the models see.
     sample = torch.cat([augment(music.batch(64, 64)) for _ in range(STATISTICS)])
-    levels = model.levels(sample)
-    model.level.codebook.copy_(level_codebook(levels.unflatten(1, (-1, GROUP)).flatten(0, 1)))
-    relative = model.shift(sample, -levels).flatten(0, 1)
+    relative = model.shift(sample, -model.levels(sample)).flatten(0, 1)
     model.normalizer.mean.copy_(relative.mean(dim=0))
     model.normalizer.deviation.copy_(relative.std(dim=0).clamp_min(0.05))
+    pieces = [model.levels(augment(music.batch(32, LONG))) for _ in range(4 * STATISTICS)]
+    model.level.codebooks.copy_(level_codebooks(torch.cat(pieces)))
     model.start_from_slow()
     if args.init is not None:
         start_from(model, args.init, "codec.")
 
     def losses(step: int) -> dict[str, Tensor]:
         batch = augment(music.batch(args.batch, args.tokens))
-        first = torch.randint(0, ROUND, (len(batch),), generator=places).to(device)
+        first = torch.randint(0, 2 * ROUND // SHIFT, (len(batch),), generator=places).to(device)
         with half_precision(device):
-            guess, _, unit = model(batch, first)
+            guess, _, unit = model(batch, first * SHIFT)
         return total(guess.float(), batch, unit, config)
 
     @torch.inference_mode()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from codec.nano.config import NanoConfig
 from codec.nano.flow import FlowDecoder
+from codec.nano.level import SPAN
 from codec.nano.model import Autoencoder
 from codec.nano.slow import ROUND
 from training.augment import Augment
@@ -38,6 +39,8 @@ HELD = 12, 200
 STATISTICS = 6
 """Batches from which the residual's deviation is taken."""
 EDGE = 8
+SHIFT = SPAN // 2
+"""Excerpts begin at multiples of so many tokens: within EDGE, all levels are known."""
 DROP_CONDITION = 0.1
 PREFIX = 0.5
 """Share of excerpts that begin with known tokens, as a window of a stream does."""
@@ -55,7 +58,8 @@ class Residuals:
     @torch.no_grad()
     def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Expected features ``[batch, tokens, dims]`` and the decoder's hidden state."""
-        places = torch.randint(0, ROUND, (len(batch),), generator=self.random).to(self.device)
+        places = torch.randint(0, 2 * ROUND // SHIFT, (len(batch),), generator=self.random)
+        places = SHIFT * places.to(self.device)
         with half_precision(self.device):
             expected, hidden = self.codec.decode(self.codec.encode(batch, places), places)
         return expected, hidden.float()

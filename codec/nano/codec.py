@@ -15,7 +15,7 @@ from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
 from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import WeightsError
 from codec.nano.config import NanoConfig
-from codec.nano.dsp import soft_limit
+from codec.nano.dsp import mel_centres, soft_limit
 from codec.nano.features import Features
 from codec.nano.flow import FlowDecoder, sample
 from codec.nano.level import mel_level
@@ -38,16 +38,20 @@ __all__ = [
     "with_texture",
 ]
 
-WEIGHTS_NAME = "nano-3"
-WEIGHTS_FILE = Path(__file__).with_name("nano-3.safetensors")
-WEIGHTS_SHA256 = "ab495d4df3951199d59a95e52e489f85b61b8a613e58140fe5b78d0c2525efd9"
+WEIGHTS_NAME = "nano-4"
+WEIGHTS_FILE = Path(__file__).with_name("nano-4.safetensors")
+WEIGHTS_SHA256 = "871bdc996cfa70ac50518da533dbf89f284649647b7309b81fe88776a0c6aef8"
 """Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
 FLOW_PURPOSE = 1
 FLOW_CONTEXT = 16
 """Tokens of known latents that the flow sees: its reach to the left."""
-DEFAULT_STEPS = 4
-DEFAULT_TEMPERATURE = 0.5
+DEFAULT_STEPS = 1
+"""Evaluations of the flow: it was trained to need no more (training/train_texture.py)."""
+DEFAULT_TEMPERATURE = 1.0
+_LEAST_TEXTURE, _TEXTURE_FROM_HZ = 0.4, 1800.0
+"""How much of the flow's texture goes into low mels, and from where on all of it does: what is
+guessed there costs harmony, and it is heard less than in the treble."""
 
 
 class NanoModels(nn.Module):
@@ -58,13 +62,23 @@ class NanoModels(nn.Module):
         self.codec = Autoencoder(config)
         self.flow = FlowDecoder(config)
         self.vocoder = Vocoder(config)
+        self.register_buffer("texture", _texture_amount(config), persistent=False)
+
+    texture: Tensor
+    """How much of each feature's residual is taken, ``[feature_dims]``."""
+
+
+def _texture_amount(config: NanoConfig) -> Tensor:
+    high = torch.sigmoid(4 * torch.log2(mel_centres(config.mels) / _TEXTURE_FROM_HZ))
+    amount = (_LEAST_TEXTURE + (1 - _LEAST_TEXTURE) * high).float().repeat(config.mel_frames)
+    return torch.cat([amount, amount.new_zeros(config.feature_dims - config.mel_dims)])
 
 
 class Nano(Codec):
     """Latents are the codec's features themselves: mels, semitones and stereo image of a token."""
 
     name = "nano"
-    encoder_window = EncoderWindow(left=18, hop=24, lookahead=8)
+    encoder_window = EncoderWindow(left=30, hop=24, lookahead=8)
     decoder_window = DecoderWindow(context=128, hop=24, lookahead=8)
     latent_tokens = 1
     render_margin_tokens = Vocoder.reach_tokens
@@ -125,7 +139,8 @@ class Nano(Codec):
                 solver=settings.solver,
             )
             new = start if known is None else known
-            latents[new:] = with_texture(codec, expected[new:], (residual * unit)[new - start :])
+            residual = residual * unit * self.models.texture
+            latents[new:] = with_texture(codec, expected[new:], residual[new - start :])
         return latents
 
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:

@@ -108,6 +108,9 @@ class DecoderGraph(nn.Module):
         super().__init__()
         self.codec = models.codec
         self.flow = models.flow
+        self.register_buffer("texture", models.texture)
+
+    texture: Tensor
 
     def forward(
         self, tokens: Tensor, first_token: Tensor, context: Tensor, noise: Tensor
@@ -129,7 +132,8 @@ class DecoderGraph(nn.Module):
             guidance=1.0,
             times=time_grid(DEFAULT_STEPS),
         )
-        new = with_texture(self.codec, expected[known:], (residual * unit)[known - start :])
+        residual = residual * unit * self.texture
+        new = with_texture(self.codec, expected[known:], residual[known - start :])
         return torch.cat([context, new])
 
 

@@ -2,22 +2,40 @@
 
 Loudness is what the ear misses first and what a network trained on other music gets wrong, so it
 is not learnt but sent: the levels of four tokens in a row are one of 256 entries of a codebook,
-whose index stands in their four pairs of bits. Groups sit at absolute multiples of four tokens.
-Everything else about a token is described relative to its level, so quiet music is treated like
-loud music.
+whose index stands in their four pairs of bits. Four groups in a row are a chain, at absolute
+multiples of 16 tokens: the first says how loud it is, each other one how it differs from the one
+before, from a codebook of its own. So steady music gets fine steps however loud it is, and what
+was lost or joined late is known again after 0.64 s at most. Everything else about a token is
+described relative to its level, so quiet music is treated like loud music.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from codec.nano.dsp import mel_centres
 
-__all__ = ["ENTRIES", "GROUP", "LevelChannel", "mel_level", "mel_widths"]
+__all__ = [
+    "BASE",
+    "CHAIN",
+    "ENTRIES",
+    "GROUP",
+    "SPAN",
+    "LevelChannel",
+    "distances",
+    "group_level",
+    "mel_level",
+    "mel_widths",
+]
 
 GROUP = 4
-"""Tokens that share one entry of the codebook."""
+"""Tokens that share one entry of a codebook."""
+CHAIN = 4
+"""Groups of which each follows from the one before; the first stands for itself."""
+SPAN = GROUP * CHAIN
 BASE = 4
 """Values of a level digit: two bits."""
 ENTRIES = BASE**GROUP
@@ -38,61 +56,90 @@ def mel_level(mel: Tensor, widths: Tensor) -> Tensor:
     return torch.logsumexp(2 * mel + widths.log(), dim=-1) / 2
 
 
+def group_level(levels: Tensor) -> Tensor:
+    """Level of the groups' mean power, ``[..., 4]`` to ``[..., 1]``."""
+    return torch.logsumexp(2 * levels, dim=-1, keepdim=True) / 2 - math.log(GROUP) / 2
+
+
+def distances(groups: Tensor, wanted: Tensor, codebook: Tensor) -> Tensor:
+    """Of groups to all entries, ``[..., 4]`` and ``[256, 4]`` to ``[..., 256]``.
+
+    wanted: the groups as the codebook describes them, absolute or relative. Squared errors count
+    by the tokens' magnitudes, since those of the loudest one are heard most. Each row lacks a
+    constant.
+    """
+    weight = (groups - groups.amax(dim=-1, keepdim=True)).exp()
+    return weight @ codebook.square().T - 2 * (weight * wanted) @ codebook.T
+
+
 class LevelChannel(nn.Module):
     """Levels of tokens to digits 0 ... 3 and back, by vector quantisation of four at a time.
 
-    The codebook is sorted by mean level, so that the first digits of an incomplete group, at the
-    end of a stream, give its rough level.
+    Codebooks are sorted by mean level, so that the first digits of an incomplete group, at the end
+    of a stream, give its rough level.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        rows = torch.linspace(-7.9, 3.7, ENTRIES).unsqueeze(1).expand(-1, GROUP)
-        self.register_buffer("codebook", rows.clone())
+        absolute, relative = (torch.linspace(*ends, ENTRIES) for ends in ((-7.9, 3.7), (-2.0, 2.0)))
+        rows = torch.stack([absolute, relative]).unsqueeze(2).expand(-1, -1, GROUP)
+        self.register_buffer("codebooks", rows.clone())
 
-    codebook: Tensor
+    codebooks: Tensor
+    """The one of first groups and the one of all others, ``[2, 256, 4]``."""
 
     @staticmethod
-    def _grid(
-        first_token: Tensor | int, batch: int, tokens: int, device: torch.device
-    ) -> tuple[Tensor, Tensor, int]:
-        """Group and place in it of every token, ``[batch, tokens]`` each, and groups in all."""
-        first = torch.as_tensor(first_token, device=device).reshape(-1, 1) % GROUP
-        index = (first + torch.arange(tokens, device=device)).expand(batch, -1)
-        return index // GROUP, index % GROUP, (tokens + GROUP - 2) // GROUP + 1
+    def _lead(first_token: Tensor | int, device: torch.device) -> Tensor:
+        """Tokens by which a window begins after a chain's beginning, ``[batch or 1, 1]``."""
+        return torch.as_tensor(first_token, device=device).reshape(-1, 1) % SPAN
 
     def write(self, levels: Tensor, first_token: Tensor | int) -> Tensor:
         """Digits of levels ``[batch, tokens]``, int64 of the same shape.
 
-        Groups that reach beyond the window are completed with its outermost level.
+        Chains that reach beyond the window are completed with its outermost levels.
         """
         (batch, tokens), device = levels.shape, levels.device
-        group, place, groups = self._grid(first_token, batch, tokens, device)
-        lead = torch.as_tensor(first_token, device=device).reshape(-1, 1) % GROUP
-        wanted = torch.arange(groups * GROUP, device=device) - lead
-        wanted = wanted.clamp(0, tokens - 1).expand(batch, -1)
-        rows = levels.gather(1, wanted).reshape(-1, GROUP)
-        entry = torch.cdist(rows, self.codebook).argmin(dim=1).view(batch, groups)
-        return entry.gather(1, group) // BASE ** (GROUP - 1 - place) % BASE
+        lead = self._lead(first_token, device)
+        slots = (tokens + 2 * SPAN - 2) // SPAN * SPAN
+        wanted = (torch.arange(slots, device=device) - lead).clamp(0, tokens - 1)
+        chains = levels.gather(1, wanted.expand(batch, -1)).unflatten(1, (-1, CHAIN, GROUP))
+        entries: list[Tensor] = []
+        reference = chains.new_zeros(1)
+        for index in range(CHAIN):
+            book = self.codebooks[min(index, 1)]
+            group = chains[:, :, index]
+            entries.append(distances(group, group - reference, book).argmin(dim=-1))
+            reference = group_level(book[entries[-1]] + reference)
+        digit = BASE ** torch.arange(GROUP - 1, -1, -1, device=device)
+        digits = (torch.stack(entries, dim=2).unsqueeze(3) // digit % BASE).flatten(1)
+        place = lead + torch.arange(tokens, device=device)
+        return digits.gather(1, place.expand(batch, -1))
 
     def read(self, digits: Tensor, first_token: Tensor | int) -> Tensor:
         """Levels of tokens from their digits, both ``[batch, tokens]``.
 
-        A group cut off at its end has the mean of all entries that begin like it; one cut off at
-        its beginning, where a listener joined, the level that follows.
+        A group cut off at its end has the mean of all entries that begin like it; a chain cut off
+        at its beginning, where a listener joined, the level that follows.
         """
         (batch, tokens), device = digits.shape, digits.device
-        group, place, groups = self._grid(first_token, batch, tokens, device)
-        weight = BASE ** (GROUP - 1 - place)
-        entry = torch.zeros(batch, groups, dtype=torch.int64, device=device)
-        entry = entry.scatter_add(1, group, digits * weight)
+        lead = self._lead(first_token, device)
+        slots = (tokens + 2 * SPAN - 2) // SPAN * SPAN
+        place = (lead + torch.arange(tokens, device=device)).expand(batch, -1)
+        digit = BASE ** (GROUP - 1 - place % GROUP)
+        entry = torch.zeros(batch, slots // GROUP, dtype=torch.int64, device=device)
+        entry = entry.scatter_add(1, place // GROUP, digits * digit)
         # How many entries share the digits that are there: 1 for a whole group.
-        last = group[:, -1:] == torch.arange(groups, device=device)
-        open_end = torch.where(last, BASE ** (GROUP - 1 - place[:, -1:]), 1)
-        total = torch.nn.functional.pad(self.codebook.cumsum(dim=0), (0, 0, 1, 0))
-        mean = (total[entry + open_end] - total[entry]) / open_end.unsqueeze(-1)
-        levels = mean.flatten(1).gather(1, group * GROUP + place)
-        # Tokens of a beginning that was cut off.
-        lead = -torch.as_tensor(first_token, device=device).reshape(-1, 1) % GROUP
-        following = levels.gather(1, lead.clamp_max(tokens - 1).expand(batch, -1))
-        return torch.where(torch.arange(tokens, device=device) < lead, following, levels)
+        last = torch.arange(slots // GROUP, device=device) == place[:, -1:] // GROUP
+        share = torch.where(last, digit[:, -1:], 1)
+        entry, share = entry.unflatten(1, (-1, CHAIN)), share.unflatten(1, (-1, CHAIN))
+        totals = torch.nn.functional.pad(self.codebooks.cumsum(dim=1), (0, 0, 1, 0))
+        groups: list[Tensor] = []
+        for index in range(CHAIN):
+            total, start, count = totals[min(index, 1)], entry[..., index], share[..., index]
+            group = (total[start + count] - total[start]) / count.unsqueeze(-1)
+            groups.append(group + group_level(groups[-1]) if groups else group)
+        levels = torch.stack(groups, dim=2).flatten(1).gather(1, place)
+        # Tokens of a chain whose beginning was cut off.
+        unknown = -lead % SPAN
+        following = levels.gather(1, unknown.clamp_max(tokens - 1).expand(batch, -1))
+        return torch.where(torch.arange(tokens, device=device) < unknown, following, levels)

@@ -14,13 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as websocket_serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.typing import Origin
 
 from streaming.errors import TransportError
 from streaming.guard import AuthTokens, ByteBudget, Gate, Limits
@@ -28,7 +27,11 @@ from streaming.hub import Hub
 from streaming.protocol import MAX_CLIENT_MESSAGE
 from streaming.sender_session import SenderSession
 from streaming.session import State
+from streaming.web.http import is_upgrade, origin_hosts, origin_may, text
 from streaming.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL, library_logger
+
+if TYPE_CHECKING:
+    from streaming.web.site import Site
 
 __all__ = ["WebSocketServer"]
 
@@ -82,8 +85,11 @@ class WebSocketServer:
     Args:
         auth: who may listen; the secret comes in the join message or in the header
             ``Authorization: Bearer …``, never in the address, which gets logged.
-        origins: web pages that may listen, such as ``https://radio.example``.
+        origins: web pages that may listen, such as ``https://radio.example``, besides our own.
         tls: makes it ``wss://``.
+
+    Attributes: ``site``, which answers requests that want no WebSocket; without one they get 426.
+    ``names``, hosts by which this server is known besides its addresses.
 
     Raises TransportError where it cannot listen there.
     """
@@ -100,10 +106,12 @@ class WebSocketServer:
         origins: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.site: Site | None = None
         self._hub = hub
         self._auth = auth or AuthTokens()
         self._limits = limits or Limits()
         self._origins = origins
+        self.names = [host, *origin_hosts(origins)]
         self._tls = tls
         self.gate = Gate(self._limits)
         self._host = host
@@ -124,9 +132,7 @@ class WebSocketServer:
                 self._host,
                 self.port,
                 compression=None,
-                # No web page may listen in on somebody's sound input unless it is named.
-                origins=[None, *(Origin(origin) for origin in self._origins)],
-                process_request=self._authorize,
+                process_request=self._answer,
                 create_connection=cast(
                     type[ServerConnection],
                     functools.partial(_GuardedConnection, self.gate, self._limits),
@@ -163,6 +169,15 @@ class WebSocketServer:
         deadline_s = self._clock() + timeout_s
         while self._hub.listeners and self._clock() < deadline_s:
             await asyncio.sleep(0.02)
+
+    async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Answer a plain request; None lets a WebSocket begin."""
+        if self.site is not None and not is_upgrade(request.headers):
+            return (await self.site.answer(request.path, request.headers)).response()
+        # No web page may listen in on somebody's sound input unless it is named or our own.
+        if not origin_may(request.headers, self._origins, self.names):
+            return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.").response()
+        return self._authorize(connection, request)
 
     def _authorize(self, connection: ServerConnection, request: Request) -> Response | None:
         """Check the header where there is one: a wrong secret gets no WebSocket at all."""

@@ -1,0 +1,1 @@
+"""Pages, figures and health over HTTP: the sender's own, and the one on the listener's machine."""

@@ -1,0 +1,91 @@
+"""What the listener's page asks of the listener, in the listener's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
+from streaming.listener import Listener
+from streaming.report import ListenerReport
+from streaming.sinks import SoundCardSink
+from streaming.timeline import StartAt
+
+__all__ = ["ListenerControls"]
+
+_SHOWN: Final = (
+    "buffer_s",
+    "latency_s",
+    "underruns",
+    "lost_tokens",
+    "reconnects",
+    "payload_bits_per_s",
+    "wire_bits_per_s",
+    "decode_rtf",
+    "speed",
+    "clock_s",
+    "position_s",
+    "title",
+)
+
+
+class ListenerControls:
+    """Fulfils :class:`streaming.web.console.Controls` for a listener.
+
+    card: the sound card whose volume is set, where there is one.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        report: ListenerReport,
+        card: SoundCardSink | None = None,
+    ) -> None:
+        self._listener = listener
+        self._report = report
+        self._card = card
+        self._volume = 1.0 if card is None else min(1.0, card.volume)
+
+    @property
+    def volume(self) -> float:
+        """Factor on the sound, of the sound card and in the browser alike."""
+        return self._volume
+
+    @volume.setter
+    def volume(self, volume: float) -> None:
+        self._volume = volume
+        if self._card is not None:
+            self._card.volume = volume
+
+    def figures(self) -> Mapping[str, Any]:
+        """A choice of the statistics, numbers kept short, and how the connection stands."""
+        listener = self._listener
+        figures = self._report.figures()
+        link = listener.link
+        return {
+            **{name: _short(figures[name]) for name in _SHOWN},
+            "connected": link is not None and not link.away,
+            "can_move": link is not None and link.can_move,
+            "plays": self._card is not None,
+            "ended": listener.end_reason,
+        }
+
+    def seek(self, seconds: float) -> None:
+        """Go back (negative) or forward from what is heard now; beyond the live edge: live."""
+        listener = self._listener
+        token = listener.heard_sample // SAMPLES_PER_TOKEN + round(seconds * TOKEN_RATE)
+        if token + TOKEN_RATE >= listener.session.next_token:
+            self.go_live()
+        else:
+            listener.go_to(StartAt(token=max(0, token)))
+
+    def go_live(self) -> None:
+        """Go to the live edge."""
+        self._listener.go_to(StartAt())
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 3) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,162 @@
+"""Plain HTTP beside the WebSockets: answers as values, static files, and who may ask from where.
+
+Nothing here opens a socket; the adapters hand requests in and send the answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+__all__ = [
+    "Answer",
+    "asset",
+    "host_is_known",
+    "is_upgrade",
+    "one",
+    "origin_hosts",
+    "origin_may",
+    "route",
+    "text",
+]
+
+_STATIC: Final = Path(__file__).parent / "static"
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_ALWAYS: Final = {
+    # Nothing comes from anywhere else, and no other page may show ours in a frame.
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Connection": "close",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back: a status, a body and what kind of text that is.
+
+    headers: further ones, as names and values.
+    """
+
+    status: HTTPStatus
+    body: bytes
+    kind: str = "text/plain; charset=utf-8"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self) -> Response:
+        """As the WebSocket library sends it in place of a handshake."""
+        fields = {
+            "Content-Type": self.kind,
+            "Content-Length": str(len(self.body)),
+            "Cache-Control": "no-store",
+            **_ALWAYS,
+            **self.headers,
+        }
+        headers = Headers(list(fields.items()))
+        return Response(self.status.value, self.status.phrase, headers, self.body)
+
+
+def text(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
+    """One sentence as plain text; underscores in the names of headers stand for hyphens."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, f"{sentence}\n".encode(), headers=named)
+
+
+def asset(name: str, headers: Headers) -> Answer:
+    """A file of the pages, compressed where the browser takes that."""
+    plain, packed = _read(name)
+    kind = _TYPES[Path(name).suffix]
+    fields = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+    if "gzip" in one(headers, "Accept-Encoding"):
+        return Answer(HTTPStatus.OK, packed, kind, {**fields, "Content-Encoding": "gzip"})
+    return Answer(HTTPStatus.OK, plain, kind, fields)
+
+
+@functools.cache
+def _read(name: str) -> tuple[bytes, bytes]:
+    plain = (_STATIC / name).read_bytes()
+    return plain, gzip.compress(plain, mtime=0)
+
+
+def one(headers: Headers, name: str) -> str:
+    """The value of a header; empty where there is none, or where there are several."""
+    values = headers.get_all(name)
+    return values[0] if len(values) == 1 else ""
+
+
+def route(path: str) -> str:
+    """The part of a request's path that names what is wanted; empty where it makes no sense."""
+    try:
+        return urlsplit(path).path
+    except ValueError:
+        return ""
+
+
+def is_upgrade(headers: Headers) -> bool:
+    """Whether a request wants a WebSocket rather than an answer."""
+    return any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
+
+
+def host_is_known(headers: Headers, names: Iterable[str] = ()) -> bool:
+    """Whether the request was sent to an address, to this machine, or to one of ``names``.
+
+    A page somewhere else can let its own name point at this machine's address and would then pass
+    for a page of ours. A browser tells by which name it came; only addresses cannot be forged so.
+    """
+    try:
+        host = urlsplit(f"//{one(headers, 'Host')}").hostname or ""
+    except ValueError:
+        return False
+    if host == "localhost" or host in {name.lower() for name in names}:
+        return True
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def origin_may(headers: Headers, origins: Iterable[str], names: Iterable[str] = ()) -> bool:
+    """Whether whatever asks may open a WebSocket: no web page, one of ``origins``, or our own."""
+    given = headers.get_all("Origin")
+    if not given:
+        return True
+    if len(given) > 1:
+        return False
+    if given[0] in origins:
+        return True
+    try:
+        parts = urlsplit(given[0])
+    except ValueError:
+        return False
+    ours = parts.scheme in ("http", "https") and parts.netloc == one(headers, "Host")
+    return ours and host_is_known(headers, names)
+
+
+def origin_hosts(origins: Sequence[str]) -> list[str]:
+    """The hosts of origins such as ``https://radio.example``."""
+    hosts = []
+    for origin in origins:
+        with contextlib.suppress(ValueError):
+            hosts.append(urlsplit(origin).hostname or "")
+    return hosts

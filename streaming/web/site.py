@@ -1,0 +1,132 @@
+"""The sender's own web site: a page to watch, figures, health."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from websockets.datastructures import Headers
+
+from streaming.guard import AuthTokens
+from streaming.web.http import Answer, asset, host_is_known, one, route, text
+from streaming.web.status import Encoding, SenderStatus
+from streaming.worker import call_on_thread
+
+if TYPE_CHECKING:
+    from codec.base import DecoderWindow
+    from streaming.hub import Hub
+    from streaming.stats import LoopStall
+    from streaming.web.metrics import Exposition
+    from streaming.websocket.server import WebSocketServer
+
+__all__ = ["Site", "open_site"]
+
+_FILES: Final = {
+    "/": "sender.html",
+    "/sender.js": "sender.js",
+    "/stream.js": "stream.js",
+    "/pictures.js": "pictures.js",
+    "/page.css": "page.css",
+    "/icon.svg": "icon.svg",
+}
+
+
+class Site:
+    """Answers what is asked over plain HTTP; plain but for the first import of prometheus-client.
+
+    Args:
+        status: of the sender.
+        auth: who may see figures; pages and health are for everybody.
+        names: hosts by which this server is known besides its addresses.
+    """
+
+    def __init__(
+        self, status: SenderStatus, auth: AuthTokens | None = None, names: Sequence[str] = ()
+    ) -> None:
+        self._status = status
+        self._auth = auth or AuthTokens()
+        self._names = names
+        self._exposition: Exposition | None = None
+
+    async def answer(self, path: str, headers: Headers) -> Answer:
+        """What is at ``path``, the target of a GET request."""
+        where = route(path)
+        if where in _FILES:
+            return asset(_FILES[where], headers)
+        if where == "/healthz":
+            problem = self._status.problem()
+            status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
+            return text(status, problem or "ok")
+        if where not in ("/metrics", "/status.json"):
+            return text(
+                HTTPStatus.NOT_FOUND, "There is nothing here; / is a page to watch the stream."
+            )
+        if not self._auth.admit(_bearer(headers)):
+            return text(
+                HTTPStatus.UNAUTHORIZED,
+                "This needs the access token, in the header Authorization: Bearer TOKEN.",
+                WWW_Authenticate="Bearer",
+            )
+        return await self._metrics() if where == "/metrics" else self._figures(headers)
+
+    def _figures(self, headers: Headers) -> Answer:
+        # The title of somebody's sound input is not for pages that only borrow our address.
+        if not self._auth and not host_is_known(headers, self._names):
+            return text(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "This server is not known by that name; ask for its address, or let "
+                "--allow-origin name it.",
+            )
+        figures = json.dumps(_short(self._status.figures()), ensure_ascii=False, allow_nan=False)
+        return Answer(HTTPStatus.OK, figures.encode(), "application/json")
+
+    async def _metrics(self) -> Answer:
+        if self._exposition is None:
+            try:
+                module = await call_on_thread(_import_metrics)
+            except ImportError:
+                return text(
+                    HTTPStatus.NOT_IMPLEMENTED,
+                    "Metrics need the package prometheus-client: pip install 'music350[metrics]'.",
+                )
+            self._exposition = module(self._status)
+        return Answer(
+            HTTPStatus.OK, self._exposition.text(), "text/plain; version=0.0.4; charset=utf-8"
+        )
+
+
+def open_site(
+    server: WebSocketServer,
+    hub: Hub,
+    stall: LoopStall,
+    secrets: Sequence[str] = (),
+    *,
+    encoding: Encoding | None = None,
+    decoder: DecoderWindow | None = None,
+) -> SenderStatus:
+    """Have a server answer plain requests as well; see :class:`SenderStatus`."""
+    status = SenderStatus(hub, server.gate, stall, encoding, decoder)
+    server.site = Site(status, AuthTokens(secrets), server.names)
+    return status
+
+
+def _import_metrics() -> type[Exposition]:
+    from streaming.web.metrics import Exposition
+
+    return Exposition
+
+
+def _bearer(headers: Headers) -> str:
+    kind, _, given = one(headers, "Authorization").partition(" ")
+    return given.strip() if kind.lower() == "bearer" else ""
+
+
+def _short(value: object) -> object:
+    """Floats to four places, throughout."""
+    if isinstance(value, dict):
+        return {name: _short(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value

@@ -1,0 +1,37 @@
+"""The completion that the programs print, tried in a shell."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+import client
+import server
+
+
+def completed(script: str, function: str, *words: str) -> list[str]:
+    """What bash offers for the last of ``words``."""
+    line = " ".join(f"'{word}'" for word in words)
+    trial = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; {function}"
+    code = f'{script}\n{trial}; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    run = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_options_and_their_choices_are_completed(capsys):
+    with pytest.raises(SystemExit) as end:
+        server.parse_arguments(["--completion", "bash"])
+    assert end.value.code == 0
+    script = capsys.readouterr().out
+    assert completed(script, "_server_py", "server.py", "--allow") == ["--allow-origin"]
+    assert completed(script, "_server_py", "server.py", "--preset", "l") == ["low-latency"]
+    assert "--max-lag" in completed(script, "_server_py", "server.py", "--max")
+
+
+def test_zsh_gets_the_same_through_its_bash_emulation(capsys):
+    with pytest.raises(SystemExit):
+        client.parse_arguments(["--completion", "zsh"])
+    assert capsys.readouterr().out.startswith("autoload -U +X bashcompinit && bashcompinit\n")

@@ -1,0 +1,320 @@
+"""What the sender answers over plain HTTP, to whom, and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import json
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from websockets.asyncio.client import connect as plain_connect
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
+
+from codec.base import DecoderWindow
+from streaming.guard import AuthTokens, Gate, Limits
+from streaming.hub import Hub, StreamInfo
+from streaming.protocol import Join
+from streaming.sender_session import SenderSession
+from streaming.stats import LoopStall
+from streaming.timing import Timing
+from streaming.web import http
+from streaming.web.site import Site
+from streaming.web.status import Encoding, SenderStatus, latency_terms
+from streaming.websocket.server import WebSocketServer
+
+SECRET = "correct horse"
+NANO = DecoderWindow(context=128, hop=24, lookahead=8)
+
+
+class Sending:
+    """A hub with its status, on a clock of its own."""
+
+    def __init__(self, packets: int = 3) -> None:
+        self.now_s = 1000.0
+        self.hub = Hub(StreamInfo("nano", "nano-3", "a" * 64, 0, 48, "s1"))
+        self.hub.set_title("Tune", 0, self.now_s)
+        self.gate = Gate(Limits())
+        self.timing = Timing()
+        self.stall = LoopStall()
+        self.status = SenderStatus(
+            self.hub,
+            self.gate,
+            self.stall,
+            Encoding(lambda: 0.125, self.timing),
+            NANO,
+            clock=lambda: self.now_s,
+        )
+        for _ in range(packets):
+            self.publish()
+
+    def publish(self) -> None:
+        self.now_s += 1.92
+        self.hub.publish(np.arange(48), self.now_s, delay_s=0.25)
+
+    def site(self, *secrets: str, names: tuple[str, ...] = ()) -> Site:
+        return Site(self.status, AuthTokens(secrets), names)
+
+
+def ask(site: Site, path: str, **headers: str) -> http.Answer:
+    fields = {"Host": "127.0.0.1:8765", **headers}
+    return asyncio.run(site.answer(path, Headers(list(fields.items()))))
+
+
+def metrics(site: Site) -> dict[str, float]:
+    """Names with labels, as in the text, and values."""
+    text = ask(site, "/metrics").body.decode()
+    values = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            values[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return values
+
+
+# Figures
+
+
+def test_metrics_are_what_the_parts_have_counted():
+    sending = Sending(packets=40)
+    sending.timing.add(0.03)
+    sending.stall.timing.add(0.004)
+    sending.hub.skip(5, sending.now_s)
+    outbox = sending.hub.join(Join(), sending.now_s)
+    while outbox.take() is not None:
+        pass
+    sending.publish()
+    sending.hub.join(Join(next_token=10, stream="s1"), sending.now_s)
+    sending.now_s += 0.5
+    values = metrics(sending.site())
+    assert values["music350_sent_tokens_total"] == 41 * 48
+    assert values["music350_lost_tokens_total"] == 5
+    assert values["music350_listeners"] == 2
+    assert values["music350_joins_total"] == 2
+    assert values["music350_reconnects_total"] == 1
+    assert values["music350_packet_seconds"] == 1.92
+    assert values["music350_packet_age_seconds"] == pytest.approx(0.5)
+    assert values["music350_on_air"] == 1
+    assert values["music350_payload_bits_per_second"] == pytest.approx(350, rel=0.05)
+    assert values["music350_wire_bits_per_second"] > 500
+    assert values["music350_listener_lag_seconds{quantile=1}"] == pytest.approx(1.92)
+    assert values["music350_encode_real_time_factor"] == 0.125
+    assert values["music350_encode_seconds_bucket{le=0.025}"] == 0
+    assert values["music350_encode_seconds_bucket{le=0.05}"] == 1
+    assert values["music350_encode_seconds_sum"] == 0.03
+    assert values["music350_loop_late_seconds_count"] == 1
+    assert values["music350_stream_info{codec=nano,stream=s1,weights=nano-3}"] == 1
+
+
+def test_metrics_of_a_sender_that_encodes_nothing_lack_the_encoder():
+    sending = Sending(packets=0)
+    sending.status.encoding = None
+    values = metrics(sending.site())
+    assert not any("encode" in name for name in values)
+    assert values["music350_listener_lag_seconds{quantile=1}"] == 0
+    assert np.isnan(values["music350_payload_bits_per_second"])
+
+
+def test_drops_are_counted_by_reason():
+    sending = Sending()
+    nobody = SenderSession(sending.hub, sending.now_s)
+    nobody.tick(sending.now_s + 60)
+    SenderSession(sending.hub, sending.now_s).receive("nonsense", sending.now_s)
+    stranger = SenderSession(sending.hub, sending.now_s, admit=lambda secret: False)
+    stranger.receive(Join().encode(), sending.now_s)
+    sending.hub.join(Join(), sending.now_s)
+    for _ in range(20):
+        sending.publish()
+    values = metrics(sending.site())
+    for reason in ("timeout", "protocol", "auth", "lag"):
+        assert values[f"music350_drops_total{{reason={reason}}}"] == 1
+
+
+def test_without_prometheus_client_metrics_say_what_is_missing(monkeypatch):
+    real_import = builtins.__import__
+
+    def lacking(name, *arguments, **options):
+        if name.startswith(("prometheus_client", "streaming.web.metrics")):
+            raise ImportError(name)
+        return real_import(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", lacking)
+    answer = ask(Sending().site(), "/metrics")
+    assert answer.status == HTTPStatus.NOT_IMPLEMENTED
+    assert answer.body.decode().count("\n") == 1
+    assert b"pip install 'music350[metrics]'" in answer.body
+
+
+def test_status_is_json_and_names_what_is_not_known_null():
+    sending = Sending(packets=0)
+    answer = ask(sending.site(), "/status.json?x=1")
+    assert answer.kind == "application/json"
+    figures = json.loads(answer.body)
+    assert figures["stream"]["title"] == "Tune"
+    assert figures["listeners"]["lag_most_s"] is None
+    assert figures["rates"] == {"payload_bits_per_s": None, "wire_bits_per_s": None}
+    assert figures["timings"]["encode_rtf"] == 0.125
+    sending.hub.join(Join(), sending.now_s)
+    assert json.loads(ask(sending.site(), "/status.json").body)["listeners"]["now"] == 1
+
+
+def test_the_latency_budget_is_that_of_the_documentation():
+    terms = latency_terms(48, 0.32, NANO)
+    assert [round(term.seconds, 2) for term in terms] == [1.92, 0.32, 0.96, 0.5]
+    low_latency = latency_terms(8, 0.32, DecoderWindow(context=128, hop=8, lookahead=8))
+    assert [round(term.seconds, 2) for term in low_latency][2] == 0.32
+    assert len(latency_terms(48, 0.32, None)) == 3
+
+
+def test_health_is_ok_until_packets_stop_or_the_stream_ends():
+    sending = Sending(packets=0)
+    assert ask(sending.site(), "/healthz").status == HTTPStatus.OK  # nothing has come yet
+    sending.publish()
+    assert ask(sending.site(), "/healthz").body == b"ok\n"
+    sending.now_s += 31
+    silent = ask(sending.site(), "/healthz")
+    assert (silent.status, silent.body) == (503, b"No packet was sent for 31 s.\n")
+    assert metrics(sending.site())["music350_on_air"] == 0
+    sending.publish()
+    sending.hub.end("over", sending.now_s)
+    assert ask(sending.site(), "/healthz").body == b"The stream has ended.\n"
+
+
+# Who may ask
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/status.json"])
+def test_figures_need_the_access_token_where_one_is_set(path):
+    site = Sending().site(SECRET)
+    for given in ({}, {"Authorization": "Bearer wrong horse"}, {"Authorization": SECRET}):
+        refused = ask(site, path, **given)
+        assert refused.status == HTTPStatus.UNAUTHORIZED
+        assert refused.headers["WWW-Authenticate"] == "Bearer"
+        assert b"Tune" not in refused.body
+    assert ask(site, path, Authorization=f"bearer {SECRET}").status == HTTPStatus.OK
+
+
+def test_health_and_pages_need_no_access_token():
+    site = Sending().site(SECRET)
+    for path in ("/", "/healthz", "/sender.js", "/page.css"):
+        assert ask(site, path).status == HTTPStatus.OK
+
+
+def test_figures_are_not_for_pages_that_borrow_our_address():
+    sending = Sending()
+    site = sending.site(names=("radio.example",))
+    for host in ("evil.example:8765", "", "[::1", "localhost.evil.example"):
+        assert ask(site, "/status.json", Host=host).status == HTTPStatus.MISDIRECTED_REQUEST
+    for host in ("localhost:8765", "[::1]:8765", "10.0.0.1", "Radio.example"):
+        assert ask(site, "/status.json", Host=host).status == HTTPStatus.OK
+
+
+def test_what_is_not_there_is_said_to_be_missing():
+    for path in ("/nothing", "/../secret", "//x", "/static/page.css", "http://[", "/page.css/"):
+        assert ask(Sending().site(), path).status == HTTPStatus.NOT_FOUND
+
+
+def test_pages_load_nothing_from_elsewhere_and_say_so():
+    site = Sending().site()
+    for path in ("/", "/sender.js", "/stream.js", "/pictures.js", "/page.css", "/icon.svg"):
+        response = ask(site, path).response()
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Content-Length"] == str(len(response.body))
+        body = response.body.decode().replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in body
+        assert "https://" not in body
+    page = ask(site, "/").body.decode()
+    assert "<style" not in page
+    assert " style=" not in page
+    assert "onclick" not in page
+
+
+def test_files_are_compressed_for_browsers_that_take_that():
+    site = Sending().site()
+    plain = ask(site, "/page.css")
+    packed = ask(site, "/page.css", **{"Accept-Encoding": "gzip, deflate"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert len(packed.body) < len(plain.body) / 2
+
+
+# Over a socket
+
+
+async def get(server: WebSocketServer, path: str, *headers: str) -> tuple[int, str]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{server.port}", *headers]
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    head, _, body = answer.partition("\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline_s, "waited in vain"
+        await asyncio.sleep(0.01)
+
+
+def serving(**options: object) -> WebSocketServer:
+    sending = Sending()
+    server = WebSocketServer(sending.hub, "127.0.0.1", 0, **options)  # type: ignore[arg-type]
+    server.site = Site(sending.status, AuthTokens(), server.names)
+    return server
+
+
+async def test_plain_requests_are_answered_on_the_port_of_the_stream():
+    async with serving() as server:
+        assert await get(server, "/healthz") == (200, "ok\n")
+        status, body = await get(server, "/status.json")
+        assert status == 200
+        assert json.loads(body)["stream"]["codec"] == "nano"
+        assert (await get(server, "/nothing"))[0] == 404
+        await until(lambda: server.gate.open == 0)
+
+
+async def test_two_hosts_in_one_request_are_no_host():
+    async with serving() as server:
+        assert (await get(server, "/status.json", "Host: evil.example"))[0] == 421
+
+
+async def test_our_own_page_may_listen_and_no_other():
+    async with serving(origins=["https://radio.example"]) as server:
+        ours = f"http://127.0.0.1:{server.port}"
+        for origin in (ours, "https://radio.example"):
+            async with plain_connect(server.url, origin=Origin(origin)) as page:
+                await page.send(Join().encode())
+                assert '"hello"' in await page.recv()
+        for origin in ("http://127.0.0.1:1", "null", "https://evil.example", "http://["):
+            with pytest.raises(InvalidStatus, match="403"):
+                await plain_connect(server.url, origin=Origin(origin))
+
+
+def test_a_page_under_a_name_that_points_here_may_not_listen():
+    def may(origin: str, host: str) -> bool:
+        return http.origin_may(
+            Headers([("Origin", origin), ("Host", host)]), (), ("radio.example",)
+        )
+
+    assert may("http://10.1.2.3:8765", "10.1.2.3:8765")
+    assert may("https://radio.example", "radio.example")
+    assert not may("http://evil.example:8765", "evil.example:8765")
+    assert not http.origin_may(Headers([("Origin", "http://a"), ("Origin", "http://a")]), ())
+
+
+async def test_limits_hold_for_plain_requests_too():
+    async with serving(limits=Limits(per_address=1)) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await until(lambda: server.gate.open == 1)
+        with pytest.raises((ConnectionError, IndexError)):
+            await get(server, "/healthz")
+        assert server.gate.refused == 1
+        writer.close()
