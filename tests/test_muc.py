@@ -83,6 +83,14 @@ def test_the_length_is_kept_to_the_sample(reader, samples):
     assert reader(encoded(-(-samples // 1920), samples)).describe().samples == samples
 
 
+@pytest.mark.parametrize("samples", [0, 8 * 1920, 10 * 1920 + 1])
+def test_a_length_that_does_not_fit_the_tokens_is_our_own_mistake(samples):
+    encoder = MucEncoder(HEADER)
+    encoder.tokens(values(0, 10))
+    with pytest.raises(ValueError, match="not those of"):
+        encoder.finish(samples)
+
+
 def records_of(data):
     """Where each record of ``data`` begins and ends, and what it holds."""
     found, begin = [], len(MAGIC)

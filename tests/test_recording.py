@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 import client
 from streaming.errors import SinkError
-from streaming.link import Link
+from streaming.link import Backoff, Link
 from streaming.muc import Clock, Finish, MucReader, StreamHeader
 from streaming.muc.append import Survey
+from streaming.muc.framing import MAGIC, frame
 from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
 from streaming.recorder import Recorder
 from streaming.recording import Recording, record
@@ -238,3 +240,36 @@ def test_what_cannot_be_recorded_is_said_in_one_sentence(tmp_path, capsys, argum
 
     assert re.search(told, line)
     assert not (tmp_path / "a.muc").exists()
+
+
+def test_a_recording_of_a_later_version_is_not_gone_on_with(tmp_path):
+    header = StreamHeader("fake", "fake-1", "a" * 64).encode().replace(b":1,", b":2,", 1)
+    (tmp_path / "a.muc").write_bytes(MAGIC + frame(header))
+    with pytest.raises(SinkError, match="update the program"):
+        Recorder(tmp_path / "a.muc")
+
+
+async def test_losses_and_outages_are_shown_while_it_runs(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "a.muc"
+    first = Script(hello(0, 0, stream="s"), *token_messages(ALL[:96]), then=BROKEN)
+    waiting = asyncio.Event()
+
+    async def dial():
+        await waiting.wait()
+        return Script(hello(144, 240, stream="s"), End(240, "over").encode())
+
+    link = Link(ListenerSession(None), first, dial, backoff=Backoff(0.001, 0.001))
+    status = StatusLine(io.StringIO(), plain_interval_s=0.0)
+    stats = StatsWriter(tmp_path / "stats.jsonl")
+    recording = asyncio.create_task(
+        record(link, Recording(Recorder(path)), stats, status, asyncio.Event())
+    )
+    while "no connection" not in caplog.text:
+        await asyncio.sleep(0.01)
+    while not (tmp_path / "stats.jsonl").read_text():
+        await asyncio.sleep(0.01)
+    waiting.set()
+    await recording
+    assert "lost tokens 144, reconnects 1" in caplog.text
+    assert MucReader(path).describe().lost_tokens == 144

@@ -19,7 +19,7 @@ from streaming.muc.append import MucAppender
 from streaming.muc.framing import MAGIC, frame
 from streaming.parsing import decode
 from streaming.protocol import Gap, Hello, Join, Title, Tokens
-from streaming.store import TokenStore, restore
+from streaming.store import TokenStore, restore, stored_place
 
 ROOT = Path(__file__).parent.parent
 KEEP = 100_000
@@ -260,3 +260,18 @@ def test_nothing_that_was_acknowledged_is_lost_when_the_writer_is_killed(tmp_pat
         assert part == packet(place)
         place = part.end_token
     assert place == ends[-1]
+
+
+def test_the_place_where_a_stored_stream_ends_is_known_without_opening_it(tmp_path):
+    assert stored_place(tmp_path / "none") == ("", 0)
+    assert stored_place(tmp_path) == ("", 0)
+    identity = fill(tmp_path, 3)
+    assert stored_place(tmp_path) == (identity.stream, 144)
+    (tmp_path / "0000000144.muc").mkdir()
+    with pytest.raises(SettingsError, match="Cannot read the stream"):
+        stored_place(tmp_path)
+    (tmp_path / "0000000144.muc").rmdir()
+    header = StreamHeader("nano", "nano-1", "a" * 64).encode().replace(b":1,", b":2,", 1)
+    (tmp_path / "0000000144.muc").write_bytes(MAGIC + frame(header))
+    with pytest.raises(SettingsError, match="update the program"):
+        stored_place(tmp_path)
