@@ -128,6 +128,7 @@ class PlayoutBuffer:
         self.samples = 0  # handed out so far
         self.start_sample = start_sample
         self._before_start = 0  # samples handed out before `start_sample`
+        self._last: Audio | None = None  # the sample handed out last, `[2, 1]`
         self._jumps: deque[tuple[int, int]] = deque()  # samples pushed before, position after
         self.on_pull: Callable[[], None] = lambda: None  # called whenever room was made
         self.finished = limit_samples == 0
@@ -169,7 +170,11 @@ class PlayoutBuffer:
         self._pass_jumps()
 
     def cut(self) -> None:
-        """Let go what waits, but for a moment that fades out."""
+        """Let go what waits, but for a moment that fades out.
+
+        Where nothing waits, what was handed out last falls to zero from where it was.
+        """
+        last = self._last
         head = self.pull(FADE_SAMPLES)
         self._pushed -= self.buffered_samples
         self._blocks.clear()
@@ -177,6 +182,8 @@ class PlayoutBuffer:
         if head is not None:
             self.samples -= head.shape[1]
             self._blocks.append(head * fade_out(head.shape[1]))
+        elif last is not None and last.any():
+            self.push(last * fade_out(FADE_SAMPLES))
         self._pass_jumps()
         self.on_pull()
 
@@ -193,6 +200,7 @@ class PlayoutBuffer:
             self._blocks.appendleft(block[:, max_samples:])
             block = block[:, :max_samples]
         self.samples += block.shape[1]
+        self._last = block[:, -1:]
         self._pass_jumps()
         self.on_pull()
         return block

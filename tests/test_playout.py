@@ -191,3 +191,30 @@ def test_a_gap_is_filled_with_exactly_as_many_known_tokens(count: int, known: in
     assert set(filled) <= (set(last) if known else {0})
     if known and count:
         assert filled[0] == last[-1]  # goes on from the token heard last
+
+
+@pytest.mark.parametrize("waiting", [0, 5000])
+def test_what_is_cut_off_ends_without_a_step(waiting: int) -> None:
+    """Also where all of it was handed out already, in the middle of a loud sound."""
+    loud = np.full((2, 1000 + waiting), 0.5, dtype=np.float32)
+    buffer = PlayoutBuffer(0, capacity_samples=10**6)
+    buffer.push(loud)
+    heard = [buffer.pull(1000)]
+    buffer.cut()
+    buffer.jump(10**6)
+    while (part := buffer.pull()) is not None:
+        heard.append(part)
+    sound = np.concatenate([part for part in heard if part is not None], axis=1)
+    assert np.abs(np.diff(sound)).max() < 0.01
+    assert np.abs(sound[:, -1]).max() < 0.01
+    assert buffer.position_sample == 10**6
+    assert buffer.buffered_samples == 0
+
+
+def test_nothing_is_added_where_silence_is_cut_off() -> None:
+    buffer = PlayoutBuffer(0, capacity_samples=10**6)
+    buffer.cut()
+    buffer.push(np.zeros((2, 100), dtype=np.float32))
+    buffer.pull()
+    buffer.cut()
+    assert buffer.buffered_samples == 0
