@@ -133,6 +133,7 @@ class Console:
         self._pages: set[_Page] = set()
         self._drops = monitor.drops
         self._seek_from_s = 0.0
+        self._place_wished: Wish | None = None
         self._server: Server | None = None
         self._pumping: asyncio.Task[None] | None = None
 
@@ -237,12 +238,21 @@ class Console:
         elif wish.what == "volume":
             self._controls.volume = wish.value
             self._tell_all()
-        elif (now_s := self._clock()) >= self._seek_from_s:  # each makes a new connection
-            self._seek_from_s = now_s + _SEEK_PAUSE_S
-            if wish.what == "live":
-                self._controls.go_live()
-            else:
-                self._controls.seek(wish.value)
+        else:  # each makes a new connection: of those that come quickly, the last one counts
+            self._place_wished = wish
+            self._go_there()
+
+    def _go_there(self) -> None:
+        """Go to the place that was asked for last, unless the last move was just now."""
+        wish, now_s = self._place_wished, self._clock()
+        if wish is None or now_s < self._seek_from_s:
+            return
+        self._place_wished = None
+        self._seek_from_s = now_s + _SEEK_PAUSE_S
+        if wish.what == "live":
+            self._controls.go_live()
+        else:
+            self._controls.seek(wish.value)
 
     async def _pump(self) -> None:
         """From the monitor to the pages, until cancelled."""
@@ -251,6 +261,7 @@ class Console:
             await asyncio.sleep(_TICK_S)
             tick += 1
             self._move()
+            self._go_there()
             if tick % _STATE_TICKS == 0:
                 self._tell_all()
 
