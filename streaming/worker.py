@@ -22,16 +22,22 @@ class Worker:
     """One thread that makes blocking calls one after another, awaited from one event loop.
 
     Unlike an executor's the thread is a daemon: a write that hangs in a pipe which nobody reads
-    must not keep the program from ending.
+    must not keep the program from ending. An event loop that simulates time has a coroutine
+    `blocking_call(worker's name, call, ...)`, which makes the calls instead: no thread could know
+    what time it is.
     """
 
     def __init__(self, name: str) -> None:
+        self._name = name
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
         self._closed = False
+        self._simulated = getattr(self._loop, "blocking_call", None)
+        self._turn = asyncio.Lock()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        if self._simulated is None:
+            self._thread.start()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`call(*args, **kwargs)` on the thread; returns what it returns, raises what it raises.
@@ -40,6 +46,10 @@ class Worker:
         """
         if self._closed:
             raise RuntimeError("run() after close()")
+        if self._simulated is not None:
+            async with self._turn:
+                result: T = await self._simulated(self._name, call, *args, **kwargs)
+                return result
         future: asyncio.Future[T] = self._loop.create_future()
 
         def job() -> None:
@@ -60,6 +70,8 @@ class Worker:
         if not self._closed:
             self._closed = True
             self._jobs.put(None)
+        if self._simulated is not None:
+            return True
         try:
             await asyncio.wait_for(self._ended.wait(), timeout_s)
         except asyncio.TimeoutError:
