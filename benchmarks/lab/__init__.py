@@ -40,6 +40,7 @@ __all__ = [
     "report",
     "rows",
     "run",
+    "run_all",
     "sweep",
     "trials",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ _NUMERIC: Final = (
     "decoder_lookahead",
     "packet",
     "margin",
+    "most_margin",
 )
 _MOST_COURSES: Final = 24
 _MOST_BARS: Final = 40
@@ -69,6 +71,11 @@ class Group:
     def name(self) -> str:
         """Setting and link."""
         return f"{self.label} · {self.link}" if self.link else self.label
+
+    @property
+    def short(self) -> str:
+        """The same on lines that fit beside a picture."""
+        return "\n".join(textwrap.wrap(self.name.replace(",", ", "), 42))
 
     def mean(self, figure: str) -> float | None:
         """Mean of a figure over the songs; None where none has it."""
@@ -112,10 +119,7 @@ def _pyplot() -> Iterator[Any]:
         "figure.facecolor": "none",
         "axes.facecolor": "none",
         "legend.frameon": False,
-        **{
-            key: _INK
-            for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color")
-        },
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color"), _INK),
         "ytick.color": _INK,
     }
     with plt.rc_context(cast("Any", settings)):
@@ -132,7 +136,13 @@ def _svg(plt: Any, figure: Any) -> str:
     # Names within a picture would meet those of the next one on the same page.
     mark = f"p{abs(hash(svg)) % 10**8}-"
     svg = re.sub(r'(id="|url\(#|href="#)', lambda match: match[1] + mark, svg)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r' height="[^"]*pt"', "", svg, 1), 1)
+    # No wider than it was drawn: text is then as large in one picture as in the next.
+    return re.sub(
+        r'(<svg[^>]*?) width="([^"]*)"',
+        r'\1 style="max-width: \2"',
+        re.sub(r' height="[^"]*pt"', "", svg, count=1),
+        count=1,
+    )
 
 
 def charts(results: Sequence[Result]) -> dict[str, str]:
@@ -168,7 +178,7 @@ def _swept(groups: Sequence[Group]) -> list[str]:
 
 def _latency(plt: Any, groups: Sequence[Group]) -> str:
     groups = groups[:_MOST_BARS]
-    figure, axis = plt.subplots(figsize=(9, 1.1 + 0.32 * len(groups)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(9, 1.1 + 0.34 * len(groups)), layout="constrained")
     left = [0.0] * len(groups)
     for term, colour in TERM_COLOURS.items():
         widths = [group.means("terms_s").get(term, 0.0) for group in groups]
@@ -176,7 +186,7 @@ def _latency(plt: Any, groups: Sequence[Group]) -> str:
         left = [a + b for a, b in zip(left, widths, strict=True)]
     measured = [group.mean("latency_s") for group in groups]
     axis.plot(measured, range(len(groups)), "|", color=_INK, markersize=11, label="measured")
-    axis.set_yticks(range(len(groups)), [group.name for group in groups])
+    axis.set_yticks(range(len(groups)), [group.short for group in groups], fontsize=8)
     axis.invert_yaxis()
     axis.set_xlabel("seconds")
     figure.legend(loc="outside upper center", ncols=4, fontsize=8)
@@ -203,7 +213,7 @@ def _wire(plt: Any, groups: Sequence[Group]) -> str:
             bottom = [a + b for a, b in zip(bottom, heights, strict=True)]
         axis.set_xticks(range(len(packets)), [f"{packet:g}" for packet in packets])
         axis.set_xlabel("seconds of sound in a packet")
-        axis.set_title(link or "link", fontsize=9)
+        axis.set_title("\n".join(textwrap.wrap(link.replace(",", ", ") or "link", 38)), fontsize=8)
     axes[0][0].set_ylabel("bit/s to the listener")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, fontsize=8)
@@ -229,7 +239,7 @@ def _quality(plt: Any, groups: Sequence[Group], name: str) -> str:
         better = "lower" if MEASURES[measure].good == 0 else "higher"
         axis.set_title(f"{MEASURES[measure].label} ({better} is better)", fontsize=8.5)
         axis.set_xlabel(name.replace("_", " "))
-        if name == "steps" or any(at > 0 for at, _ in points) and len(points) > 3:
+        if name == "steps" or (any(at > 0 for at, _ in points) and len(points) > 3):
             axis.set_xscale("symlog" if any(at == 0 for at, _ in points) else "log", base=2)
             axis.set_xticks([at for at, _ in points], [f"{at:g}" for at, _ in points])
             axis.minorticks_off()
@@ -286,7 +296,7 @@ def _courses(plt: Any, groups: Sequence[Group]) -> str:
             times, 0, 1, where=down, transform=axis.get_xaxis_transform(), color=_INK, alpha=0.15,
             linewidth=0, label="outage",
         )  # fmt: skip
-        axis.set_title(group.name, fontsize=8)
+        axis.set_title(group.short, fontsize=7.5)
         axis.set_ylim(bottom=0)
     for axis in axes[-1]:
         axis.set_xlabel("seconds")

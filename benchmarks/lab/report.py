@@ -72,7 +72,8 @@ def write_report(results: Sequence[Result], stems: Sequence[Path], folder: Path)
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>\n{style}.picture svg {{ display: block; width: 100%; "
-        "height: auto; max-width: 70rem; font-family: inherit; }\n</style>\n</head>\n<body>\n"
+        "height: auto; font-family: inherit; }\nh3, tbody th { overflow-wrap: anywhere; }\n"
+        "</style>\n</head>\n<body>\n"
         f"<header><h1>{title}</h1><p>{_about(results, groups)}</p></header>\n<main>\n"
         f'<section><h2>Figures</h2>{_table(groups)}<p class="soft">Every trial by itself, with all '
         f'figures: <a href="results.csv">results.csv</a>.</p>{_problems(results)}</section>\n'
@@ -88,12 +89,17 @@ def _about(results: Sequence[Result], groups: Sequence[Group]) -> str:
     songs = len({r.trial["song"] for r in results})
     links = len({r.trial["link_name"] for r in results})
     minutes = sum(r.trial["seconds"] for r in results) / 60
+    settings = len({group.label for group in groups})
     return (
-        f"{len(results)} trials: {songs} song{'s' * (songs != 1)}, {links} "
-        f"link{'s' * (links != 1)}, {len(groups) // max(1, links)} or more settings; "
-        f"{minutes:.0f} minutes of stream. The sender, the listener and all between are the "
-        "program's own; the link, the sound card and the clock are simulated."
+        f"{_count(len(results), 'trial')}: {_count(songs, 'song')}, {_count(links, 'link')}, "
+        f"{_count(settings, 'setting')}; {minutes:.0f} minutes of stream. The sender, the listener "
+        "and all between are the program's own; the link, the sound card and the clock are "
+        "simulated."
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _table(groups: Sequence[Group]) -> str:
@@ -108,7 +114,8 @@ def _table(groups: Sequence[Group]) -> str:
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Figures"><table>'
         "<caption>Means over the songs</caption><thead><tr>"
-        f'<th scope="col">setting</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<th scope="col">setting</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -142,7 +149,8 @@ def _players(results: Sequence[Result], stems: Sequence[Path], folder: Path) -> 
         if shown:
             yield (
                 f'<section class="recording"><h2>{name}</h2><p class="soft">As it was, and as it '
-                f'left the sound card, gaps and all.</p><ol class="versions">{shown}</ol></section>\n'
+                f'left the sound card, gaps and all.</p><ol class="versions">{shown}</ol>'
+                "</section>\n"
             )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.listener_settings import CatchUp
+from streaming.listener_settings import CatchUp, ListenerSettings
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, EncoderWindow
@@ -26,8 +26,9 @@ class Setting:
 
     preset: whose packets and margins are the beginning. hop, lookahead: of encoder and decoder
     windows both; those of one of them override it. context: of the decoder. packet: sound in a
-    packet. margin: sound in reserve, at least. All of these in seconds, whole tokens of 40 ms but
-    for the margin. steps, guidance, temperature: of the sampler. catch_up: after outages.
+    packet. margin, most_margin: sound in reserve, at least and at most. All of these in seconds,
+    whole tokens of 40 ms but for the margins. steps, guidance, temperature: of the sampler.
+    catch_up: after outages.
     """
 
     codec: str = "nano"
@@ -44,6 +45,7 @@ class Setting:
     guidance: float | None = None
     temperature: float | None = None
     margin: float | None = None
+    most_margin: float = ListenerSettings.most_margin_s
     catch_up: str = CatchUp.SPEED.value
 
     @property
@@ -84,9 +86,7 @@ class Setting:
             "lookahead": tokens(_first(self.decoder_lookahead, self.lookahead)),
             "context": tokens(self.context),
         }
-        window = replace(
-            codec.decoder_window, **{k: v for k, v in wanted.items() if v is not None}
-        )
+        window = replace(codec.decoder_window, **{k: v for k, v in wanted.items() if v is not None})
         codec.check_window(window)
         return window
 

@@ -16,6 +16,7 @@ _FIRST_WINDOW: Final = 10 * _SEGMENT_BYTES
 _SEND_BUFFER_BYTES: Final = 87_040
 _RECEIVE_BUFFER_BYTES: Final = 131_072
 _FIRST_TIMEOUT_S: Final = 1.0
+_CAREFUL_TIMEOUT_S: Final = 3.0
 _LEAST_TIMEOUT_S: Final = 0.2
 _MOST_TIMEOUT_S: Final = 120.0
 _GIVE_UP_S: Final = 924.0
@@ -57,6 +58,7 @@ class TcpTransport(asyncio.Transport):
         self._back = network.ways[UP if way == DOWN else DOWN]
         self._protocol: asyncio.BaseProtocol | None = None
         self._dead = False
+        self._lingers = False
         # Sending
         self._unsent = bytearray()
         self._ending = False
@@ -80,6 +82,13 @@ class TcpTransport(asyncio.Transport):
         self._reading = True
         self._end_read = False
         self._closing = False
+
+    def know_round_trip(self, round_trip_s: float | None) -> None:
+        """What the handshake has measured; None: nothing."""
+        if round_trip_s is None:
+            self._timeout_s = _CAREFUL_TIMEOUT_S
+        else:
+            self._measure(round_trip_s)
 
     # What asyncio's protocols use
 
@@ -162,9 +171,10 @@ class TcpTransport(asyncio.Transport):
         """As many segments as the window has room for."""
         while not self._dead and (self._unsent or (self._ending and not self._end_sent)):
             flying = self._next - (self._flying[0].start if self._flying else self._next)
-            unread = sum(map(len, self.peer._unread))
-            room = min(self._window, _RECEIVE_BUFFER_BYTES - unread) - flying
-            if self._flying and room < min(len(self._unsent), _SEGMENT_BYTES):
+            wanted = min(len(self._unsent), _SEGMENT_BYTES)
+            if _RECEIVE_BUFFER_BYTES - self.peer._unread_bytes - flying < wanted:
+                break
+            if self._flying and self._window - flying < wanted:
                 break
             if self._corked and not self._ending and len(self._unsent) < _SEGMENT_BYTES:
                 break
@@ -184,7 +194,8 @@ class TcpTransport(asyncio.Transport):
             kinds = {"repeated": TCP_HEADER_BYTES + len(segment.data)}
         elif segment.data:
             kinds["data"] = len(segment.data)
-        self._out.transmit(kinds, lambda: self.peer._arrived(segment))
+        sent_s = segment.sent_s
+        self._out.transmit(kinds, lambda: self.peer._arrived(segment, sent_s))
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -218,7 +229,8 @@ class TcpTransport(asyncio.Transport):
         segment.sent_s = self._network.now_s
         self._put(segment)
 
-    def _acknowledged(self, up_to: int) -> None:
+    def _acknowledged(self, up_to: int, sent_s: float) -> None:
+        """All before ``up_to`` has arrived, lastly what was sent at ``sent_s`` (its timestamp)."""
         if self._dead:
             return
         if not self._flying or up_to <= self._flying[0].start:
@@ -229,10 +241,9 @@ class TcpTransport(asyncio.Transport):
                 self._set_timer()
             return
         self._same_answers = 0
+        self._measure(self._network.now_s - sent_s)
         while self._flying and self._flying[0].stop <= up_to:
-            segment = self._flying.popleft()
-            if not segment.again:
-                self._measure(self._network.now_s - segment.sent_s)
+            self._flying.popleft()
             slow_start = self._window < self._threshold
             step = _SEGMENT_BYTES if slow_start else _SEGMENT_BYTES**2 / self._window
             self._window = min(self._window + step, 1e6)
@@ -276,9 +287,13 @@ class TcpTransport(asyncio.Transport):
 
     # Receiving
 
-    def _arrived(self, segment: _Segment) -> None:
+    @property
+    def _unread_bytes(self) -> int:
+        return sum(map(len, self._unread))
+
+    def _arrived(self, segment: _Segment, sent_s: float) -> None:
         """A segment of the other end has come."""
-        if self._dead:
+        if self._dead and not self._lingers:
             self._out.transmit({"control": TCP_HEADER_BYTES}, self.peer._reset)
             return
         if segment.start >= self._expected:
@@ -290,15 +305,21 @@ class TcpTransport(asyncio.Transport):
                 self._unread.append(ready.data)
         expected = self._expected
         self._out.transmit(
-            {"acknowledgements": TCP_HEADER_BYTES}, lambda: self.peer._acknowledged(expected)
+            {"acknowledgements": TCP_HEADER_BYTES},
+            lambda: self.peer._acknowledged(expected, sent_s),
         )
         self._hand_over()
 
     def _hand_over(self) -> None:
         protocol = self._protocol
         assert isinstance(protocol, asyncio.Protocol)
+        was_full = self._unread_bytes > _RECEIVE_BUFFER_BYTES // 2
         while self._reading and self._unread and not self._dead:
             protocol.data_received(self._unread.popleft())
+        if was_full and not self._unread and not self._dead:
+            # The other end is told that there is room again; that this gets lost is not simulated.
+            self._out.transmit({"acknowledgements": TCP_HEADER_BYTES}, lambda: None)
+            self._loop.call_later(self._network.link.delay_s, self.peer._send)
         if self._end_read and not self._unread and not self._dead:
             self._end_read = False
             if not protocol.eof_received():
@@ -309,7 +330,8 @@ class TcpTransport(asyncio.Transport):
 
     def _maybe_over(self) -> None:
         """Closed here, and all that was to be sent has arrived."""
-        if self._closing and self._end_sent and not self._flying:
+        if self._closing and self._end_sent and not self._flying and not self._dead:
+            self._lingers = True  # what comes again is acknowledged again (TIME-WAIT)
             self._die(None)
 
     def _reset(self) -> None:

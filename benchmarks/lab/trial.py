@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -200,8 +200,8 @@ def load_codec(name: str) -> Codec:
 def run(trial: Trial, audio_to: Path | None = None) -> Result:
     """Run a trial.
 
-    audio_to: stem of the files for the original and for what was heard. Raises UserError, CodecError
-    or SettingError where it cannot begin.
+    audio_to: stem of the files for the original and for what was heard. Raises UserError,
+    CodecError or SettingError where it cannot begin.
     """
     codec = load_codec(trial.setting.codec)
     trial.setting.encoder(codec), trial.setting.decoder(codec)
@@ -277,6 +277,7 @@ class _Run:
             self.codec,
             settings=ListenerSettings(
                 margin_s=setting.margin_s,
+                most_margin_s=setting.most_margin,
                 catch_up=CatchUp(setting.catch_up),
                 client="lab",
                 decode=DecodeOptions(
@@ -303,13 +304,13 @@ class _Run:
         except Exception as error:  # what ends a listener is a finding, not a fault of the lab
             self.problem = str(error) or type(error).__name__
         finally:
+            watching.cancel()
             self._count_wire()
             self.ended_s = clock()
             self.silent_s, self.underruns = card.silent_s, card.underruns
             listener.stop()
             await asyncio.gather(running, return_exceptions=True)
-            for task in (device, watching):
-                task.cancel()
+            device.cancel()
             await asyncio.gather(device, watching, return_exceptions=True)
 
     async def _watch(self) -> None:
