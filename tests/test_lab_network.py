@@ -156,9 +156,13 @@ def test_whatever_the_link_loses_all_bytes_arrive_in_order(
             await asyncio.sleep(1)
         server.transport.close()
         await asyncio.sleep(3000)
-        assert client.data == wanted
-        assert client.ended
-        assert server.lost == [None]
+        assert wanted.startswith(client.data)
+        if not any(isinstance(end.lost[0], OSError) for end in (client, server) if end.lost):
+            assert client.data == wanted
+            assert client.ended
+            assert server.lost == [None]
+        else:  # a connection is given up after a quarter of an hour
+            assert loss > 0.1
 
     simulate(main, Network(link, seed))
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lab.links import LINKS, LinkError, LinkModel, parse_link
+from benchmarks.lab.runs import load, run_all, stem, write_csv
+from benchmarks.lab.runs import row as _row
 from benchmarks.lab.settings import SWEEPABLE, Setting, SettingError, expand, parse_sweep
-from benchmarks.lab.sweep import load, run_all, stem, write_csv
-from benchmarks.lab.sweep import row as _row
 from benchmarks.lab.trial import Result, Trial, run
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "run",
     "run_all",
     "sweep",
+    "trial_of",
     "trials",
 ]
 
@@ -103,7 +104,7 @@ def report(results: Sequence[Result], out: str | Path = "lab-out") -> Path:
 
     Raises ImportError where matplotlib is missing.
     """
-    from benchmarks.lab.report import write_report
+    from benchmarks.lab.page import write_report
 
     folder = Path(out)
     stems = [stem(folder, trial_of(result)) for result in results]

@@ -133,6 +133,7 @@ def _svg(plt: Any, figure: Any) -> str:
     plt.close(figure)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Names within a picture would meet those of the next one on the same page.
     mark = f"p{abs(hash(svg)) % 10**8}-"
     svg = re.sub(r'(id="|url\(#|href="#)', lambda match: match[1] + mark, svg)
