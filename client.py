@@ -47,6 +47,7 @@ from streaming.mqtt.cli import add_broker_arguments, broker_of, list_broker
 from streaming.muc import MUC_SUFFIX, MucReader
 from streaming.output import Output
 from streaming.playback import FileConnection, load_hub
+from streaming.preset_file import preset_name
 from streaming.protocol import MAX_SEED
 from streaming.recorder import Recorder
 from streaming.recording import Recording, record
@@ -413,9 +414,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--preset",
-        choices=sorted(PRESETS),
+        type=preset_name,
         default="default",
-        help="low-latency keeps less in reserve and decodes shorter windows",
+        metavar="NAME",
+        help="default, low-latency (keeps less in reserve and decodes shorter windows), or a "
+        "file made by benchmarks.lab.tune",
     )
     parser.add_argument(
         "--buffer",

@@ -19,6 +19,7 @@ from streaming.configuration import add_config_argument, with_configuration
 from streaming.errors import SettingsError, TransportError, UserError
 from streaming.guard import AUTH_TOKEN_VARIABLE
 from streaming.json_log import JsonFormatter
+from streaming.preset_file import preset_arguments
 from streaming.status import StatusLine
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def parse(parser: argparse.ArgumentParser, section: str, argv: Sequence[str]) ->
     """Read ``argv``, file and environment; exits with 2 and one sentence on what is wrong."""
     try:
         arguments = with_configuration(parser, section, argv)
+        arguments = [*preset_arguments(parser, section, arguments), *arguments]
     except SettingsError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     return parser.parse_args(arguments)

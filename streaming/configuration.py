@@ -26,7 +26,14 @@ from typing import Final
 from streaming.errors import SettingsError
 from streaming.guard import AUTH_TOKEN_VARIABLE
 
-__all__ = ["CONFIG_VARIABLE", "add_config_argument", "with_configuration"]
+__all__ = [
+    "CONFIG_VARIABLE",
+    "add_config_argument",
+    "as_arguments",
+    "long_options",
+    "read_section",
+    "with_configuration",
+]
 
 CONFIG_VARIABLE: Final = "MUSIC350_CONFIG"
 _PREFIX: Final = "MUSIC350_"
@@ -58,15 +65,10 @@ def with_configuration(
     Raises SettingsError where the file cannot be read, or names what is no option.
     """
     environment = os.environ if environment is None else environment
-    options = {
-        word.removeprefix("--"): action
-        for action in parser._actions
-        for word in action.option_strings
-        if word.startswith("--") and word not in ("--help", "--config", "--completion")
-    }
+    options = long_options(parser)
     named: dict[str, tuple[str, str]] = {}  # values, and where they come from
     path = _config_path(argv, environment)
-    for name, value in _read(path, section).items() if path is not None else ():
+    for name, value in read_section(path, section).items() if path is not None else ():
         if (positional := _positional(parser, name)) is not None:
             lines = _lines(value)
             positional.default = lines if positional.nargs == "*" else " ".join(lines)
@@ -80,8 +82,18 @@ def with_configuration(
             named[name] = (environment[variable], variable)
     arguments: list[str] = []
     for name, (value, where) in named.items():
-        arguments += _as_arguments(name, value, options[name], where)
+        arguments += as_arguments(name, value, options[name], where)
     return [*arguments, *argv]
+
+
+def long_options(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """Every option that a file may name, without the hyphens before it."""
+    return {
+        word.removeprefix("--"): action
+        for action in parser._actions
+        for word in action.option_strings
+        if word.startswith("--") and word not in ("--help", "--config", "--completion")
+    }
 
 
 def _config_path(argv: Sequence[str], environment: Mapping[str, str]) -> Path | None:
@@ -91,17 +103,21 @@ def _config_path(argv: Sequence[str], environment: Mapping[str, str]) -> Path | 
     return Path(given) if given else None
 
 
-def _read(path: Path, section: str) -> dict[str, str]:
+def read_section(path: Path, section: str, what: str = "configuration") -> dict[str, str]:
+    """Names and values in a file for one program. Raises SettingsError.
+
+    what: the file is, in messages.
+    """
     parser = configparser.ConfigParser(interpolation=None, empty_lines_in_values=False)
     try:
         with path.open(encoding="utf-8") as file:
             parser.read_string(file.read(_MOST_FILE_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise SettingsError(f"Cannot read the configuration {path} ({reason}).") from None
+        raise SettingsError(f"Cannot read the {what} {path} ({reason}).") from None
     except configparser.Error as error:
         first = str(error).splitlines()[0]
-        raise SettingsError(f"The configuration {path} makes no sense: {first}") from None
+        raise SettingsError(f"The {what} {path} makes no sense: {first}") from None
     sections = [name for name in (_SHARED, section) if parser.has_section(name)]
     return {key.replace("_", "-"): value for name in sections for key, value in parser.items(name)}
 
@@ -111,7 +127,8 @@ def _positional(parser: argparse.ArgumentParser, name: str) -> argparse.Action |
     return next(found, None)
 
 
-def _as_arguments(name: str, value: str, action: argparse.Action, where: str) -> list[str]:
+def as_arguments(name: str, value: str, action: argparse.Action, where: str) -> list[str]:
+    """A value as the command line would have it. Raises SettingsError; ``where`` it comes from."""
     if action.nargs == 0:
         states = configparser.ConfigParser.BOOLEAN_STATES
         if value.lower() not in states:

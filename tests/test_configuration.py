@@ -11,9 +11,11 @@ import pytest
 
 import client
 import server
+from streaming import service
 from streaming.configuration import CONFIG_VARIABLE
 from streaming.guard import AUTH_TOKEN_VARIABLE
 from streaming.json_log import JsonFormatter
+from streaming.preset_file import PRESET_NAMES
 
 
 @pytest.fixture
@@ -118,3 +120,60 @@ def test_errors_of_the_program_are_json_too(tmp_path, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert lines[-1]["level"] == "error"
     assert "missing.wav" in lines[-1]["message"]
+
+
+PRESET = """
+# of a bad link
+[server]
+packet-tokens = 96
+hop = 24
+[client]
+hop = 48
+buffer = 1.5
+most-buffer = 3
+catch-up = jump
+"""
+
+
+def test_a_preset_is_a_file_for_both_programs_below_all_else(config, tmp_path, monkeypatch):
+    path = tmp_path / "preset.ini"
+    path.write_text(PRESET, encoding="utf-8")
+    parsed = server.parse_arguments(["--preset", str(path)])
+    assert (parsed.packet_tokens, parsed.hop, parsed.preset) == (96, 24, "default")
+    heard = client.parse_arguments(["--play", f"--preset={path}"])
+    assert (heard.hop, heard.buffer, heard.most_buffer, heard.catch_up) == (48, 1.5, 3.0, "jump")
+    settings = config(f"[client]\npreset = {path}\nbuffer = 2\n")
+    heard = client.parse_arguments(["--play", "--config", str(settings), "--hop", "16"])
+    assert (heard.hop, heard.buffer, heard.most_buffer) == (16, 2.0, 3.0)
+    monkeypatch.setenv("MUSIC350_PRESET", str(path))
+    assert server.parse_arguments([]).packet_tokens == 96
+    assert server.parse_arguments(["--preset", "low-latency"]).packet_tokens is None
+
+
+def test_both_programs_know_the_presets_that_are_no_files():
+    assert set(client.PRESETS) == set(service.PRESETS) == set(PRESET_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server]\nhost = 0.0.0.0\n", "'host' in the preset"),
+        ("[server]\nbuffer = 3\n", "'buffer' in the preset"),
+        ("[server]\nhop = many\n", "hop"),
+        ("hop = 3\n", "makes no sense"),
+    ],
+)
+def test_a_preset_that_cannot_be_used_is_told(config, tmp_path, capsys, text, said):
+    path = tmp_path / "preset.ini"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        server.parse_arguments(["--preset", str(path)])
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_preset_that_is_not_there_is_told(config, capsys):
+    with pytest.raises(SystemExit) as ended:
+        client.parse_arguments(["--play", "--preset", "missing.ini"])
+    assert ended.value.code == 2
+    assert "neither default nor low-latency nor a file" in capsys.readouterr().err
