@@ -47,7 +47,7 @@ from streaming.mqtt.cli import add_broker_arguments, broker_of, list_broker
 from streaming.muc import MUC_SUFFIX, MucReader
 from streaming.output import Output
 from streaming.playback import FileConnection, load_hub
-from streaming.preset_file import preset_name
+from streaming.preset_file import PRESET_NAMES, preset_name
 from streaming.protocol import MAX_SEED
 from streaming.recorder import Recorder
 from streaming.recording import Recording, record
@@ -415,6 +415,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--preset",
         type=preset_name,
+        choices=PRESET_NAMES,
         default="default",
         metavar="NAME",
         help="default, low-latency (keeps less in reserve and decodes shorter windows), or a "

@@ -32,7 +32,7 @@ from streaming.guard import UPSTREAM_TOKEN_VARIABLE, Limits, read_auth_tokens
 from streaming.hub import MAX_LAG_S
 from streaming.mqtt.cli import add_broker_arguments, publisher_settings
 from streaming.muc import MUC_SUFFIX, muc_files
-from streaming.preset_file import preset_name
+from streaming.preset_file import PRESET_NAMES, preset_name
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.service import PRESETS, ServiceSettings, serve
 from streaming.signals import set_on_signals
@@ -223,6 +223,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--preset",
         type=preset_name,
+        choices=PRESET_NAMES,
         default="default",
         metavar="NAME",
         help="default, low-latency (sends a packet every 0.32 s instead of every 1.92 s), or a "
