@@ -15,6 +15,7 @@ import soundfile
 
 import client
 import server
+from streaming.client_wiring import dial_file, find_sender, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
 from streaming.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
 from streaming.muc.messages import Record
@@ -146,7 +147,7 @@ async def test_a_recording_of_years_is_not_held_in_memory(file):
     gaps = [Gap(15_000 * n, 15_000) for n in range(4500)]
     file.write_bytes(b"".join(muxer.push(gap) for gap in gaps))
     with pytest.raises(SourceError, match="longer than 31 days"):
-        await client.dial_file(str(file))()
+        await dial_file(str(file))()
 
 
 async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
@@ -173,6 +174,13 @@ async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
         (["ws://127.0.0.1:1", "--upstream-token", "short"], "8 to 1024 characters"),
         (["ws://127.0.0.1:1", "--ca", "{}/none.pem"], "--ca is for wss://"),
         (["wss://127.0.0.1:1", "--ca", "{}/none.pem"], "none.pem"),
+        (["ws://127.0.0.1:1", "--wait", "--reconnect", "0"], "--wait needs more"),
+        (["mqtt://127.0.0.1:1/x"], "127.0.0.1:1"),
+        (["mqtt://127.0.0.1:1"], "names no topic"),
+        (["mqtt://h/x", "--mqtt", "mqtt://u:p@h/x"], "mqtt://h/x cannot be both"),
+        (["mqtt://h/x", "--mqtt-window", "3"], "--mqtt-window needs the broker"),
+        (["mqtts://h/x", "--mqtt-cert", "{}/none.pem"], "none.pem"),
+        (["mqtt://h/x", "--mqtt-user", "me", "--mqtt-password-file", "{}/none"], "password from"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_sentence(file, tmp_path, capsys, arguments, told):
@@ -209,6 +217,6 @@ def test_the_seed_of_a_file_can_be_another(file, capsys):
 
 def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
     with pytest.raises(TransportError):
-        client.find_sender(client.parse_arguments(["x.mp3", "--play"]))
+        find_sender(client.parse_arguments(["x.mp3", "--play"]))
     with pytest.raises(SettingsError, match=r"--save FILE\.muc"):
-        client.open_output(client.parse_arguments([]))
+        open_output(client.parse_arguments([]))
