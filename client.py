@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import codec
@@ -25,7 +26,7 @@ from streaming.cli import (
     run_program,
 )
 from streaming.client_arguments import make_settings, read_arguments
-from streaming.client_wiring import find_sender, open_output, open_page
+from streaming.client_wiring import find_stream, open_output, open_page
 from streaming.compute import settle
 from streaming.devices import list_devices
 from streaming.link import Dial, Link, Messages
@@ -69,9 +70,10 @@ async def run(
 ) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
     check_wait(arguments)
-    dial, traffic = find_sender(arguments)
     stop = asyncio.Event()
     settings = make_settings(arguments)
+    dial, traffic, start = await find_stream(arguments, settings.start)
+    settings = replace(settings, start=start)
     recorder = None if arguments.save is None else Recorder(arguments.save, settings.limit_samples)
     if recorder is not None and not (arguments.play or arguments.out or arguments.web is not None):
         with StatsWriter(arguments.stats) as stats, set_on_signals(stop):

@@ -8,18 +8,17 @@ import functools
 from streaming.cli import check_address
 from streaming.client_arguments import DEFAULT_URL, names_file
 from streaming.errors import SettingsError
-from streaming.hub import Hub
 from streaming.link import Dial
 from streaming.listener import Listener
 from streaming.listener_settings import PRESETS
 from streaming.mqtt.address import is_mqtt
 from streaming.mqtt.cli import broker_of
-from streaming.muc import MucReader
 from streaming.output import Output
-from streaming.playback import FileConnection, load_hub
+from streaming.playback import FileConnection, load_hub, place_in
 from streaming.report import ListenerReport
 from streaming.sinks import FileSink, RawSink, Sink, SoundCardSink
 from streaming.stats import Traffic
+from streaming.timeline import StartAt
 from streaming.tls import client_context
 from streaming.web.clock_card import ClockCard
 from streaming.web.console import Console
@@ -28,18 +27,31 @@ from streaming.web.monitor import Monitor
 from streaming.websocket import connect
 from streaming.worker import call_on_thread
 
-__all__ = ["dial_file", "find_sender", "open_output", "open_page"]
+__all__ = ["find_sender", "find_stream", "open_output", "open_page"]
+
+
+async def find_stream(
+    arguments: argparse.Namespace, start: StartAt
+) -> tuple[Dial, Traffic, StartAt]:
+    """How to connect, how to count what then arrives, and where to begin, which in a recording is a
+    token. Raises UserError."""
+    if arguments.mqtt is None and names_file(arguments.url):
+        hub = await call_on_thread(load_hub, arguments.url)
+
+        async def dial() -> FileConnection:
+            return FileConnection(hub)
+
+        return dial, Traffic(), place_in(hub, start)
+    return *find_sender(arguments), start
 
 
 def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
-    """How to connect, and how to count what then arrives. Raises UserError."""
+    """How to connect to a sender or a broker, and how to count what arrives. Raises UserError."""
     url: str = arguments.url
     if arguments.mqtt is not None:
         if url != DEFAULT_URL:
             raise SettingsError("Choose either the address of a sender or --mqtt, not both.")
         url = arguments.mqtt
-    elif names_file(url):
-        return dial_file(url), Traffic()
     if arguments.mqtt is None and not is_mqtt(url):
         check_address(url)
         return functools.partial(connect, url, tls=client_context(url, arguments.ca)), Traffic()
@@ -48,19 +60,6 @@ def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
     from streaming.mqtt.wire import listener_traffic
 
     return functools.partial(connect_mqtt, address, tls), listener_traffic(address)
-
-
-def dial_file(path: str) -> Dial:
-    """Hands a .muc file out as if it came from a sender. Raises SourceError where it is none."""
-    MucReader(path)
-    loaded: list[Hub] = []
-
-    async def dial() -> FileConnection:
-        if not loaded:
-            loaded.append(await call_on_thread(load_hub, path))
-        return FileConnection(loaded[0])
-
-    return dial
 
 
 def open_output(arguments: argparse.Namespace) -> Output:
