@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Streams music at 350 bits per second over a WebSocket, and to an MQTT broker: files, a pipe, a
-sound input, or a stream that there is already.
+sound input, or a stream that there is already, at a sender or at a broker.
 
 What is encoded already, in ``.muc`` files or by another sender, is sent on without a model.
 """
@@ -17,33 +17,29 @@ from typing import TYPE_CHECKING
 
 import codec
 from streaming.cli import (
-    add_auth_arguments,
-    add_common_arguments,
     check_address,
+    check_wait,
     codec_loader,
     is_address,
-    number,
-    parse,
     program_name,
     run_program,
 )
 from streaming.errors import SettingsError
-from streaming.guard import UPSTREAM_TOKEN_VARIABLE, Limits, read_auth_tokens
-from streaming.hub import MAX_LAG_S
-from streaming.mqtt.cli import add_broker_arguments, publisher_settings
+from streaming.guard import UPSTREAM_TOKEN_VARIABLE, read_auth_tokens
+from streaming.mqtt.address import MqttAddress, is_mqtt
+from streaming.mqtt.cli import broker_of
 from streaming.muc import MUC_SUFFIX, muc_files
-from streaming.preset_file import PRESET_NAMES, preset_name
-from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
-from streaming.service import PRESETS, ServiceSettings, serve
+from streaming.server_arguments import make_settings, read_arguments
+from streaming.service import ServiceSettings, serve
 from streaming.signals import set_on_signals
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
-from streaming.timeline import parse_duration_s
-from streaming.tls import client_context, server_context
+from streaming.tls import client_context
 
 if TYPE_CHECKING:
     from codec.base import Codec
     from streaming.forwarding import Upstream
+    from streaming.link import Dial
     from streaming.replay import MucPlaylist
     from streaming.sources import Source
 
@@ -68,23 +64,7 @@ async def run(
     arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
     """Wire source, codec and server together, and end them on Ctrl-C or SIGTERM."""
-    settings = ServiceSettings(
-        host=arguments.host,
-        port=arguments.port,
-        preset=PRESETS[arguments.preset],
-        packet_tokens=arguments.packet_tokens,
-        seed=arguments.seed,
-        rewind_s=parse_duration_s(arguments.rewind),
-        store=arguments.store,
-        max_lag_s=arguments.max_lag,
-        auth_tokens=read_auth_tokens(arguments.auth_token, arguments.auth_token_file),
-        limits=Limits(arguments.max_listeners, arguments.max_per_address),
-        origins=arguments.allow_origin,
-        tls=server_context(arguments.tls_cert, arguments.tls_key),
-        hop=arguments.hop,
-        lookahead=arguments.lookahead,
-        mqtt=publisher_settings(arguments),
-    )
+    settings = make_settings(arguments)
     send = make_sender(arguments, load_codec)
     stop = asyncio.Event()
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
@@ -109,22 +89,40 @@ def make_upstream(arguments: argparse.Namespace) -> Upstream:
     """The other sender that the arguments name."""
     from streaming.forwarding import Upstream
     from streaming.link import Backoff
-    from streaming.websocket import connect
 
     own = ("loop", "shuffle", "title", "seed", "packet_tokens")
     refuse_beside(arguments, "the address of another sender", *own)
     if len(arguments.songs) > 1:
         raise SettingsError("Another sender's stream cannot be mixed with anything else.")
-    (url,) = arguments.songs
-    check_address(url)
+    check_wait(arguments)
     secrets = read_auth_tokens(
         arguments.upstream_token, arguments.upstream_token_file, UPSTREAM_TOKEN_VARIABLE
     )
     return Upstream(
-        functools.partial(connect, url, tls=client_context(url, arguments.ca)),
+        dial_upstream(arguments),
         next(iter(secrets), ""),
         Backoff(attempts=arguments.reconnect),
+        waits=arguments.wait,
     )
+
+
+def dial_upstream(arguments: argparse.Namespace) -> Dial:
+    """How to connect to it, directly or through a broker. Raises UserError."""
+    (url,) = arguments.songs
+    if not is_mqtt(url):
+        from streaming.websocket import connect
+
+        check_address(url)
+        return functools.partial(connect, url, tls=client_context(url, arguments.ca))
+    address, tls = broker_of(url, arguments)
+    if arguments.mqtt is not None and str(MqttAddress.parse(arguments.mqtt)) == str(address):
+        raise SettingsError(
+            f"{address} cannot be both where the stream comes from and where it goes; give --mqtt "
+            "another topic, or leave it out."
+        )
+    from streaming.mqtt.connection import connect_mqtt
+
+    return functools.partial(connect_mqtt, address, tls)
 
 
 def make_playlist(arguments: argparse.Namespace) -> Callable[[], MucPlaylist]:
@@ -190,135 +188,7 @@ def make_source(arguments: argparse.Namespace) -> Source:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog=program_name("server.py"), description=__doc__)
-    parser.add_argument(
-        "songs",
-        nargs="*",
-        metavar="SONG|FOLDER|FILE.muc|ws://…|-",
-        help="what to stream; .muc files and another sender's stream need no model; - is standard "
-        "input; nothing is the demo track, looped",
-    )
-    parser.add_argument(
-        "--capture",
-        nargs="?",
-        const="",
-        metavar="DEVICE",
-        help="stream a sound input: number or part of its name, the default one if not given",
-    )
-    parser.add_argument(
-        "--raw",
-        metavar="FORMAT",
-        help="standard input is bare samples: s16 or f32, then rate and channels (s16:44100:2)",
-    )
-    parser.add_argument("--loop", action="store_true", help="start over at the end")
-    parser.add_argument("--shuffle", action="store_true", help="play in random order")
-    parser.add_argument("--title", help="announce this title instead of the songs' own")
-    parser.add_argument("--host", default="127.0.0.1", help="listen here (default: %(default)s)")
-    parser.add_argument(
-        "--port",
-        type=number(int, 0, 65_535),
-        default=8765,
-        help="listen here, 0 for any free port (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--preset",
-        type=preset_name,
-        choices=PRESET_NAMES,
-        default="default",
-        metavar="NAME",
-        help="default, low-latency (sends a packet every 0.32 s instead of every 1.92 s), or a "
-        "file made by benchmarks.lab.tune",
-    )
-    parser.add_argument(
-        "--packet-tokens",
-        type=number(int, 1, MAX_TOKENS_PER_MESSAGE),
-        metavar="N",
-        help="tokens in a packet, 25 a second (default: by the preset)",
-    )
-    parser.add_argument(
-        "--hop",
-        type=number(int, 1, 1024),
-        metavar="N",
-        help="of encoder windows, tokens made at a time (default: by preset and codec)",
-    )
-    parser.add_argument(
-        "--lookahead",
-        type=number(int, 0, 1024),
-        metavar="N",
-        help="of encoder windows, tokens of sound heard beyond the hop (default: by the codec)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=number(int, 0, MAX_SEED),
-        metavar="N",
-        help="of the decoders' noise: same tokens and seed, same sound (default: the store's or 0)",
-    )
-    parser.add_argument(
-        "--rewind",
-        default="24h",
-        metavar="DURATION",
-        help="keep so much of the stream for listeners who come back or listen to the past: 90s, "
-        "10m, 24h (default: %(default)s, 4.3 MB)",
-    )
-    parser.add_argument(
-        "--store",
-        type=Path,
-        metavar="FOLDER",
-        help="keep it on disk as well, and go on there when started again",
-    )
-    add_auth_arguments(parser, "let in only listeners that name it")
-    parser.add_argument(
-        "--upstream-token",
-        metavar="SECRET",
-        help="name it to the sender whose stream is served; better in the environment's "
-        f"{UPSTREAM_TOKEN_VARIABLE} or in --upstream-token-file",
-    )
-    parser.add_argument(
-        "--upstream-token-file", type=Path, metavar="FILE", help="the same from a file"
-    )
-    parser.add_argument(
-        "--reconnect",
-        type=number(int, 0, 1_000_000),
-        metavar="N",
-        help="give another sender up after N vain attempts in a row to come back (default: never)",
-    )
-    parser.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="encrypt (wss://): certificate chain, PEM"
-    )
-    parser.add_argument(
-        "--tls-key", type=Path, metavar="FILE", help="its private key, unless in the same file"
-    )
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="let a web page listen, such as https://radio.example; may be given more than once",
-    )
-    parser.add_argument(
-        "--max-listeners",
-        type=number(int, 1, 100_000),
-        default=Limits.connections,
-        metavar="N",
-        help="connections at once (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-per-address",
-        type=number(int, 1, 100_000),
-        default=Limits.per_address,
-        metavar="N",
-        help="connections at once from one address (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-lag",
-        type=number(float, 1, 3600),
-        default=MAX_LAG_S,
-        metavar="S",
-        help="drop a listener that falls so many seconds behind (default: %(default)g)",
-    )
-    add_broker_arguments(parser, sends=True)
-    add_common_arguments(parser, "encoding")
-    return parse(parser, "server", sys.argv[1:] if argv is None else argv)
+    return read_arguments(__doc__, argv)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "setup: $*"; exit 2; }
 
 case "$PROFILE" in
-    demo) EXTRAS=demo ;;
-    test) EXTRAS=demo,dev,export,metrics,mqtt,mucodec,train ;;
+    demo) EXTRAS=demo,play ;;
+    test) EXTRAS=demo,dev,export,metrics,mqtt,mucodec,play,train ;;
     train) EXTRAS=demo,train ;;
     export) EXTRAS=export ;;
     *) die "say which profile to set up: scripts/setup.sh demo|test|train|export" ;;
@@ -49,7 +49,9 @@ has_font() { [ -e "/usr/share/sounds/sf2/$1" ] || [ -e "/usr/share/sounds/sf3/$1
 # probed is the thing itself, so that it does not matter how it came there.
 missing_packages() {
     [ "$(uname -s)" = Linux ] || return 0 # elsewhere the wheels bring PortAudio along
-    has_library libportaudio.so.2 || echo libportaudio2
+    case ",$EXTRAS," in
+        *,play,*) has_library libportaudio.so.2 || echo libportaudio2 ;;
+    esac
     if [ "$PROFILE" = test ]; then
         command -v ffmpeg >/dev/null || echo ffmpeg
         command -v pulseaudio >/dev/null || echo pulseaudio

@@ -30,6 +30,7 @@ __all__ = [
     "add_auth_arguments",
     "add_common_arguments",
     "check_address",
+    "check_wait",
     "codec_loader",
     "is_address",
     "number",
@@ -58,8 +59,8 @@ def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[s
 
 
 def is_address(text: str) -> bool:
-    """Whether ``text`` looks like a sender's address and not like a file."""
-    return text.startswith(("ws://", "wss://"))
+    """Whether ``text`` looks like the address of a stream and not like a file."""
+    return text.lower().startswith(("ws://", "wss://", "mqtt://", "mqtts://"))
 
 
 def check_address(url: str) -> None:
@@ -69,6 +70,12 @@ def check_address(url: str) -> None:
         if parts.scheme in ("ws", "wss") and parts.hostname:
             return
     raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
+
+
+def check_wait(arguments: argparse.Namespace) -> None:
+    """Raise SettingsError where it may wait for a sender but not come back to it."""
+    if arguments.wait and arguments.reconnect == 0:
+        raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:

@@ -90,7 +90,7 @@ def load_sounddevice() -> ModuleType:
             return importlib.import_module("sounddevice")
     except ImportError as error:
         raise DeviceError(
-            "Sound devices need the Python package sounddevice; install it with pip."
+            "Sound devices need the Python package sounddevice: pip install 'music350[play]'."
         ) from error
     except OSError as error:  # what sounddevice raises when it finds no library
         raise DeviceError(

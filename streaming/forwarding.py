@@ -58,12 +58,14 @@ async def serve_files(
 class Upstream:
     """The sender whose stream is served.
 
-    dial: connects to it. auth_token: the secret that lets us in. backoff: how to come back.
+    dial: connects to it. auth_token: the secret that lets us in. backoff: how to come back. waits:
+    whether for one that is not there yet as well.
     """
 
     dial: Dial
     auth_token: str = field(default="", repr=False)
     backoff: Backoff = field(default_factory=Backoff)
+    waits: bool = False
 
 
 async def serve_upstream(
@@ -78,8 +80,8 @@ async def serve_upstream(
     if settings.store is not None:
         join = await call_on_thread(_go_on, settings.store, join)
     session = ListenerSession(None, join=join, auth_token=upstream.auth_token)
-    connection = await unless(stop, upstream.dial())
-    if connection is None:
+    connection = None if upstream.waits else await unless(stop, upstream.dial())
+    if connection is None and not upstream.waits:
         return
     link = Link(session, connection, upstream.dial, backoff=upstream.backoff)
     try:

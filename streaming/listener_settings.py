@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from streaming.decoding import DecodeOptions
 from streaming.link import Backoff
 from streaming.timeline import StartAt
 
-__all__ = ["CatchUp", "ListenerSettings"]
+__all__ = ["PRESETS", "CatchUp", "ListenerSettings", "Preset"]
 
 
 class CatchUp(Enum):
@@ -47,3 +48,19 @@ class ListenerSettings:
     backoff: Backoff = field(default_factory=Backoff)
     hello_timeout_s: float = 10.0
     decode: DecodeOptions = field(default_factory=DecodeOptions)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What ``--preset`` stands for; times in seconds, hop in tokens (None: the codec's own)."""
+
+    margin_s: float
+    hop: int | None
+    prefill_s: float
+    device_latency_s: float
+
+
+PRESETS: Final = {
+    "default": Preset(margin_s=0.5, hop=None, prefill_s=0.1, device_latency_s=0.1),
+    "low-latency": Preset(margin_s=0.2, hop=8, prefill_s=0.02, device_latency_s=0.04),
+}

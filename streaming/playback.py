@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from codec.constants import TOKEN_RATE
-from streaming.errors import SourceError
+from streaming.errors import SettingsError, SourceError
 from streaming.hub import HISTORY_TOKENS, Hub, StreamInfo
 from streaming.muc import MucReader
 from streaming.protocol import Gap, Title
 from streaming.sender_session import SenderSession
+from streaming.timeline import StartAt
 
-__all__ = ["FileConnection", "load_hub"]
+__all__ = ["FileConnection", "load_hub", "place_in"]
 
 _PACKET_TOKENS: Final = 48
 _MOST_TOKENS: Final = 31 * 24 * 3600 * TOKEN_RATE
@@ -42,8 +44,45 @@ def load_hub(path: Path | str) -> Hub:
             hub.rewind.skip(item.count)
         else:
             hub.restore(item.tokens, None)
+    hub.timeline = reader.timeline
     hub.end("the file has ended", 0.0)
     return hub
+
+
+def place_in(hub: Hub, start: StartAt) -> StartAt:
+    """``start`` as a token of the file in ``hub``; what is before its beginning is that.
+
+    Raises SettingsError where the file has no such place.
+    """
+    first, end = hub.rewind.oldest_token, hub.next_token
+    token = start.token or first
+    if start.behind_s is not None:
+        token = end - round(start.behind_s * TOKEN_RATE)
+    elif start.unix_s is not None:
+        moment = hub.timeline.token_at(start.unix_s)
+        if moment is None:
+            raise SettingsError(
+                "This file does not say when it was played; give --from as -10m, ten minutes "
+                "before its end, or as token:N."
+            )
+        token = moment
+    if token > end:
+        raise SettingsError(
+            f"This file ends before that place: it holds the tokens from {first} to {end}, 25 a "
+            f"second{_hours(hub, first, end)}."
+        )
+    return StartAt(token=max(first, token))
+
+
+def _hours(hub: Hub, first: int, end: int) -> str:
+    begun_s, ended_s = hub.timeline.time_of(first), hub.timeline.time_of(end)
+    if begun_s is None or ended_s is None:
+        return ""
+    try:
+        begun, ended = (datetime.fromtimestamp(unix_s) for unix_s in (begun_s, ended_s))
+    except (ValueError, OverflowError, OSError):  # a clock that was wrong by millennia
+        return ""
+    return f", played from {begun:%Y-%m-%dT%H:%M:%S} to {ended:%Y-%m-%dT%H:%M:%S}"
 
 
 class FileConnection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -26,6 +27,7 @@ from websockets.asyncio.server import serve as plain_serve
 import client
 import codec
 from codec.errors import DeviceError, WeightsError
+from streaming.client_arguments import make_settings
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.hub import Hub, StreamInfo
 from streaming.link import Backoff
@@ -131,7 +133,7 @@ async def test_the_sound_card_plays_as_well_as_the_file_is_written(
         asked.update(wanted)
         return card
 
-    monkeypatch.setattr(client, "SoundCardSink", open_card)
+    monkeypatch.setattr("streaming.client_wiring.SoundCardSink", open_card)
     station.publish(10)
     out = tmp_path / "out.wav"
     options = ["--device", "3", "--volume", "0.5", "--seconds", "1", "--buffer", "0.1"]
@@ -211,7 +213,8 @@ async def test_a_signal_while_loading_ends_it_before_it_connects(
 async def test_a_sender_that_comes_later_can_be_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "Backoff", lambda attempts: Backoff(0.05, 0.1, attempts))
+    quick = functools.partial(Backoff, 0.05, 0.1)
+    monkeypatch.setattr("streaming.client_arguments.Backoff", quick)
     port, out, stats = free_port(), tmp_path / "out.wav", tmp_path / "stats.jsonl"
     listening = asyncio.create_task(
         run(f"ws://127.0.0.1:{port}", "--wait", "--out", out, "--stats", stats)
@@ -424,7 +427,7 @@ def test_arguments_without_a_meaning_are_refused(
 def test_places_in_the_past_are_arguments(words: list[str], place: str) -> None:
     arguments = client.parse_arguments(words)
     assert arguments.start == place
-    settings = client.make_settings(arguments)
+    settings = make_settings(arguments)
     assert settings.start.live is (place == "live")
     # Who listens to the past on purpose stays there.
     assert settings.catch_up is (CatchUp.SPEED if place == "live" else CatchUp.NONE)

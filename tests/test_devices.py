@@ -75,7 +75,7 @@ def test_a_machine_without_devices_or_defaults(fake):
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (ImportError("no module"), "Python package sounddevice"),
+        (ImportError("no module"), r"package sounddevice: pip install 'music350\[play\]'"),
         (OSError("PortAudio library not found"), "apt install libportaudio2"),
     ],
 )

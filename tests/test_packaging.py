@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import email
 import os
 import re
 import shlex
@@ -52,6 +53,18 @@ def test_the_wheel_holds_weights_pages_demo_and_programs(wheel):
     assert "server.py" in names
     assert not any(name.startswith(("tests/", "training/", "benchmarks/")) for name in names)
     assert set(programs["console_scripts"]) == {"muc-server", "muc-client", "muc"}
+
+
+def test_what_not_everybody_needs_is_an_extra(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    assert {"mqtt", "play", "gpu", "train", "dev"} <= set(metadata.get_all("Provides-Extra", []))
+    needed = metadata.get_all("Requires-Dist", [])
+    always = {re.split(r"[^\w-]", line)[0] for line in needed if "extra ==" not in line}
+    assert always == {"numpy", "safetensors", "soundfile", "soxr", "torch", "websockets"}
+    play = [line for line in needed if re.search(r"extra == .play.", line)]
+    assert [re.split(r"[^\w-]", line)[0] for line in play] == ["sounddevice"]
 
 
 @pytest.mark.parametrize("program", ["muc-server", "muc-client", "muc"])

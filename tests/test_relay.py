@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import re
 import time
@@ -17,6 +18,9 @@ from streaming.forwarding import Upstream, serve_upstream
 from streaming.guard import AuthTokens
 from streaming.hub import Hub, StreamInfo
 from streaming.link import Backoff, Link
+from streaming.mqtt.address import MqttAddress
+from streaming.mqtt.connection import connect_mqtt
+from streaming.mqtt.publisher import MqttPublisher, MqttSettings
 from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
 from streaming.service import ServiceSettings
 from streaming.session import ListenerSession
@@ -24,6 +28,9 @@ from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.websocket import WebSocketServer, connect
 from tests.fault_proxy import FaultProxy
+from tests.mosquitto import free_port, mosquitto
+
+__all__ = ["mosquitto"]
 
 QUICK = Backoff(first_s=0.01, most_s=0.05)
 SECRET = "not quite a secret"
@@ -64,12 +71,13 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def relay(url, caplog, *, auth_token="", attempts=None, store=None, backoff=None):
+async def relay(
+    url, caplog, *, auth_token="", attempts=None, store=None, backoff=None, waits=False, dial=None
+):
     caplog.clear()
     stop = asyncio.Event()
-    upstream = Upstream(
-        lambda: connect(url), auth_token, backoff or Backoff(0.01, 0.05, attempts=attempts)
-    )
+    backoff = backoff or Backoff(0.01, 0.05, attempts=attempts)
+    upstream = Upstream(dial or (lambda: connect(url)), auth_token, backoff, waits)
     settings = ServiceSettings(port=0, store=store)
     running = serve_upstream(upstream, settings, StatsWriter(None), StatusLine(), stop)
     task = asyncio.create_task(running)
@@ -373,6 +381,86 @@ async def test_without_a_sender_there_is_no_relay(caplog):
     with pytest.raises(TransportError, match="Nothing listens"):
         async with relay("ws://127.0.0.1:1", caplog):
             pass
+
+
+async def test_a_sender_that_is_not_there_yet_can_be_waited_for(caplog):
+    hub = hub_of()
+    publish(hub, 2)
+    async with contextlib.AsyncExitStack() as stack:
+        port = free_port()
+
+        async def begin():
+            await until(lambda: "waiting for the sender" in caplog.text)
+            await stack.enter_async_context(WebSocketServer(hub, "127.0.0.1", port))
+
+        beginning = asyncio.create_task(begin())
+        async with relay(f"ws://127.0.0.1:{port}", caplog, waits=True) as here:
+            await beginning
+            listener = Listening(here.url, Join(history=1000))
+            await until(lambda: listener.place == 96)
+            hub.end("over", time.monotonic())
+            await listener.task
+            await here.task
+    assert np.array_equal(listener.tokens, values(0, 96))
+
+
+async def test_waiting_for_a_sender_ends_when_it_is_stopped(caplog):
+    stop = asyncio.Event()
+    upstream = Upstream(lambda: connect("ws://127.0.0.1:1"), backoff=QUICK, waits=True)
+    settings = ServiceSettings(port=0)
+    waiting = asyncio.create_task(
+        serve_upstream(upstream, settings, StatsWriter(None), StatusLine(), stop)
+    )
+    await until(lambda: "waiting for the sender" in caplog.text)
+    stop.set()
+    await waiting
+    assert "listening on" not in caplog.text
+
+
+async def test_a_stream_at_a_broker_is_served_over_websockets(caplog, mosquitto):
+    address = MqttAddress.parse(mosquitto().url("radio/first"))
+    hub = hub_of()
+    hub.set_title("First", 0, 0.0)
+    publish(hub, 3)
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(MqttPublisher(hub, MqttSettings(address)))
+        dial = functools.partial(connect_mqtt, address)
+        here = await stack.enter_async_context(relay("", caplog, dial=dial, waits=True))
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 144)
+        publish(hub, 2)
+        hub.set_title("Second", 240, time.monotonic())
+        await until(lambda: listener.of(Title))
+        hub.end("over", time.monotonic())
+        await listener.task
+        await here.task
+    hello = listener.seen[0]
+    assert (hello.stream, hello.seed, hello.title) == ("s", 5, "First")
+    assert np.array_equal(listener.tokens, values(hello.first_token, 240))
+    assert listener.of(Title) == [Title("Second", 240)]
+    assert listener.seen[-1] == End(240, "over")
+
+
+async def test_a_relay_of_a_broker_comes_back_when_that_was_killed(caplog, mosquitto):
+    broker = mosquitto()
+    address = MqttAddress.parse(broker.url("radio"))
+    hub = hub_of()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(MqttPublisher(hub, MqttSettings(address)))
+        dial = functools.partial(connect_mqtt, address)
+        here = await stack.enter_async_context(relay("", caplog, dial=dial, waits=True))
+        publish(hub, 1)
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 48)
+        broker.kill()
+        publish(hub, 2)
+        broker.start()
+        await until(lambda: listener.place == 144)
+        publish(hub, 1)
+        await until(lambda: listener.place == 192)
+        assert listener.link.reconnects == 0
+        await listener.end()
+    assert np.array_equal(listener.tokens, values(0, 192))
 
 
 async def test_a_sender_that_has_lost_what_it_sent_begins_anew(caplog):

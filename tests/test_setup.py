@@ -61,7 +61,7 @@ def test_installs_once_and_finds_its_stamp_the_second_time(checkout):
     assert checkout.run("demo").returncode == 0
     assert checkout.run("demo").returncode == 0
     (installed,) = checkout.pip_runs()
-    assert ".[demo]" in installed
+    assert ".[demo,play]" in installed
 
 
 def test_the_tests_get_what_streaming_through_a_broker_needs(checkout):

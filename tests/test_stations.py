@@ -15,11 +15,14 @@ import soundfile
 
 import client
 import server
+from streaming.client_wiring import find_sender, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
 from streaming.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
-from streaming.muc.messages import Record
+from streaming.muc.messages import Clock, Record
+from streaming.playback import load_hub, place_in
 from streaming.protocol import End, Gap, Hello, Title, Tokens
 from streaming.session import ListenerSession
+from streaming.timeline import StartAt
 from streaming.websocket import connect
 from tests.fake_codec import FakeCodec, load_none
 from tests.listening import tokens, whole_sound
@@ -133,6 +136,57 @@ async def test_a_recording_is_played_from_where_one_wants(file, tmp_path):
     assert np.abs(audio - expected).max() < 1e-4
 
 
+def recorded(file, *, first=1000, at_s: float | None = 1_700_000_000.0):
+    """What a recorder writes that came into a stream of two minutes, and again after an hour."""
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest, first_token=first))
+    records: list[Record] = []
+    for begin in (first, first + 90_000):
+        if at_s is not None:
+            records.append(Clock(begin, at_s + (begin - first) / 25))
+        records.append(Tokens(begin, ALL))
+    file.write_bytes(b"".join(muxer.push(record) for record in records))
+    return load_hub(file)
+
+
+@pytest.mark.parametrize(
+    ("place", "token"),
+    [
+        ("token:0", 1000),
+        ("token:1100", 1100),
+        ("-2s", 1550),
+        ("-10m", 1000),
+        ("2023-11-14T22:13:24Z", 1100),  # four seconds in
+        ("2023-11-14T23:13:25Z", 1425),  # an hour and five seconds: the gap between was closed
+        ("2020-01-01", 1000),
+        ("2023-11-14T22:50:00Z", 1300),  # nothing played: the next that did
+    ],
+)
+def test_every_place_in_a_recording_can_be_named(file, place, token):
+    assert place_in(recorded(file), StartAt.parse(place)) == StartAt(token=token)
+
+
+@pytest.mark.parametrize(
+    ("place", "at_s", "told"),
+    [
+        ("2024-01-01", 1_700_000_000.0, r"from 1000 to 1600, .* played from 2023-11-1\dT"),
+        ("2024-01-01", None, "does not say when it was played"),
+        ("token:1700", None, "from 1000 to 1600, 25 a second\\."),
+        ("token:1700", 253_402_300_799.0, "25 a second\\."),  # the year 10,000 has no name
+    ],
+)
+def test_a_place_that_a_recording_has_not_is_told(file, place, at_s, told):
+    with pytest.raises(SettingsError, match=told):
+        place_in(recorded(file, at_s=at_s), StartAt.parse(place))
+
+
+async def test_a_recording_of_the_middle_of_a_stream_is_heard_from_its_first_token(file, tmp_path):
+    recorded(file)
+    for place in ("live", "-10m"):
+        out = tmp_path / f"{place}.wav"
+        await listen_program(file, "--out", out, "--from", place)
+        assert soundfile.info(out).frames == 600 * 1920
+
+
 async def test_a_recording_with_holes_is_played_in_time(file, tmp_path):
     muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
     records: list[Record] = [Tokens(0, ALL[:100]), Tokens(150, ALL[150:290]), Finish(300)]
@@ -141,12 +195,12 @@ async def test_a_recording_with_holes_is_played_in_time(file, tmp_path):
     assert soundfile.info(tmp_path / "out.wav").frames == 300 * 1920
 
 
-async def test_a_recording_of_years_is_not_held_in_memory(file):
+def test_a_recording_of_years_is_not_held_in_memory(file):
     muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
     gaps = [Gap(15_000 * n, 15_000) for n in range(4500)]
     file.write_bytes(b"".join(muxer.push(gap) for gap in gaps))
     with pytest.raises(SourceError, match="longer than 31 days"):
-        await client.dial_file(str(file))()
+        load_hub(file)
 
 
 async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
@@ -173,6 +227,13 @@ async def test_a_recording_of_another_codec_is_refused(file, tmp_path):
         (["ws://127.0.0.1:1", "--upstream-token", "short"], "8 to 1024 characters"),
         (["ws://127.0.0.1:1", "--ca", "{}/none.pem"], "--ca is for wss://"),
         (["wss://127.0.0.1:1", "--ca", "{}/none.pem"], "none.pem"),
+        (["ws://127.0.0.1:1", "--wait", "--reconnect", "0"], "--wait needs more"),
+        (["mqtt://127.0.0.1:1/x"], "127.0.0.1:1"),
+        (["mqtt://127.0.0.1:1"], "names no topic"),
+        (["mqtt://h/x", "--mqtt", "mqtt://u:p@h/x"], "mqtt://h/x cannot be both"),
+        (["mqtt://h/x", "--mqtt-window", "3"], "--mqtt-window needs the broker"),
+        (["mqtts://h/x", "--mqtt-cert", "{}/none.pem"], "none.pem"),
+        (["mqtt://h/x", "--mqtt-user", "me", "--mqtt-password-file", "{}/none"], "password from"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_sentence(file, tmp_path, capsys, arguments, told):
@@ -209,6 +270,6 @@ def test_the_seed_of_a_file_can_be_another(file, capsys):
 
 def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
     with pytest.raises(TransportError):
-        client.find_sender(client.parse_arguments(["x.mp3", "--play"]))
+        find_sender(client.parse_arguments(["x.mp3", "--play"]))
     with pytest.raises(SettingsError, match=r"--save FILE\.muc"):
-        client.open_output(client.parse_arguments([]))
+        open_output(client.parse_arguments([]))

@@ -83,9 +83,12 @@ def broker_of(
 def publisher_settings(arguments: argparse.Namespace) -> MqttSettings | None:
     """Where a sender publishes; None where it does not. Raises SettingsError."""
     if arguments.mqtt is None:
-        relays = any(is_address(song) for song in arguments.songs)  # has a use for --ca itself
-        own = ("mqtt_window", "mqtt_user", "mqtt_password_file")
-        for name in own if relays else ("ca", *own):
+        needed = {"mqtt_window", "mqtt_user", "mqtt_password_file", "ca"}
+        if any(is_address(song) for song in arguments.songs):  # a relay, which connects itself
+            needed.remove("ca")
+        if any(is_mqtt(song) for song in arguments.songs):
+            needed -= {"mqtt_user", "mqtt_password_file"}
+        for name in sorted(needed):
             if getattr(arguments, name) is not None:
                 raise SettingsError(f"--{name.replace('_', '-')} needs the broker: give --mqtt.")
         return None

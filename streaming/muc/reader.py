@@ -12,8 +12,9 @@ from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.errors import FormatVersionError, SourceError
 from streaming.muc.framing import MAGIC, RECORD_OVERHEAD, scan
 from streaming.muc.messages import Clock, Finish, Record, StreamHeader, end_token, read_message
-from streaming.protocol import Gap, Title, Tokens
+from streaming.protocol import MAX_UNIX_S, Gap, Title, Tokens
 from streaming.status import printable
+from streaming.timeline import Timeline
 
 __all__ = ["MAX_GAP_TOKENS", "Item", "MucInfo", "MucReader"]
 
@@ -57,8 +58,8 @@ class MucInfo:
 class MucReader:
     """A ``.muc`` file. Blocking calls: on an event loop a worker thread's business.
 
-    Attributes: ``header``, the first that was found; ``finish``, the end, once :meth:`items` has
-    come to it, if it is there.
+    Attributes: ``header``, the first that was found. Once :meth:`items` has come to the end:
+    ``finish``, that end, if it is there; ``timeline``, when what came out was played.
 
     Raises SourceError where the file cannot be read or is none of ours; reading may raise it later
     as well, since disks fail.
@@ -68,6 +69,7 @@ class MucReader:
         self.path = Path(path)
         self.name = f"'{printable(str(path), 300)}'"
         self.finish: Finish | None = None
+        self.timeline = Timeline()
         self._whole_bytes = 0
         self.header = self._find_header()
 
@@ -78,11 +80,15 @@ class MucReader:
         follows has lower numbers from there on.
         """
         self.finish = None
+        self.timeline = Timeline()
+        clock: Clock | None = None
         place, closed = self.header.first_token, 0
         for record in self._records():
             if isinstance(record, Title):
                 yield Title(record.title, max(0, record.token - closed))
                 continue
+            if isinstance(record, Clock):
+                clock = record
             if isinstance(record, (StreamHeader, Clock)):
                 continue
             end = end_token(record) - closed
@@ -94,9 +100,17 @@ class MucReader:
             if begin > place:
                 yield Gap(place, begin - place)
             if isinstance(record, Tokens) and end > place:
+                if clock is not None:
+                    self._note(max(begin, place), closed, clock)
                 yield Tokens(max(begin, place), record.tokens[max(0, place - begin) :])
             place = end
             self.finish = record if isinstance(record, Finish) else None
+
+    def _note(self, token: int, closed: int, clock: Clock) -> None:
+        """When ``token`` was played, which the file numbers ``closed`` higher."""
+        unix_s = clock.at_s + (token + closed - clock.token) / TOKEN_RATE
+        if 0 <= unix_s <= MAX_UNIX_S:
+            self.timeline.note(token, unix_s)
 
     def describe(self) -> MucInfo:
         """Read all of it and say what is there."""
