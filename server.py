@@ -33,6 +33,7 @@ from streaming.hub import MAX_LAG_S
 from streaming.mqtt.cli import add_broker_arguments, publisher_settings
 from streaming.muc import MUC_SUFFIX, muc_files
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
+from streaming.push.cli import add_push_arguments, publish_tokens, push_settings
 from streaming.service import PRESETS, ServiceSettings, serve
 from streaming.signals import set_on_signals
 from streaming.stats import StatsWriter
@@ -83,6 +84,8 @@ async def run(
         hop=arguments.hop,
         lookahead=arguments.lookahead,
         mqtt=publisher_settings(arguments),
+        push=push_settings(arguments),
+        publish_tokens=publish_tokens(arguments),
     )
     send = make_sender(arguments, load_codec)
     stop = asyncio.Event()
@@ -92,8 +95,16 @@ async def run(
 
 def make_sender(arguments: argparse.Namespace, load_codec: Callable[..., Codec]) -> Send:
     """What runs until the stream ends, by what the arguments name; nothing is opened yet."""
+    own = ("loop", "shuffle", "title", "seed", "packet_tokens")
+    if arguments.accept_push:
+        from streaming.forwarding import serve_publisher
+
+        refuse_beside(arguments, "--accept-push", "reconnect", "upstream_token", *own)
+        return serve_publisher
     if any(is_address(song) for song in arguments.songs):
         from streaming.forwarding import serve_upstream
+
+        refuse_beside(arguments, "the address of another sender", *own)
 
         return functools.partial(serve_upstream, make_upstream(arguments))
     if any(holds_tokens(song) for song in arguments.songs):
@@ -110,8 +121,6 @@ def make_upstream(arguments: argparse.Namespace) -> Upstream:
     from streaming.link import Backoff
     from streaming.websocket import connect
 
-    own = ("loop", "shuffle", "title", "seed", "packet_tokens")
-    refuse_beside(arguments, "the address of another sender", *own)
     if len(arguments.songs) > 1:
         raise SettingsError("Another sender's stream cannot be mixed with anything else.")
     (url,) = arguments.songs
@@ -312,6 +321,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="S",
         help="drop a listener that falls so many seconds behind (default: %(default)g)",
     )
+    add_push_arguments(parser)
     add_broker_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
     return parse(parser, "server", sys.argv[1:] if argv is None else argv)

@@ -83,9 +83,9 @@ def broker_of(
 def publisher_settings(arguments: argparse.Namespace) -> MqttSettings | None:
     """Where a sender publishes; None where it does not. Raises SettingsError."""
     if arguments.mqtt is None:
-        relays = any(is_address(song) for song in arguments.songs)  # has a use for --ca itself
+        dials = arguments.push is not None or any(is_address(song) for song in arguments.songs)
         own = ("mqtt_window", "mqtt_user", "mqtt_password_file")
-        for name in own if relays else ("ca", *own):
+        for name in own if dials else ("ca", *own):  # who dials has a use for --ca itself
             if getattr(arguments, name) is not None:
                 raise SettingsError(f"--{name.replace('_', '-')} needs the broker: give --mqtt.")
         return None

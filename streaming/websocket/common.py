@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-__all__ = ["CLOSE_TIMEOUT_S", "GOING_AWAY", "NORMAL", "TOO_BIG", "library_logger"]
+from websockets.asyncio.connection import Connection
+
+__all__ = ["CLOSE_TIMEOUT_S", "GOING_AWAY", "NORMAL", "TOO_BIG", "library_logger", "peer"]
 
 # The library reports every port scan with a traceback: of use only to whoever debugs it.
 library_logger = logging.getLogger("streaming.websocket.library")
@@ -17,3 +19,9 @@ CLOSE_TIMEOUT_S: Final = 2.0
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 TOO_BIG: Final = 1009
+
+
+def peer(connection: Connection) -> str:
+    """Address and port of the other end."""
+    address = connection.remote_address
+    return f"{address[0]}:{address[1]}" if address else "(gone)"
