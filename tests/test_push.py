@@ -50,7 +50,7 @@ LISTENERS = "the listeners' secret"
 
 @pytest.fixture(autouse=True)
 def _addresses_in_the_log(caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "streaming")
 
 
 class Running:
@@ -349,7 +349,7 @@ async def test_a_second_publisher_waits_for_its_turn(caplog):
 
 async def test_a_publisher_takes_the_place_of_a_connection_that_it_gave_up(caplog):
     hub = hub_of()
-    publish(hub, 4)
+    publish(hub, 2)
     async with relay(caplog) as here, publisher(here.url) as first:
         await joined(first)
         await first.send(hub.hello(0, 0.0).encode())
@@ -413,7 +413,7 @@ async def test_a_publisher_that_has_vanished_frees_its_place(monkeypatch, caplog
         hub = hub_of()
         async with pusher(hub, server.url) as pushing:
             await until(lambda: not pushing.away)
-        assert link.reconnects >= 2
+        assert link.reconnects == 1
         raw.close()
 
 
@@ -485,12 +485,12 @@ async def test_a_publisher_that_does_not_read_the_answers_to_its_pings_is_cut(ca
 )
 async def test_a_publisher_that_talks_nonsense_is_told_and_the_relay_goes_on(caplog, nonsense):
     hub = hub_of()
-    publish(hub, 2)
+    publish(hub, 1)
     async with relay(caplog) as here:
         async with publisher(here.url) as early:
             await joined(early)
             await early.send(nonsense)
-            await refused(early, "protocol") if not isinstance(nonsense, bytes) else None
+            await refused(early, "protocol")
         async with publisher(here.url) as mad:
             await joined(mad)
             await mad.send(hub.hello(0, 0.0).encode())
@@ -504,6 +504,7 @@ async def test_a_publisher_that_talks_nonsense_is_told_and_the_relay_goes_on(cap
         async with publisher(here.url, "refuses") as refusing:
             await joined(refusing)
             await refusing.send(Failure("auth", "Not with us.").encode())
+        publish(hub, 1)
         async with pusher(hub, here.url):
             await until(lambda: listener.place == 96)
             await listener.end()
@@ -515,7 +516,9 @@ async def test_a_publisher_that_talks_nonsense_is_told_and_the_relay_goes_on(cap
 
 @contextlib.asynccontextmanager
 async def answering(handler):
-    async with plain_serve(handler, "127.0.0.1", 0, ping_interval=None) as server:
+    async with plain_serve(
+        handler, "127.0.0.1", 0, ping_interval=None, close_timeout=0.1
+    ) as server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
@@ -575,13 +578,13 @@ async def test_a_relay_that_reads_no_more_is_left(monkeypatch):
         await connection.recv()
         await connection.send(Join().encode())
         connection.transport.pause_reading()
-        await asyncio.sleep(3600)
+        await connection.wait_closed()
 
     hub = hub_of()
     async with answering(handler) as url, pusher(hub, url) as pushing:
         while calls < 3:
-            publish(hub, 1)
-            await asyncio.sleep(0.02)
+            publish(hub, 1, size=1)  # who has more on the way has longer to answer
+            await asyncio.sleep(0.05)
         assert pushing.reconnects >= 1
 
 
@@ -612,7 +615,7 @@ async def test_a_relay_that_falls_behind_is_dropped_and_comes_back(monkeypatch):
         joins.append(connection)
         if len(joins) == 1:
             connection.transport.pause_reading()
-        await asyncio.sleep(3600)
+        await connection.wait_closed()
 
     hub = hub_of()
     hub.max_lag_s = 3600.0

@@ -59,7 +59,7 @@ class Intake:
         holder = self._holder
         if holder is not None:
             if holder.publisher != publish.publisher:
-                logger.warning("publisher %s finds the place taken", peer(connection))
+                logger.debug("publisher %s finds the place taken", peer(connection))
                 return Failure("busy", "Somebody else publishes here; try again later.")
             holder.connection.transport.abort()  # its publisher has given it up
         self._holder = _Holder(publish.publisher, connection)

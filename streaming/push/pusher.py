@@ -85,7 +85,7 @@ class Pusher:
         traceback: TracebackType | None,
     ) -> None:
         assert self._task is not None
-        if self.away:
+        if self.away or not self._hub.ended:
             self._task.cancel()
         await asyncio.wait({self._task}, timeout=CLOSE_TIMEOUT_S)
         self._task.cancel()
