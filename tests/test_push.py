@@ -447,7 +447,9 @@ async def test_who_has_no_secret_cannot_flood(caplog):
                     for _ in range(3):
                         await connection.send(flood)
                     while True:
-                        assert decode(await connection.recv()).code == "protocol"
+                        failure = decode(await connection.recv())
+                        assert isinstance(failure, Failure)
+                        assert failure.code == "protocol"
         async with plain_connect(here.url, ping_interval=None) as connection:
             with contextlib.suppress(ConnectionClosed):
                 for number in range(10_000):

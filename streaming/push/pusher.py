@@ -188,9 +188,10 @@ class Pusher:
         while True:
             wake.clear()
             while (message := session.take()) is not None:
-                await connection.send(message)
-                if heartbeat.due(self._clock()):
-                    await self._ask(connection, session)
+                with connection.one_packet():
+                    await connection.send(message)
+                    if heartbeat.due(self._clock()):
+                        await self._ask(connection, session)
             if session.state is State.ENDED and not session.waiting:
                 return
             idle = self._clock() >= heartbeat.idle_at_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -23,6 +24,7 @@ from streaming.websocket.common import (
     NORMAL,
     TOO_BIG,
     library_logger,
+    one_packet,
 )
 
 __all__ = ["SILENCE_S", "Connection", "connect"]
@@ -75,6 +77,10 @@ class Connection:
             received = closed.rcvd.code if closed.rcvd else None
             if received not in (NORMAL, GOING_AWAY):
                 raise self._broken(closed) from None
+
+    def one_packet(self) -> contextlib.AbstractContextManager[None]:
+        """What is sent within goes out together: headers are the larger part."""
+        return one_packet(self._connection)
 
     async def ask(self, patience_s: float, answered: Callable[[], None]) -> None:
         """Have ``answered`` called when the other end has read all that was sent so far; where that

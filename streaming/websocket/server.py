@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import functools
 import logging
@@ -11,7 +10,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -29,6 +28,7 @@ from streaming.sender_session import NO_PUBLISHERS, SenderSession
 from streaming.session import State
 from streaming.web.http import is_upgrade, origin_hosts, origin_may, text
 from streaming.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL, library_logger
+from streaming.websocket.common import one_packet as _one_packet
 from streaming.websocket.common import peer as _peer
 
 if TYPE_CHECKING:
@@ -344,22 +344,6 @@ class WebSocketServer:
             f"Cannot listen on {self._host} port {self.port} ({reason}); choose others with "
             "--host and --port."
         )
-
-
-@contextlib.contextmanager
-def _one_packet(connection: ServerConnection) -> Iterator[None]:
-    """Have the system put what is sent meanwhile into one packet: headers are the larger part."""
-    raw = connection.transport.get_extra_info("socket")
-    cork = getattr(socket, "TCP_CORK", None)  # Linux
-    if raw is None or cork is None:
-        yield
-        return
-    raw.setsockopt(socket.IPPROTO_TCP, cork, 1)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            raw.setsockopt(socket.IPPROTO_TCP, cork, 0)
 
 
 def _cut_later(connection: ServerConnection) -> None:
