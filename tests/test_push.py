@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect as plain_connect
 from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed
 
-from streaming.errors import ProtocolError, RefusedError
+from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.forwarding import serve_publisher
 from streaming.guard import AuthTokens
 from streaming.hub import StreamInfo
@@ -356,8 +356,9 @@ async def test_a_publisher_takes_the_place_of_a_connection_that_it_gave_up(caplo
         await first.send(Tokens(0, values(0, 96)).encode())
         listener = Listening(here.url, Join(history=1000), waits=True)
         await until(lambda: listener.place == 96)
-        async with publisher(here.url, "you") as other:
-            await refused(other, "busy")
+        for name in ("you", ""):
+            async with publisher(here.url, name) as other:
+                await refused(other, "busy")
         async with publisher(here.url) as second:
             assert (await joined(second)).next_token == 96
             with pytest.raises(ConnectionClosed):
@@ -636,3 +637,18 @@ def test_the_secret_is_shown_nowhere():
     assert SECRET not in repr(Publish("me", SECRET))
     assert SECRET not in repr(PushSettings("ws://a", SECRET))
     assert SECRET not in repr(ServiceSettings(publish_tokens=[SECRET]))
+
+
+async def test_a_publisher_that_cannot_be_told_anything_is_given_up(monkeypatch, caplog):
+    monkeypatch.setattr("streaming.push.intake._SEND_S", 0.05)
+    intake = Intake(AuthTokens([SECRET]))
+    async with WebSocketServer(hub_of(), "127.0.0.1", 0, intake=intake) as server:
+        async with publisher(server.url):
+            connection = await intake.dial()
+
+            async def stuck(self, message):
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr("websockets.asyncio.connection.Connection.send", stuck)
+            with pytest.raises(TransportError, match="does not read"):
+                await connection.send("anything")

@@ -58,7 +58,7 @@ class Intake:
             return Failure("auth", "This relay needs a publish token, and yours is not right.")
         holder = self._holder
         if holder is not None:
-            if holder.publisher != publish.publisher:
+            if not publish.publisher or holder.publisher != publish.publisher:
                 logger.debug("publisher %s finds the place taken", peer(connection))
                 return Failure("busy", "Somebody else publishes here; try again later.")
             holder.connection.transport.abort()  # its publisher has given it up
