@@ -73,8 +73,16 @@ async def run(
 
 def make_sender(arguments: argparse.Namespace, load_codec: Callable[..., Codec]) -> Send:
     """What runs until the stream ends, by what the arguments name; nothing is opened yet."""
+    own = ("loop", "shuffle", "title", "seed", "packet_tokens")
+    if arguments.accept_push:
+        from streaming.forwarding import serve_publisher
+
+        refuse_beside(arguments, "--accept-push", "reconnect", "upstream_token", *own)
+        return serve_publisher
     if any(is_address(song) for song in arguments.songs):
         from streaming.forwarding import serve_upstream
+
+        refuse_beside(arguments, "the address of another sender", *own)
 
         return functools.partial(serve_upstream, make_upstream(arguments))
     if any(holds_tokens(song) for song in arguments.songs):
@@ -90,8 +98,6 @@ def make_upstream(arguments: argparse.Namespace) -> Upstream:
     from streaming.forwarding import Upstream
     from streaming.link import Backoff
 
-    own = ("loop", "shuffle", "title", "seed", "packet_tokens")
-    refuse_beside(arguments, "the address of another sender", *own)
     if len(arguments.songs) > 1:
         raise SettingsError("Another sender's stream cannot be mixed with anything else.")
     check_wait(arguments)

@@ -24,7 +24,12 @@ from pathlib import Path
 from typing import Final
 
 from streaming.errors import SettingsError
-from streaming.guard import AUTH_TOKEN_VARIABLE
+from streaming.guard import (
+    AUTH_TOKEN_VARIABLE,
+    PUBLISH_TOKEN_VARIABLE,
+    PUSH_TOKEN_VARIABLE,
+    UPSTREAM_TOKEN_VARIABLE,
+)
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -37,7 +42,9 @@ __all__ = [
 
 CONFIG_VARIABLE: Final = "MUSIC350_CONFIG"
 _PREFIX: Final = "MUSIC350_"
-_APART: Final = frozenset({AUTH_TOKEN_VARIABLE})  # read where they are used
+_APART: Final = frozenset(  # read where they are used
+    {AUTH_TOKEN_VARIABLE, PUBLISH_TOKEN_VARIABLE, PUSH_TOKEN_VARIABLE, UPSTREAM_TOKEN_VARIABLE}
+)
 _MOST_FILE_BYTES: Final = 1 << 20
 _SHARED: Final = "both"
 

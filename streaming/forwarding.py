@@ -1,4 +1,4 @@
-"""A running sender that encodes nothing: from ``.muc`` files, or from another sender."""
+"""A running sender that encodes nothing: from ``.muc`` files, or another sender's stream."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from streaming.hub import HISTORY_TOKENS
+from streaming.guard import AuthTokens
+from streaming.hub import HISTORY_TOKENS, Hub, StreamInfo
 from streaming.link import Backoff, Dial, Link
 from streaming.muc import StreamHeader
 from streaming.protocol import Hello, Join
 from streaming.publishing import Publisher
+from streaming.push.intake import Intake
 from streaming.relay import Relay
 from streaming.replay import MucPlaylist, Replay
-from streaming.service import ServiceSettings, broadcast, open_hub
+from streaming.service import ServiceSettings, broadcast, open_hub, open_server
 from streaming.session import ListenerSession
 from streaming.signals import unless
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.store import stored_place
+from streaming.websocket import WebSocketServer
 from streaming.worker import call_on_thread
 
-__all__ = ["Upstream", "serve_files", "serve_upstream"]
+__all__ = ["Upstream", "serve_files", "serve_publisher", "serve_upstream"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +62,30 @@ class Upstream:
     """The sender whose stream is served.
 
     dial: connects to it. auth_token: the secret that lets us in. backoff: how to come back. waits:
-    whether for one that is not there yet as well.
+    whether for one that is not there yet as well. anybody: it is whoever publishes next, and waited
+    for; see :class:`streaming.link.Link`.
     """
 
     dial: Dial
     auth_token: str = field(default="", repr=False)
     backoff: Backoff = field(default_factory=Backoff)
     waits: bool = False
+    anybody: bool = False
+
+
+async def serve_publisher(
+    settings: ServiceSettings, stats: StatsWriter, status: StatusLine, stop: asyncio.Event
+) -> None:
+    """Send what is pushed here, stream after stream, until ``stop`` is set. Raises UserError."""
+    intake = Intake(AuthTokens(settings.publish_tokens))
+    silence = Hub(StreamInfo("", "", "", 0, 1), max_lag_s=settings.max_lag_s)
+    async with open_server(silence, settings, intake) as server:
+        # The intake itself waits, so that nothing else has to.
+        upstream = Upstream(intake.dial, backoff=Backoff(0.0, 0.0), anybody=True)
+        while not stop.is_set():
+            logger.info("waiting for a publisher")
+            await serve_upstream(upstream, settings, stats, status, stop, server)
+            server.present(None)
 
 
 async def serve_upstream(
@@ -74,21 +94,29 @@ async def serve_upstream(
     stats: StatsWriter,
     status: StatusLine,
     stop: asyncio.Event,
+    server: WebSocketServer | None = None,
 ) -> None:
-    """Send another sender's stream until that ends or ``stop`` is set. Raises UserError."""
+    """Send another sender's stream until that ends or ``stop`` is set. Raises UserError.
+
+    server: see :func:`streaming.service.broadcast`.
+    """
     join = Join(HISTORY_TOKENS, "relay")
     if settings.store is not None:
         join = await call_on_thread(_go_on, settings.store, join)
     session = ListenerSession(None, join=join, auth_token=upstream.auth_token)
-    connection = None if upstream.waits else await unless(stop, upstream.dial())
-    if connection is None and not upstream.waits:
-        return
-    link = Link(session, connection, upstream.dial, backoff=upstream.backoff)
+    connection = None
+    if not (upstream.waits or upstream.anybody):
+        connection = await unless(stop, upstream.dial())
+        if connection is None:
+            return
+    link = Link(
+        session, connection, upstream.dial, backoff=upstream.backoff, anybody=upstream.anybody
+    )
     try:
         relay = Relay(link)
         hello = await unless(stop, relay.meet())
         if hello is not None:
-            await _relay(relay, hello, settings, stats, status, stop)
+            await _relay(relay, hello, settings, stats, status, stop, server)
     finally:
         await link.close()
 
@@ -100,6 +128,7 @@ async def _relay(
     stats: StatsWriter,
     status: StatusLine,
     stop: asyncio.Event,
+    server: WebSocketServer | None,
 ) -> None:
     identity = StreamHeader(
         hello.codec, hello.weights, hello.digest, hello.seed, stream=hello.stream
@@ -115,7 +144,9 @@ async def _relay(
     try:
         # Who joins before the history is here would begin with nothing to begin from.
         await unless(stop, relay.wait_filled())
-        await broadcast(hub, relay, run, settings, stats, status, stop, outlives=True)
+        await broadcast(
+            hub, relay, run, settings, stats, status, stop, outlives=True, server=server
+        )
     finally:
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)

@@ -20,6 +20,8 @@ from streaming.protocol import MAX_AUTH_TOKEN
 
 __all__ = [
     "AUTH_TOKEN_VARIABLE",
+    "PUBLISH_TOKEN_VARIABLE",
+    "PUSH_TOKEN_VARIABLE",
     "UPSTREAM_TOKEN_VARIABLE",
     "AuthTokens",
     "ByteBudget",
@@ -31,6 +33,8 @@ __all__ = [
 
 AUTH_TOKEN_VARIABLE: Final = "MUSIC350_AUTH_TOKEN"
 UPSTREAM_TOKEN_VARIABLE: Final = "MUSIC350_UPSTREAM_TOKEN"
+PUBLISH_TOKEN_VARIABLE: Final = "MUSIC350_PUBLISH_TOKEN"
+PUSH_TOKEN_VARIABLE: Final = "MUSIC350_PUSH_TOKEN"
 _SHORTEST: Final = 8
 _MOST_FILE_BYTES: Final = 1 << 20
 
@@ -52,7 +56,7 @@ class Limits:
 
 
 class AuthTokens:
-    """The secrets with which one may listen; none of them lets everybody in."""
+    """The secrets with which one may listen, or publish; none of them lets everybody in."""
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
         # Digests are all of one length, so that comparing takes the same time for any guess.

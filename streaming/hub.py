@@ -276,7 +276,8 @@ class Hub:
         self._outboxes.add(outbox)
         self._carriers += carrier
         self.joins += not carrier
-        self.returns += bool(join.stream) and join.stream == self.info.stream
+        came_back = bool(join.stream) and join.stream == self.info.stream
+        self.returns += came_back and not carrier
         self.most_listeners = max(self.most_listeners, self.listeners)
         wake()
         return outbox

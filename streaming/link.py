@@ -13,6 +13,7 @@ no sender.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -20,12 +21,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from streaming.errors import RefusedError, TransportError
+from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.parsing import decode
-from streaming.protocol import Hello, Join
+from streaming.protocol import Failure, Hello, Join
 from streaming.session import Happening, ListenerSession, State
 
-__all__ = ["Backoff", "Dial", "Link", "Messages"]
+__all__ = ["Backoff", "Dial", "Link", "Messages", "passing"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class Link:
         meet: called with each hello before the session checks it; may load a codec.
         observe: told of everything before it comes out, such as a recorder.
         rejoin: asked on coming back; what it returns is sent instead of asking for what was missed.
+        anybody: another may answer the next time, so that what one does wrong is not the end: it is
+            told, and ``dial`` called again.
         hello_timeout_s: time for the sender's first message.
         clock, sleep, chance: seconds, waiting, and lots from 0 to 1.
 
@@ -102,6 +105,7 @@ class Link:
         observe: Callable[[Happening], Awaitable[None]] | None = None,
         rejoin: Callable[[], Join | None] = lambda: None,
         backoff: Backoff | None = None,
+        anybody: bool = False,
         hello_timeout_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -117,6 +121,7 @@ class Link:
         self._observe = observe
         self._rejoin = rejoin
         self._backoff = backoff or Backoff()
+        self._anybody = anybody
         self._hello_timeout_s = hello_timeout_s
         self._clock = clock
         self._sleep = sleep
@@ -154,8 +159,10 @@ class Link:
                 raise TransportError(
                     "The sender hung up in the middle of the stream; start the listener again."
                 )
-            except (TransportError, RefusedError) as error:
-                if isinstance(error, RefusedError) and error.code not in _PASSING:
+            except (TransportError, ProtocolError) as error:
+                if self._anybody:
+                    await self._tell(error)
+                elif not passing(error):
                     raise
                 if self._dial is None or (first and not self._waits):
                     raise
@@ -166,6 +173,13 @@ class Link:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
+
+    async def _tell(self, error: Exception) -> None:
+        """Say why we hang up, to who has said something wrong."""
+        wrong = isinstance(error, ProtocolError) and not isinstance(error, RefusedError)
+        if wrong and self._connection is not None:
+            with contextlib.suppress(TransportError):
+                await self._connection.send(Failure("protocol", str(error)).encode())
 
     async def _one(self, connection: Messages, *, first: bool) -> AsyncIterator[Happening]:
         """What happens on one connection, until it ends in good order or is to be left."""
@@ -249,6 +263,13 @@ class Link:
                 self.away = False
                 self.reconnects += 1
                 return
+
+
+def passing(error: Exception) -> bool:
+    """Whether waiting may mend it."""
+    if isinstance(error, RefusedError):
+        return error.code in _PASSING
+    return isinstance(error, TransportError)
 
 
 def _told(reason: Exception) -> str:

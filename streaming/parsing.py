@@ -34,6 +34,7 @@ from streaming.protocol import (
     Hello,
     Join,
     Message,
+    Publish,
     Title,
     Tokens,
     Unknown,
@@ -167,6 +168,11 @@ def _decode_join(read: Fields) -> Join:
     )
 
 
+def _decode_publish(read: Fields) -> Publish:
+    read.check_version()
+    return Publish(read.text("publisher", MAX_NAME), read.secret("auth_token"))
+
+
 def _decode_hello(read: Fields) -> Hello:
     read.check_version()
     hello = Hello(
@@ -212,6 +218,7 @@ def _decode_failure(read: Fields) -> Failure:
 
 _DECODERS: Final[dict[str, Callable[[Fields], Message]]] = {
     Join.type: _decode_join,
+    Publish.type: _decode_publish,
     Hello.type: _decode_hello,
     Title.type: _decode_title,
     Gap.type: _decode_gap,

@@ -1,7 +1,8 @@
 """The messages on the wire, protocol version 1: what they hold and how they are written.
 
 Text messages are JSON objects with a ``type``: ``join`` from the listener, ``hello``, ``title``,
-``gap``, ``end`` and ``error`` from the sender. Binary messages begin with a byte for their kind;
+``gap``, ``end`` and ``error`` from the sender, ``publish`` from a sender that dials a relay, which
+answers with ``join``. Binary messages begin with a byte for their kind;
 the only kind so far is tokens: ``01``, the index of the first token (32 bits, big-endian), then the
 tokens packed to 14 bits each, their count following from the length.
 
@@ -42,6 +43,7 @@ __all__ = [
     "Hello",
     "Join",
     "Message",
+    "Publish",
     "Title",
     "Tokens",
     "Unknown",
@@ -102,6 +104,31 @@ class Join:
         if self.auth_token:
             fields["auth_token"] = self.auth_token
         return _to_json(self.type, fields)
+
+
+@dataclass(frozen=True)
+class Publish:
+    """A sender's first message to a relay that it dials: it has a stream, if the relay will join.
+
+    publisher: what this sender calls itself, another with each start. With the same name it takes
+    the place of a connection that it has given up and the relay may still take for alive.
+    auth_token: the secret that lets a publisher in, never the one of listeners.
+    """
+
+    type: ClassVar = "publish"
+    publisher: str
+    auth_token: str = field(default="", repr=False)
+
+    def encode(self) -> str:
+        """As JSON text."""
+        return _to_json(
+            self.type,
+            {
+                "protocol": PROTOCOL_VERSION,
+                "publisher": clean_text(self.publisher, MAX_NAME),
+                "auth_token": self.auth_token,
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -235,8 +262,9 @@ class Failure:
     """An ``error`` event: why the other end closes the connection.
 
     code: a word for programs. ``protocol``, ``timeout``, ``auth``: a fault of the other end's;
-    ``lag``: it is too far behind; ``away``: the sender goes and means to come back, where after an
-    ``end`` there is nothing to come back to. message: a sentence for people.
+    ``lag``: it is too far behind; ``busy``: somebody else publishes there; ``away``: the sender
+    goes, or has not come yet, and means to come (back), where after an ``end`` there is nothing to
+    come back to. message: a sentence for people.
     """
 
     type: ClassVar = "error"
@@ -256,7 +284,7 @@ class Unknown:
     type: str
 
 
-Message: TypeAlias = Join | Hello | Tokens | Title | Gap | End | Failure | Unknown
+Message: TypeAlias = Join | Publish | Hello | Tokens | Title | Gap | End | Failure | Unknown
 
 
 def clean_text(text: str, limit: int = MAX_TITLE) -> str:

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Final
 from streaming.errors import ProtocolError
 from streaming.heartbeat import Heartbeat
 from streaming.parsing import decode
-from streaming.protocol import Failure, Join, Unknown
+from streaming.protocol import MAX_CLIENT_MESSAGE, Failure, Join, Publish, Unknown
 from streaming.session import State
 
 if TYPE_CHECKING:
     from streaming.hub import Hub
     from streaming.outbox import Outbox
 
-__all__ = ["JOIN_TIMEOUT_S", "SenderSession"]
+__all__ = ["JOIN_TIMEOUT_S", "NO_PUBLISHERS", "SenderSession"]
 
 logger = logging.getLogger(__name__)
 
 JOIN_TIMEOUT_S: Final = 10.0
 """Time that a listener has for its first message."""
+NO_PUBLISHERS: Final = Failure(
+    "auth", "Nobody can publish here; a relay that takes streams is started with --accept-push."
+)
 
 
 class SenderSession:
@@ -31,9 +34,11 @@ class SenderSession:
     :meth:`answered`.
 
     wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
-    session ended. admit: whether the secret in the join message lets the listener in. ``state`` is
-    ENDED when nothing more will follow what :meth:`take` returns; ``failure`` then says whether
-    that is for a fault.
+    session ended. admit: why a listener with the secret in the join message is not let in; None
+    lets it in. admit_publisher: the same of who has a stream for us; it is let in where it is no
+    listener, so that this session is over, ``publishes`` says why, and others read the connection.
+    carrier: see :meth:`streaming.hub.Hub.join`. ``state`` is ENDED when nothing more will follow
+    what :meth:`take` returns; ``failure`` then says whether that is for a fault.
     """
 
     def __init__(
@@ -41,10 +46,15 @@ class SenderSession:
         hub: Hub,
         now_s: float,
         wake: Callable[[], None] = lambda: None,
-        admit: Callable[[str], bool] = lambda auth_token: True,
+        admit: Callable[[str], Failure | None] = lambda auth_token: None,
+        admit_publisher: Callable[[Publish], Failure | None] = lambda publish: NO_PUBLISHERS,
+        *,
+        carrier: bool = False,
     ) -> None:
         self._hub = hub
         self._admit = admit
+        self._admit_publisher = admit_publisher
+        self._carrier = carrier
         self._wake = wake
         self._outbox: Outbox | None = None
         self._refusal: Failure | None = None
@@ -52,6 +62,7 @@ class SenderSession:
         self.join_deadline_s = now_s + JOIN_TIMEOUT_S
         self.heartbeat = Heartbeat(hub.max_lag_s, now_s)
         self.client = ""
+        self.publishes = False
 
     @property
     def failure(self) -> Failure | None:
@@ -63,7 +74,8 @@ class SenderSession:
     @property
     def state(self) -> State:
         """Where the session stands."""
-        if self._refusal is not None or (self._outbox is not None and self._outbox.closed):
+        closed = self._outbox is not None and self._outbox.closed
+        if self._refusal is not None or self.publishes or closed:
             return State.ENDED
         return State.JOINING if self._outbox is None else State.STREAMING
 
@@ -77,18 +89,24 @@ class SenderSession:
         if self.state is State.ENDED:
             return
         try:
+            if len(data) > MAX_CLIENT_MESSAGE:
+                raise ProtocolError(f"A first message of {len(data)} bytes is too long.")
             message = decode(data)
             if isinstance(message, Unknown):
                 logger.debug("passing over an event of unknown type %r", message.type)
+            elif self._outbox is None and isinstance(message, Publish):
+                refusal = self._admit_publisher(message)
+                if refusal is not None:
+                    self.refuse(refusal)
+                else:
+                    self.publishes = True
             elif not isinstance(message, Join) or self._outbox is not None:
                 raise ProtocolError("A listener sends one join message and nothing else.")
-            elif not self._admit(message.auth_token):
-                self.refuse(
-                    Failure("auth", "This sender needs an access token, and yours is not right.")
-                )
+            elif (refusal := self._admit(message.auth_token)) is not None:
+                self.refuse(refusal)
             else:
                 self.client = message.client
-                self._outbox = self._hub.join(message, now_s, self._wake)
+                self._outbox = self._hub.join(message, now_s, self._wake, carrier=self._carrier)
         except ProtocolError as error:
             self.refuse(Failure("protocol", str(error)))
 
@@ -96,7 +114,7 @@ class SenderSession:
         """End the session with ``failure`` as its last message."""
         if self.state is not State.ENDED:
             self._refusal = failure
-            self._hub.drops[failure.code] += 1
+            self._hub.drops[failure.code] += not self._carrier
             self.leave()
             self._wake()
 

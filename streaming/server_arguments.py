@@ -19,6 +19,7 @@ from streaming.hub import MAX_LAG_S
 from streaming.mqtt.cli import add_broker_arguments, publisher_settings
 from streaming.preset_file import PRESET_NAMES, preset_name
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
+from streaming.push.cli import add_push_arguments, publish_tokens, push_settings
 from streaming.service import PRESETS, ServiceSettings
 from streaming.timeline import parse_duration_s
 from streaming.tls import server_context
@@ -36,6 +37,7 @@ def read_arguments(description: str | None, argv: Sequence[str] | None) -> argpa
     add_auth_arguments(parser, "let in only listeners that name it")
     _add_upstream(parser)
     _add_access(parser)
+    add_push_arguments(parser)
     add_broker_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
     return parse(parser, "server", sys.argv[1:] if argv is None else argv)
@@ -59,6 +61,8 @@ def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
         hop=arguments.hop,
         lookahead=arguments.lookahead,
         mqtt=publisher_settings(arguments),
+        push=push_settings(arguments),
+        publish_tokens=publish_tokens(arguments),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -20,6 +21,7 @@ from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
 from streaming.mqtt import publishing
 from streaming.muc import StreamHeader
 from streaming.protocol import Gap
+from streaming.push import pushing
 from streaming.sender import PacedSource, Sender
 from streaming.signals import unless
 from streaming.stats import LoopStall, StatsWriter
@@ -33,6 +35,8 @@ from streaming.worker import Worker
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, EncoderWindow
     from streaming.mqtt.publisher import MqttPublisher, MqttSettings
+    from streaming.push.intake import Intake
+    from streaming.push.pusher import Pusher, PushSettings
     from streaming.sources import Source
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "ServiceSettings",
     "broadcast",
     "open_hub",
+    "open_server",
     "packets",
     "serve",
 ]
@@ -79,7 +84,8 @@ class ServiceSettings:
     rewind_s: how much of the stream is held for those who come back or listen to the past. store:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
     auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`. mqtt: the
-    broker to which the stream goes as well.
+    broker to which the stream goes as well. push: the relay to which it is pushed as well.
+    publish_tokens: of those who may push their stream here, where it is they who are served.
     """
 
     host: str = "127.0.0.1"
@@ -97,6 +103,8 @@ class ServiceSettings:
     hop: int | None = None
     lookahead: int | None = None
     mqtt: MqttSettings | None = None
+    push: PushSettings | None = None
+    publish_tokens: Sequence[str] = field(default=(), repr=False)
 
 
 async def serve(
@@ -226,31 +234,27 @@ async def broadcast(
     outlives: bool,
     encoding: Encoding | None = None,
     decoder: DecoderWindow | None = None,
+    server: WebSocketServer | None = None,
 ) -> None:
     """Let listeners hear ``hub`` while ``run()`` feeds it or until ``stop`` is set; log a summary.
 
     feed: what is reported on. outlives: whether the stream goes on when this program is stopped.
-    encoding, decoder: see :func:`streaming.web.site.open_site`.
-    Raises what ``run`` raises, and UserError where one cannot listen there.
+    encoding, decoder: see :func:`streaming.web.site.open_site`. server: one that listens already.
+    Raises what ``run`` raises, UserError where one cannot listen there, and ProtocolError where the
+    relay to which the stream is pushed refuses it.
     """
     stall = LoopStall()
-    server = WebSocketServer(
-        hub,
-        settings.host,
-        settings.port,
-        auth=AuthTokens(settings.auth_tokens),
-        limits=settings.limits,
-        origins=settings.origins,
-        tls=settings.tls,
-    )
-    _warn_of_strangers(settings)
-    async with server, publishing(hub, settings.mqtt) as publisher:
-        logger.info("listening on %s", server.url)
+    async with contextlib.AsyncExitStack() as stack:
+        if server is None:
+            server = await stack.enter_async_context(open_server(hub, settings))
+        publisher = await stack.enter_async_context(publishing(hub, settings.mqtt))
+        pusher = await stack.enter_async_context(pushing(hub, settings.push))
+        server.present(hub)
         open_site(server, hub, stall, settings.auth_tokens, encoding=encoding, decoder=decoder)
-        report = _Report(hub, feed, stall, stats, status, publisher)
+        report = _Report(hub, feed, stall, stats, status, publisher, pusher)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:
-            await unless(stop, run())
+            await unless(stop, run() if pusher is None else pusher.alongside(run()))
         finally:
             if outlives:  # unless the stream has ended: then this comes too late
                 hub.go_away("It was stopped, and goes on here when it is back.", time.monotonic())
@@ -263,6 +267,29 @@ async def broadcast(
             report.finish()
 
 
+@contextlib.asynccontextmanager
+async def open_server(
+    hub: Hub, settings: ServiceSettings, intake: Intake | None = None
+) -> AsyncIterator[WebSocketServer]:
+    """Listen as the settings say. Raises UserError where that fails.
+
+    intake: takes the publishers without whom there is nothing to hear yet.
+    """
+    _warn_of_strangers(settings)
+    async with WebSocketServer(
+        hub,
+        settings.host,
+        settings.port,
+        auth=AuthTokens(settings.auth_tokens),
+        limits=settings.limits,
+        origins=settings.origins,
+        tls=settings.tls,
+        intake=intake,
+    ) as server:
+        logger.info("listening on %s", server.url)
+        yield server
+
+
 def _warn_of_strangers(settings: ServiceSettings) -> None:
     """Say what is open to whoever can reach the address."""
     if is_loopback(settings.host):
@@ -272,7 +299,7 @@ def _warn_of_strangers(settings: ServiceSettings) -> None:
             "everybody who can reach %s can listen: --auth-token-file keeps others out",
             settings.host,
         )
-    elif settings.tls is None:
+    if settings.tls is None and (settings.auth_tokens or settings.publish_tokens):
         logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
 
 
@@ -321,8 +348,10 @@ class _Report:
         stats: StatsWriter,
         status: StatusLine,
         publisher: MqttPublisher | None,
+        pusher: Pusher | None,
     ) -> None:
         self._publisher = publisher
+        self._pusher = pusher
         self._hub = hub
         self._feed = feed
         self._stall = stall
@@ -385,6 +414,9 @@ class _Report:
             published = self._publisher.traffic.wire_bits_per_s(now_s)
             away = " (away)" if self._publisher.away else ""
             parts.append(f"to the broker {format_bit_rate(published)}{away}")
+        if self._pusher is not None:
+            back = f", reconnects {self._pusher.reconnects}" if self._pusher.reconnects else ""
+            parts.append(f"pushed{' (away)' if self._pusher.away else ''}{back}")
         return parts
 
     def _summary(self) -> str:

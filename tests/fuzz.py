@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Final
 
 from streaming.errors import ProtocolError, SettingsError, SourceError
-from streaming.guard import read_auth_tokens
+from streaming.guard import AuthTokens, read_auth_tokens
 from streaming.hub import Hub, StreamInfo
 from streaming.muc import MucReader
 from streaming.muc.messages import end_token
 from streaming.packing import unpack_tokens
 from streaming.parsing import decode
-from streaming.protocol import Title
+from streaming.protocol import Failure, Publish, Title
 from streaming.sender_session import SenderSession
 from streaming.session import ListenerSession
 from streaming.sources import RawFormat
@@ -44,6 +44,8 @@ _WORDS: Final = [
     b'{"type":',
     b'"join"',
     b'"hello"',
+    b'"publish"',
+    b'"publisher":',
     b'"protocol":1',
     b'"history":',
     b'"next_token":',
@@ -103,6 +105,26 @@ def _sender(data: bytes) -> None:
             pass
 
 
+def _publisher(data: bytes) -> None:
+    """What somebody says to a relay that waits for publishers, let in and then heard, or not."""
+    hub = Hub(StreamInfo("", "", "", 0, 1))
+    secrets = AuthTokens(["the publishers' secret"])
+
+    def admit(publish: Publish) -> Failure | None:
+        return None if secrets.admit(publish.auth_token) else Failure("auth", "No.")
+
+    session, relay = SenderSession(hub, 0.0, admit_publisher=admit), ListenerSession(None)
+    with suppress(ProtocolError):
+        for line in data.split(b"\n")[:50]:
+            message = line if line[:1] == b"\x01" else _text(line)
+            if session.publishes:
+                relay.receive(message, 0.0)
+            else:
+                session.receive(message, 0.0)
+                while session.take() is not None:
+                    pass
+
+
 def _muc(data: bytes) -> None:
     path = _scratch() / "file.muc"
     path.write_bytes(data)
@@ -137,6 +159,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "packing": lambda data: _allow(ProtocolError)(lambda: unpack_tokens(data)),
     "listener": _listener,
     "sender": _sender,
+    "publisher": _publisher,
     "muc": _muc,
     "place": lambda data: _allow(SettingsError)(lambda: StartAt.parse(_text(data))),
     "duration": lambda data: _allow(SettingsError)(lambda: parse_duration_s(_text(data))),

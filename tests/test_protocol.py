@@ -22,6 +22,7 @@ from streaming.protocol import (
     Gap,
     Hello,
     Join,
+    Publish,
     Title,
     Tokens,
     Unknown,
@@ -61,6 +62,7 @@ def decoded_or_refused(data):
     [
         Join(),
         Join(history=0, client="client 1.0", next_token=5),
+        Publish("0123456789abcdef", "a secret \ud800 as it is"),
         HELLO,
         Tokens(0, np.array([1])),
         Tokens(2**31, np.arange(1024)),
@@ -117,7 +119,9 @@ def test_garbage_text_is_refused_or_valid(text):
 
 
 @given(
-    st.sampled_from([Join(next_token=3), HELLO, Title("a", 1), Gap(1, 2), End(3, "x")]),
+    st.sampled_from(
+        [Join(next_token=3), Publish("me", "secret"), HELLO, Title("a", 1), Gap(1, 2), End(3, "x")]
+    ),
     st.data(),
 )
 def test_a_field_of_any_value_is_refused_or_valid(message, data):

@@ -8,7 +8,6 @@ import functools
 import logging
 import re
 import time
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,44 +15,22 @@ import pytest
 from streaming.errors import RefusedError, TransportError
 from streaming.forwarding import Upstream, serve_upstream
 from streaming.guard import AuthTokens
-from streaming.hub import Hub, StreamInfo
-from streaming.link import Backoff, Link
+from streaming.link import Backoff
 from streaming.mqtt.address import MqttAddress
 from streaming.mqtt.connection import connect_mqtt
 from streaming.mqtt.publisher import MqttPublisher, MqttSettings
 from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
 from streaming.service import ServiceSettings
-from streaming.session import ListenerSession
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.websocket import WebSocketServer, connect
 from tests.fault_proxy import FaultProxy
 from tests.mosquitto import free_port, mosquitto
+from tests.relaying import QUICK, Listening, hub_of, publish, until, values
 
 __all__ = ["mosquitto"]
 
-QUICK = Backoff(first_s=0.01, most_s=0.05)
 SECRET = "not quite a secret"
-
-
-def values(first, end):
-    return (np.arange(first, end) * 7919) % 16_384
-
-
-def hub_of(stream="s", *, seed=5, history=100_000):
-    info = StreamInfo("fake", "fake-1", "a" * 64, seed, 48, stream)
-    return Hub(info, history_tokens=history)
-
-
-def publish(hub, packets, size=48):
-    for _ in range(packets):
-        first = hub.next_token
-        hub.publish(values(first, first + size), time.monotonic(), 0.3, time.time())
-
-
-async def until(happened):
-    while not happened():
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)
@@ -93,45 +70,6 @@ async def relay(
     finally:
         stop.set()
         await asyncio.gather(task, return_exceptions=True)
-
-
-class Listening:
-    """A listener that remembers, and comes back as listeners do."""
-
-    def __init__(self, url, join=None):
-        self.url = url
-        self.seen = []
-        self.session = ListenerSession(None, join=join or Join(history=0))
-        self.link: Any = None
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self):
-        dial = lambda: connect(self.url)  # noqa: E731
-        self.link = Link(self.session, await dial(), dial, backoff=QUICK)
-        try:
-            async for happening in self.link:
-                self.seen.append(happening)
-        finally:
-            await self.link.close()
-
-    def of(self, kind):
-        return [happening for happening in self.seen if isinstance(happening, kind)]
-
-    @property
-    def place(self):
-        return self.session.next_token
-
-    @property
-    def tokens(self):
-        pieces = [packet.tokens for packet in self.of(Tokens)]
-        return np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
-
-    async def joined(self):
-        await until(lambda: self.of(Hello))
-
-    async def end(self):
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
 
 
 async def test_the_stream_keeps_name_seed_numbers_titles_and_end(caplog):

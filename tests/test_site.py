@@ -20,7 +20,7 @@ from websockets.typing import Origin
 from codec.base import DecoderWindow
 from streaming.guard import AuthTokens, Gate, Limits
 from streaming.hub import Hub, StreamInfo
-from streaming.protocol import Join
+from streaming.protocol import Failure, Join
 from streaming.sender_session import SenderSession
 from streaming.stats import LoopStall
 from streaming.timing import Timing
@@ -126,7 +126,9 @@ def test_drops_are_counted_by_reason():
     nobody = SenderSession(sending.hub, sending.now_s)
     nobody.tick(sending.now_s + 60)
     SenderSession(sending.hub, sending.now_s).receive("nonsense", sending.now_s)
-    stranger = SenderSession(sending.hub, sending.now_s, admit=lambda secret: False)
+    stranger = SenderSession(
+        sending.hub, sending.now_s, admit=lambda secret: Failure("auth", "No.")
+    )
     stranger.receive(Join().encode(), sending.now_s)
     sending.hub.join(Join(), sending.now_s)
     for _ in range(20):

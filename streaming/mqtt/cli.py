@@ -84,7 +84,8 @@ def publisher_settings(arguments: argparse.Namespace) -> MqttSettings | None:
     """Where a sender publishes; None where it does not. Raises SettingsError."""
     if arguments.mqtt is None:
         needed = {"mqtt_window", "mqtt_user", "mqtt_password_file", "ca"}
-        if any(is_address(song) for song in arguments.songs):  # a relay, which connects itself
+        # Who dials another sender, or a relay, has a use for --ca itself.
+        if arguments.push is not None or any(is_address(song) for song in arguments.songs):
             needed.remove("ca")
         if any(is_mqtt(song) for song in arguments.songs):
             needed -= {"mqtt_user", "mqtt_password_file"}

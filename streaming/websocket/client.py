@@ -1,18 +1,19 @@
-"""A listener's connection to a sender, each of its faults in one sentence."""
+"""A listener's connection to a sender, or a publisher's to a relay, each fault in one sentence."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final
 
-from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
+from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
@@ -23,6 +24,7 @@ from streaming.websocket.common import (
     NORMAL,
     TOO_BIG,
     library_logger,
+    one_packet,
 )
 
 __all__ = ["SILENCE_S", "Connection", "connect"]
@@ -37,9 +39,11 @@ class Connection:
 
     The iteration ends when the sender closes in good order; it raises TransportError where the
     connection breaks and ProtocolError where a message is too long. Use within ``async with``.
+
+    url: what the other end is called. silence_s: see :func:`connect`.
     """
 
-    def __init__(self, connection: ClientConnection, url: str, silence_s: float) -> None:
+    def __init__(self, connection: WebSocket, url: str, silence_s: float | None) -> None:
         self._connection = connection
         self._url = url
         self._silence_s = silence_s
@@ -74,13 +78,38 @@ class Connection:
             if received not in (NORMAL, GOING_AWAY):
                 raise self._broken(closed) from None
 
+    def one_packet(self) -> contextlib.AbstractContextManager[None]:
+        """What is sent within goes out together: headers are the larger part."""
+        return one_packet(self._connection)
+
+    async def ask(self, patience_s: float, answered: Callable[[], None]) -> None:
+        """Have ``answered`` called when the other end has read all that was sent so far; where that
+        takes longer than ``patience_s``, the connection is cut.
+        """
+        try:
+            pong = asyncio.ensure_future(await self._connection.ping())
+        except ConnectionClosed as closed:
+            raise self._broken(closed) from None
+        cutting = asyncio.get_running_loop().call_later(patience_s, self.abort)
+
+        def done(pong: asyncio.Future[float]) -> None:
+            cutting.cancel()
+            if not pong.cancelled() and pong.exception() is None:
+                answered()
+
+        pong.add_done_callback(done)
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self._connection.transport.abort()
+
     async def _check(self) -> None:
         """A connection whose other end has vanished looks as one on which nothing is said: ask."""
         pong = await self._connection.ping()
         try:
             await asyncio.wait_for(pong, _PONG_TIMEOUT_S)
         except (TimeoutError, asyncio.TimeoutError):
-            self._connection.transport.abort()
+            self.abort()
             raise TransportError(
                 f"{self._url} does not answer any more; start the listener again."
             ) from None
@@ -100,12 +129,13 @@ class Connection:
 async def connect(
     url: str,
     timeout_s: float = 10.0,
-    silence_s: float = SILENCE_S,
+    silence_s: float | None = SILENCE_S,
     tls: ssl.SSLContext | None = None,
 ) -> Connection:
     """Connect to a sender. Raises TransportError with one sentence where that fails.
 
-    silence_s: after so long without a message the sender is asked whether it is still there.
+    silence_s: after so long without a message the sender is asked whether it is still there; None:
+    it has nothing to say.
     tls: for ``wss://``, see :mod:`streaming.tls`.
     """
     try:

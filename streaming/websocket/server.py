@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import functools
 import logging
@@ -11,7 +10,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -24,13 +23,16 @@ from websockets.http11 import Request, Response
 from streaming.errors import TransportError
 from streaming.guard import AuthTokens, ByteBudget, Gate, Limits
 from streaming.hub import Hub
-from streaming.protocol import MAX_CLIENT_MESSAGE
-from streaming.sender_session import SenderSession
+from streaming.protocol import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE, Failure, Publish
+from streaming.sender_session import NO_PUBLISHERS, SenderSession
 from streaming.session import State
 from streaming.web.http import is_upgrade, origin_hosts, origin_may, text
 from streaming.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL, library_logger
+from streaming.websocket.common import one_packet as _one_packet
+from streaming.websocket.common import peer as _peer
 
 if TYPE_CHECKING:
+    from streaming.push.intake import Intake
     from streaming.web.site import Site
 
 __all__ = ["WebSocketServer"]
@@ -41,6 +43,9 @@ _GRACE_S: Final = 0.1
 _WRITE_BUFFER_BYTES: Final = 4096
 _SEND_BUFFER_BYTES: Final = 16_384
 """Small, so that a listener which stops reading shows as one that lags, not as a full kernel."""
+
+_UNREAD_BYTES: Final = 65_536
+"""Of answers to the pings of one who may send without end, before it is cut off."""
 
 _PROTOCOL_ERROR: Final = 1002
 _POLICY_VIOLATION: Final = 1008
@@ -53,9 +58,13 @@ class _GuardedConnection(ServerConnection):
     def __init__(self, gate: Gate, limits: Limits, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._gate = gate
-        self._budget = ByteBudget(limits, time.monotonic())
+        self._budget: ByteBudget | None = ByteBudget(limits, time.monotonic())
         self._entered: str | None = None
         self.authorized = False
+
+    def trust(self) -> None:
+        """From now on it may send as much as a sender has to."""
+        self._budget = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -67,10 +76,15 @@ class _GuardedConnection(ServerConnection):
             self.transport.abort()  # to answer would be to work for whoever floods us
 
     def data_received(self, data: bytes) -> None:
-        if self._entered is not None and self._budget.spend(len(data), time.monotonic()):
+        if self._entered is not None and self._may_send(len(data)):
             super().data_received(data)
         else:
             self.transport.abort()
+
+    def _may_send(self, count: int) -> bool:
+        if self._budget is None:
+            return self.transport.get_write_buffer_size() <= _UNREAD_BYTES
+        return self._budget.spend(count, time.monotonic())
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._entered is not None:
@@ -87,6 +101,8 @@ class WebSocketServer:
             ``Authorization: Bearer …``, never in the address, which gets logged.
         origins: web pages that may listen, such as ``https://radio.example``, besides our own.
         tls: makes it ``wss://``.
+        intake: takes publishers, in whose stead nobody can be heard yet: until :meth:`present`,
+            listeners are asked to come again.
 
     Attributes: ``site``, which answers requests that want no WebSocket; without one they get 426.
     ``names``, hosts by which this server is known besides its addresses.
@@ -105,7 +121,10 @@ class WebSocketServer:
         limits: Limits | None = None,
         origins: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
+        intake: Intake | None = None,
     ) -> None:
+        self._intake = intake
+        self._silent = intake is not None
         self.site: Site | None = None
         self._hub = hub
         self._auth = auth or AuthTokens()
@@ -125,6 +144,11 @@ class WebSocketServer:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{'wss' if self._tls else 'ws'}://{host}:{self.port}"
 
+    def present(self, hub: Hub | None) -> None:
+        """From now on this is what those hear who come; None: they are asked to come again."""
+        self._silent = hub is None
+        self._hub = hub or self._hub
+
     async def __aenter__(self) -> WebSocketServer:
         try:
             self._server = await websocket_serve(
@@ -139,7 +163,8 @@ class WebSocketServer:
                 ),
                 open_timeout=self._limits.handshake_s,
                 ssl=self._tls,
-                max_size=MAX_CLIENT_MESSAGE,
+                # The session refuses what is too long for a listener; a publisher may say more.
+                max_size=MAX_CLIENT_MESSAGE if self._intake is None else MAX_SERVER_MESSAGE,
                 max_queue=4,
                 write_limit=_WRITE_BUFFER_BYTES,
                 ping_interval=None,  # the session's heartbeat does it
@@ -190,12 +215,21 @@ class WebSocketServer:
             connection.authorized = True
         return None
 
-    def _admit(self, connection: ServerConnection, auth_token: str) -> bool:
+    def _admit(self, connection: ServerConnection, auth_token: str) -> Failure | None:
         assert isinstance(connection, _GuardedConnection)
-        if connection.authorized or self._auth.admit(auth_token):
-            return True
-        logger.warning("listener %s has no right access token", _peer(connection))
-        return False
+        if not connection.authorized and not self._auth.admit(auth_token):
+            logger.warning("listener %s has no right access token", _peer(connection))
+            return Failure("auth", "This sender needs an access token, and yours is not right.")
+        return Failure("away", "Nobody publishes here yet.") if self._silent else None
+
+    def _admit_publisher(self, connection: ServerConnection, publish: Publish) -> Failure | None:
+        if self._intake is None:
+            return NO_PUBLISHERS
+        refusal = self._intake.admit(connection, publish)
+        if refusal is None:
+            assert isinstance(connection, _GuardedConnection)
+            connection.trust()
+        return refusal
 
     async def _serve(self, connection: ServerConnection) -> None:
         raw = connection.transport.get_extra_info("socket")
@@ -211,7 +245,8 @@ class WebSocketServer:
                 _cut_later(connection)  # the writer may be stuck in a send that never ends
 
         admit = functools.partial(self._admit, connection)
-        session = SenderSession(self._hub, self._clock(), woken, admit)
+        admit_publisher = functools.partial(self._admit_publisher, connection)
+        session = SenderSession(self._hub, self._clock(), woken, admit, admit_publisher)
         reader = asyncio.create_task(self._read(connection, session))
         writer = asyncio.create_task(self._write(connection, session, wake))
         try:
@@ -222,6 +257,9 @@ class WebSocketServer:
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
+        if session.publishes and self._intake is not None:
+            await self._intake.hold(connection)
+            return
         failure = session.failure
         logger.info(
             "listener %s left%s", _peer(connection), f": {failure.message}" if failure else ""
@@ -240,6 +278,8 @@ class WebSocketServer:
                 session.receive(data, self._clock())
                 if before is State.JOINING and session.state is State.STREAMING:
                     logger.info("listener %s joined", _peer(connection))
+                if session.publishes:
+                    return
         except ConnectionClosed as closed:
             logger.debug("%s: %s", _peer(connection), closed)
 
@@ -306,27 +346,6 @@ class WebSocketServer:
         )
 
 
-@contextlib.contextmanager
-def _one_packet(connection: ServerConnection) -> Iterator[None]:
-    """Have the system put what is sent meanwhile into one packet: headers are the larger part."""
-    raw = connection.transport.get_extra_info("socket")
-    cork = getattr(socket, "TCP_CORK", None)  # Linux
-    if raw is None or cork is None:
-        yield
-        return
-    raw.setsockopt(socket.IPPROTO_TCP, cork, 1)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # closed meanwhile
-            raw.setsockopt(socket.IPPROTO_TCP, cork, 0)
-
-
 def _cut_later(connection: ServerConnection) -> None:
     """Cut the connection unless it closes by itself soon: closing waits for slow readers."""
     asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, connection.transport.abort)
-
-
-def _peer(connection: ServerConnection) -> str:
-    address = connection.remote_address
-    return f"{address[0]}:{address[1]}" if address else "(gone)"
