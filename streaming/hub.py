@@ -95,7 +95,8 @@ class Hub:
         self.max_lag_s = max_lag_s
         self._titles: deque[Title] = deque()
         self._released_s: float | None = None
-        self._newest: tuple[int, bytes] | None = None  # the packet that most listeners take next
+        # The packet that most listeners take next: first token, one past the last, message.
+        self._newest: tuple[int, int, bytes] | None = None
         self._last_word: End | Failure | None = None
         self._outboxes: set[Outbox] = set()
         self._carriers = 0
@@ -163,7 +164,7 @@ class Hub:
             self._forgive(len(tokens))
         packet = Tokens(self.next_token, tokens)
         message = packet.encode()
-        self._newest = (packet.first_token, message)
+        self._newest = (packet.first_token, packet.end_token, message)
         self.delay_s = max(0.0, delay_s)
         self._released_s = now_s
         self.restore(tokens, None if unix_s is None else unix_s - self.delay_s)
@@ -308,16 +309,14 @@ class Hub:
 
     def read(self, place: int, most: int) -> tuple[bytes | str | None, int]:
         """A message with at most ``most`` tokens from ``place`` on, and the place after it."""
+        newest = self._newest
+        if newest is not None and newest[0] == place and newest[1] <= place + most:
+            return newest[2], newest[1]
         part = self.rewind.read(place, most)
         if part is None:
             return None, place
-        if isinstance(part, Gap):
-            return part.encode(), place + part.count
-        whole = self._newest is not None and self._newest[0] == place
-        if whole and part.end_token == self.next_token:
-            assert self._newest is not None
-            return self._newest[1], part.end_token
-        return part.encode(), part.end_token
+        end = place + part.count if isinstance(part, Gap) else part.end_token
+        return part.encode(), end
 
     def _first_token(self, join: Join) -> int:
         """Where the history of a listener begins."""
