@@ -46,7 +46,7 @@ def fan_out(
 ) -> dict[str, float]:
     """Measure once. ``dropped`` counts the listeners that were lost or missed a packet; ``p50_ms``,
     ``p99_ms`` and ``most_ms`` are of deliveries, ``join_p99_ms`` is from a call to its welcome;
-    ``server_cpu_s`` and ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
+    ``sent_away`` is how many of all the server let go for a fault or a lag; ``server_cpu_s`` and ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
     ``join_loop_late_most_ms`` before that; ``rss_per_listener_bytes`` is by how much its memory
     grew for each that joined."""
     raise_file_limit(listeners + _MORE_FILES)
@@ -54,6 +54,7 @@ def fan_out(
     server, server_end = context.Pipe()
     serving = context.Process(target=_serve, args=(server_end, listeners + stuck), daemon=True)
     serving.start()
+    server_end.close()  # so that we notice when the other process ends
     started: list[Any] = [serving]
     try:
         port = _answer(server)
@@ -66,6 +67,7 @@ def fan_out(
             arguments = (theirs, port, share, joins_per_s * share / listeners, idle)
             load = context.Process(target=_load, args=arguments, daemon=True)
             load.start()
+            theirs.close()
             started.append(load)
             loads.append(ours)
         for connection in loads:
@@ -103,6 +105,7 @@ def fan_out(
         "loop_late_most_ms": last["loop_late_most_ms"],
         "load_cpu_s": sum(arrival.cpu_s for arrival in arrivals),
         "stuck": stuck,
+        "sent_away": last["sent_away"],
     }
 
 
@@ -201,6 +204,7 @@ def _figures(hub: Hub, stall: LoopStall) -> dict[str, float]:
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
         "loop_late_most_ms": stall.longest_ms,
+        "sent_away": hub.drops.total(),
     }
 
 

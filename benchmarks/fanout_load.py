@@ -197,13 +197,21 @@ class Load:
                 self._lose(listener)
                 return
             listener.open, listener.held = True, rest
-            listener.raw.send(self._join)
+            try:
+                listener.raw.send(self._join)
+            except OSError:
+                self._lose(listener)
+                return
         found, listener.held = frames(listener.held)
         for opcode, payload in found:
             if opcode == _BINARY:
                 self._note(listener, payload, 0, now_s)
             elif opcode == _PING:
-                listener.raw.send(masked(_PONG, payload))
+                try:
+                    listener.raw.send(masked(_PONG, payload))
+                except OSError:
+                    self._lose(listener)
+                    return
             elif opcode == _CLOSE:
                 self._lose(listener)
                 return

@@ -71,7 +71,7 @@ class SenderSession:
     @property
     def waiting(self) -> bool:
         """Whether :meth:`take` has more as soon as the listener has answered."""
-        return self._outbox is not None and self.heartbeat.full and self.failure is None
+        return self.heartbeat.full and self._outbox is not None and self.failure is None
 
     @property
     def due_s(self) -> float:

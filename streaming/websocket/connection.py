@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
@@ -22,23 +22,27 @@ from streaming.guard import ByteBudget, Gate, Limits
 
 __all__ = ["Framing", "GuardedConnection"]
 
+_FRAMES: Final = 8
+
 
 class Framing:
     """Makes frames of messages, and one frame of a message that goes to many in turn."""
 
     def __init__(self) -> None:
-        self._message: str | bytes | None = None
-        self._frame = b""
+        self._frames: dict[str | bytes, bytes] = {}
 
     def frame(self, message: str | bytes) -> bytes:
         """The message, whole in one frame."""
-        if message is not self._message:
+        frame = self._frames.get(message)
+        if frame is None:
             if isinstance(message, str):
-                frame = Frame(Opcode.TEXT, message.encode())
+                made = Frame(Opcode.TEXT, message.encode())
             else:
-                frame = Frame(Opcode.BINARY, message)
-            self._message, self._frame = message, bytes(frame.serialize(mask=False))
-        return self._frame
+                made = Frame(Opcode.BINARY, message)
+            frame = self._frames[message] = bytes(made.serialize(mask=False))
+            if len(self._frames) > _FRAMES:
+                del self._frames[next(iter(self._frames))]
+        return frame
 
 
 class GuardedConnection(ServerConnection):
