@@ -1,10 +1,11 @@
 """One server and many listeners on one machine: what arrives, how late, and what it costs.
 
 ``python -m benchmarks.fanout --listeners 5000`` starts the WebSocket server with made-up tokens, a
-packet a second, and listeners that decode nothing in a few processes of their own: plain sockets
-that speak as much of the protocol as it takes. One more listener joins and then reads nothing.
-Delivery is timed from the moment at which the server publishes a packet to that at which a listener
-has read it, on the clock that all processes of a machine share.
+packet a second, and listeners that decode nothing in a process of their own: plain sockets that
+speak as much of the protocol as it takes. One more listener joins and then reads nothing. Delivery
+is timed from the moment at which a packet is due to be published, whether or not the server gets to
+it by then, to that at which a listener has read it, on the clock that all processes of a machine
+share.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from codec.constants import TOKEN_RATE
 from streaming.guard import Limits
 from streaming.hub import Hub, StreamInfo
 from streaming.stats import LoopStall
+from streaming.timing import Timing
 from streaming.websocket.server import WebSocketServer
 
 __all__ = ["fan_out", "main"]
@@ -36,24 +38,28 @@ __all__ = ["fan_out", "main"]
 _PACKET_TOKENS: Final = TOKEN_RATE
 _SETTLE_S: Final = 3.0
 _PATIENCE_S: Final = 600.0
+_MORE_FILES: Final = 256
 
 
 def fan_out(
     listeners: int, seconds: float, *, joins_per_s: float, processes: int, stuck: int = 1
 ) -> dict[str, float]:
     """Measure once. ``dropped`` counts the listeners that were lost or missed a packet; ``p50_ms``,
-    ``p99_ms`` and ``most_ms`` are of deliveries; ``server_cpu_s`` is of the server in ``seconds``;
-    ``rss_per_listener_bytes`` is by how much its memory grew for each that joined."""
-    raise_file_limit(listeners + 256)
+    ``p99_ms`` and ``most_ms`` are of deliveries, ``join_p99_ms`` is from a call to its welcome;
+    ``sent_away`` is how many of all the server let go for a fault or a lag; ``server_cpu_s`` and
+    ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
+    ``join_loop_late_most_ms`` before that; ``rss_per_listener_bytes`` is by how much its memory
+    grew for each that joined."""
+    raise_file_limit(listeners + _MORE_FILES)
     context = multiprocessing.get_context("spawn")
     server, server_end = context.Pipe()
     serving = context.Process(target=_serve, args=(server_end, listeners + stuck), daemon=True)
     serving.start()
+    server_end.close()  # so that we notice when the other process ends
     started: list[Any] = [serving]
     try:
         port = _answer(server)
         before = _ask(server, "mark")
-        began_s = time.monotonic()
         shares = [listeners // processes + (n < listeners % processes) for n in range(processes)]
         loads: list[Connection] = []
         for number, share in enumerate(shares):
@@ -62,11 +68,11 @@ def fan_out(
             arguments = (theirs, port, share, joins_per_s * share / listeners, idle)
             load = context.Process(target=_load, args=arguments, daemon=True)
             load.start()
+            theirs.close()
             started.append(load)
             loads.append(ours)
         for connection in loads:
             _answer(connection)
-        joined_s = time.monotonic() - began_s
         time.sleep(_SETTLE_S)
         first = _ask(server, "mark")
         time.sleep(seconds)
@@ -92,11 +98,15 @@ def fan_out(
         "most_ms": _percentile_ms(late_s, 100),
         "server_cpu_s": last["cpu_s"] - first["cpu_s"],
         "rss_per_listener_bytes": grown / (listeners + stuck),
-        "joins_per_s": listeners / joined_s,
+        "cpu_per_delivery_us": 1e6 * (last["cpu_s"] - first["cpu_s"]) / max(1, len(late_s)),
+        "joins_per_s": (listeners + stuck) / max(arrival.joined_s for arrival in arrivals),
+        "join_p99_ms": _percentile_ms(np.concatenate([a.welcomes_s for a in arrivals]), 99),
         "join_cpu_s": first["cpu_s"] - before["cpu_s"],
+        "join_loop_late_most_ms": first["loop_late_most_ms"],
         "loop_late_most_ms": last["loop_late_most_ms"],
         "load_cpu_s": sum(arrival.cpu_s for arrival in arrivals),
         "stuck": stuck,
+        "sent_away": last["sent_away"],
     }
 
 
@@ -104,7 +114,10 @@ def raise_file_limit(wanted: int) -> None:
     """Let this process and its children open so many files, or end where they may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and hard != resource.RLIM_INFINITY and hard < wanted:
-        raise SystemExit(f"fanout: {wanted} open files are needed, and {hard} are allowed.")
+        raise SystemExit(
+            f"{wanted} open files are needed, and {hard} are allowed: raise the limit with "
+            "`ulimit -n`, or measure fewer listeners."
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
@@ -115,14 +128,15 @@ def _lateness(
     late: list[np.ndarray] = []
     complete = 0
     for arrival in arrivals:
-        listener, packet = np.array(arrival.listeners), np.array(arrival.packets)
+        listener, packet = np.array(arrival.listeners, int), np.array(arrival.packets, int)
         at_s = np.array(arrival.times_s)
         wanted = (packet >= packets.start) & (packet < packets.stop)
         listener, packet, at_s = listener[wanted], packet[wanted], at_s[wanted]
         sent_s = np.array([published.get(n, np.nan) for n in range(packets.stop)])
-        late.append(at_s - sent_s[packet.astype(int)])
-        counts = np.bincount(listener.astype(int), minlength=arrival.count)
-        complete += int((counts[: arrival.count] == len(packets)).sum())
+        late.append(at_s - sent_s[packet])
+        came = np.zeros((arrival.count, len(packets)), bool)
+        came[listener, packet - packets.start] = True
+        complete += int(came.all(axis=1).sum())
     return np.concatenate(late) if late else np.zeros(0), complete
 
 
@@ -178,9 +192,9 @@ async def _serving(pipe: Connection, most: int) -> None:
                         watching.cancel()
                         os._exit(0)  # thousands of closing handshakes are not what is measured
                     pipe.send(_figures(hub, stall))
-            now_s = time.monotonic()
-            published[hub.next_token // _PACKET_TOKENS] = now_s
-            hub.publish(tokens, now_s)
+                    stall.timing = Timing()
+            published[hub.next_token // _PACKET_TOKENS] = due_s
+            hub.publish(tokens, time.monotonic())
 
 
 def _figures(hub: Hub, stall: LoopStall) -> dict[str, float]:
@@ -191,6 +205,7 @@ def _figures(hub: Hub, stall: LoopStall) -> dict[str, float]:
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
         "loop_late_most_ms": stall.longest_ms,
+        "sent_away": hub.drops.total(),
     }
 
 
@@ -201,8 +216,7 @@ def _load(pipe: Connection, port: int, count: int, joins_per_s: float, stuck: in
     load = Load(port, count, joins_per_s, stuck, packet_tokens=_PACKET_TOKENS)
     load.join_all()
     pipe.send("joined")
-    while not pipe.poll():
-        load.turn(0.05)
+    load.run(stop=pipe.poll)
     pipe.recv()
     pipe.send(load.arrivals())
 
@@ -210,29 +224,26 @@ def _load(pipe: Connection, port: int, count: int, joins_per_s: float, stuck: in
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code is 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fanout", description=__doc__)
-    parser.add_argument("--listeners", type=int, default=1000, metavar="N")
+    parser.add_argument("--listeners", type=int, nargs="+", default=[1000], metavar="N")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S")
     parser.add_argument("--joins-per-s", type=float, default=200.0, metavar="N")
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help="of listeners")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="of listeners")
     parser.add_argument("--json", action="store_true", help="one JSON object a run, no table")
-    parser.add_argument(
-        "--curve", action="store_true", help="10, 30, 100 … listeners up to --listeners"
-    )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="of the curve, as a picture")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="all runs in a picture")
     arguments = parser.parse_args(argv)
-    if min(arguments.listeners, arguments.processes) < 1 or arguments.seconds <= 0:
-        parser.error("there must be listeners, processes and seconds")
-    sizes = [arguments.listeners]
-    if arguments.curve or arguments.plot:
-        steps = (factor * 10**power for power in range(1, 6) for factor in (1, 3))
-        sizes = [*(step for step in steps if step < arguments.listeners), arguments.listeners]
+    if min(*arguments.listeners, arguments.processes) < 1 or arguments.seconds < 1:
+        parser.error("there must be listeners and processes, and a second or more")
+    if not arguments.joins_per_s > 0:
+        parser.error("listeners must join at some rate")
+    for most in arguments.listeners:
+        raise_file_limit(most + _MORE_FILES)  # before anything is measured
     results = []
-    for size in sizes:
+    for listeners in arguments.listeners:
         result = fan_out(
-            size,
+            listeners,
             arguments.seconds,
             joins_per_s=arguments.joins_per_s,
-            processes=min(arguments.processes, size),
+            processes=min(arguments.processes, listeners),
         )
         results.append(result)
         shown = {name: round(value, 3) for name, value in result.items()}
@@ -247,6 +258,8 @@ def _row(result: dict[str, float]) -> str:
         f"{result['listeners']:6.0f} listeners, {result['dropped']:.0f} dropped, delivery "
         f"{result['p50_ms']:.0f} ms (99 %: {result['p99_ms']:.0f} ms), server "
         f"{result['server_cpu_s'] / result['seconds']:.1%} of a core, "
+        f"{result['cpu_per_delivery_us']:.0f} us a delivery, event loop held up for "
+        f"{result['loop_late_most_ms']:.0f} ms at most, "
         f"{result['rss_per_listener_bytes'] / 1024:.1f} KiB a listener, "
         f"{result['joins_per_s']:.0f} joins a second"
     )

@@ -44,6 +44,7 @@ __all__ = ["HISTORY_TOKENS", "MAX_LAG_S", "Hub", "StreamInfo"]
 HISTORY_TOKENS: Final = 1024
 """Tokens kept for those who join, where nothing else is asked for: 41 s."""
 MAX_LAG_S: Final = 30.0
+_NEWEST_PACKETS: Final = 4
 _MAX_TITLES: Final = 1024
 _MAX_SPARE_S: Final = 600.0
 
@@ -95,7 +96,8 @@ class Hub:
         self.max_lag_s = max_lag_s
         self._titles: deque[Title] = deque()
         self._released_s: float | None = None
-        self._newest: tuple[int, bytes] | None = None  # the packet that most listeners take next
+        # The packets that most listeners take next, by first token: one past the last, message.
+        self._newest: dict[int, tuple[int, bytes]] = {}
         self._last_word: End | Failure | None = None
         self._outboxes: set[Outbox] = set()
         self._carriers = 0
@@ -163,7 +165,9 @@ class Hub:
             self._forgive(len(tokens))
         packet = Tokens(self.next_token, tokens)
         message = packet.encode()
-        self._newest = (packet.first_token, message)
+        self._newest[packet.first_token] = packet.end_token, message
+        if len(self._newest) > _NEWEST_PACKETS:
+            del self._newest[next(iter(self._newest))]
         self.delay_s = max(0.0, delay_s)
         self._released_s = now_s
         self.restore(tokens, None if unix_s is None else unix_s - self.delay_s)
@@ -195,7 +199,7 @@ class Hub:
         self.rewind.start(token)
         self.timeline = Timeline()
         self._titles.clear()
-        self._newest = None
+        self._newest.clear()
         for outbox in list(self._outboxes):
             self.leave(outbox)
             outbox.fail(Failure("away", "The stream begins anew here."))
@@ -309,16 +313,14 @@ class Hub:
 
     def read(self, place: int, most: int) -> tuple[bytes | str | None, int]:
         """A message with at most ``most`` tokens from ``place`` on, and the place after it."""
+        end, message = self._newest.get(place, (place, b""))
+        if message and end == min(place + most, self.next_token):
+            return message, end
         part = self.rewind.read(place, most)
         if part is None:
             return None, place
-        if isinstance(part, Gap):
-            return part.encode(), place + part.count
-        whole = self._newest is not None and self._newest[0] == place
-        if whole and part.end_token == self.next_token:
-            assert self._newest is not None
-            return self._newest[1], part.end_token
-        return part.encode(), part.end_token
+        end = place + part.count if isinstance(part, Gap) else part.end_token
+        return part.encode(), end
 
     def _first_token(self, join: Join) -> int:
         """Where the history of a listener begins."""

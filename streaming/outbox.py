@@ -67,8 +67,8 @@ class Outbox:
 
         fresh: so many tokens were published just now, which nobody can have taken yet.
         """
-        lag_s = self.lag_s - fresh / TOKEN_RATE
-        return lag_s > max_lag_s or len(self._events) > _MAX_QUEUED_EVENTS
+        lag = self._behind - self._least_behind - fresh
+        return lag > max_lag_s * TOKEN_RATE or len(self._events) > _MAX_QUEUED_EVENTS
 
     def move(self) -> None:
         """The stream has moved on."""
@@ -90,7 +90,7 @@ class Outbox:
         """The next message to send, which then counts as sent; None when there is none now."""
         if self._events and self._events[0][0] <= self._place:
             return self._events.popleft()[1]
-        if self.failure is not None:
+        if self.failure is not None or self._place >= self._hub.next_token:
             return None
         most = MAX_TOKENS_PER_MESSAGE
         packet = self._hub.info.packet_tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -82,7 +83,24 @@ class SenderSession:
     @property
     def waiting(self) -> bool:
         """Whether :meth:`take` has more as soon as the listener has answered."""
-        return self._outbox is not None and self.heartbeat.full and self.failure is None
+        return self.heartbeat.full and self._outbox is not None and self.failure is None
+
+    @property
+    def due_s(self) -> float:
+        """When to :meth:`tick`, and then to see whether the listener is to be asked."""
+        if self.failure is not None:
+            return math.inf
+        if self._outbox is None:
+            return self.join_deadline_s
+        asked_until_s = self.heartbeat.deadline_s
+        return self.heartbeat.idle_at_s if asked_until_s is None else asked_until_s
+
+    def must_ask(self, now_s: float) -> bool:
+        """Whether to ask the listener though nothing is sent now."""
+        outbox, heartbeat = self._outbox, self.heartbeat
+        if outbox is None or heartbeat.deadline_s is not None:
+            return False
+        return self.waiting or (not outbox.closed and now_s >= heartbeat.idle_at_s)
 
     def receive(self, data: str | bytes, now_s: float) -> None:
         """Take one message from the listener; a wrong one ends the session with a failure."""
@@ -141,7 +159,8 @@ class SenderSession:
             return None
         place = outbox.place
         message = outbox.take()
-        self.heartbeat.sent(outbox.place - place)
+        if outbox.place != place:
+            self.heartbeat.sent(outbox.place - place)
         return message
 
     def leave(self) -> None:

@@ -42,7 +42,8 @@ def test_a_few_listeners_are_measured_and_none_is_dropped(capsys):
 def test_a_listener_that_missed_a_packet_counts_as_dropped():
     rows = [(0, 5, 10.5), (1, 5, 10.6), (0, 6, 11.5), (0, 7, 12.5)]
     numbers, packets = (array("i", [int(row[n]) for row in rows]) for n in (0, 1))
-    arrivals = Arrivals(2, numbers, packets, array("d", [row[2] for row in rows]), 0.0)
+    times_s = array("d", [row[2] for row in rows])
+    arrivals = Arrivals(2, numbers, packets, times_s, 0.0, 1.0, array("d"))
     late_s, complete = fanout._lateness([arrivals], {5: 10.0, 6: 11.0, 7: 12.0}, range(5, 7))
     assert complete == 1
     assert late_s == pytest.approx([0.5, 0.6, 0.5])

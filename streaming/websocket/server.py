@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as websocket_serve
@@ -21,15 +21,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from streaming.errors import TransportError
-from streaming.guard import AuthTokens, ByteBudget, Gate, Limits
+from streaming.guard import AuthTokens, Gate, Limits
 from streaming.hub import Hub
 from streaming.protocol import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE, Failure, Publish
 from streaming.sender_session import NO_PUBLISHERS, SenderSession
 from streaming.session import State
 from streaming.web.http import is_upgrade, origin_hosts, origin_may, text
 from streaming.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL, library_logger
-from streaming.websocket.common import one_packet as _one_packet
 from streaming.websocket.common import peer as _peer
+from streaming.websocket.connection import GuardedConnection
+from streaming.websocket.writer import Turns, Writer
 
 if TYPE_CHECKING:
     from streaming.push.intake import Intake
@@ -39,58 +40,13 @@ __all__ = ["WebSocketServer"]
 
 logger = logging.getLogger(__name__)
 
-_GRACE_S: Final = 0.1
 _WRITE_BUFFER_BYTES: Final = 4096
 _SEND_BUFFER_BYTES: Final = 16_384
 """Small, so that a listener which stops reading shows as one that lags, not as a full kernel."""
 
-_UNREAD_BYTES: Final = 65_536
-"""Of answers to the pings of one who may send without end, before it is cut off."""
-
 _PROTOCOL_ERROR: Final = 1002
 _POLICY_VIOLATION: Final = 1008
 _FAILURE_CODES: Final = {"protocol": _PROTOCOL_ERROR}
-
-
-class _GuardedConnection(ServerConnection):
-    """A connection that counts at the gate from its first byte, and may not send without end."""
-
-    def __init__(self, gate: Gate, limits: Limits, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._gate = gate
-        self._budget: ByteBudget | None = ByteBudget(limits, time.monotonic())
-        self._entered: str | None = None
-        self.authorized = False
-
-    def trust(self) -> None:
-        """From now on it may send as much as a sender has to."""
-        self._budget = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if peer else ""
-        if self._gate.enter(address):
-            self._entered = address
-        else:
-            self.transport.abort()  # to answer would be to work for whoever floods us
-
-    def data_received(self, data: bytes) -> None:
-        if self._entered is not None and self._may_send(len(data)):
-            super().data_received(data)
-        else:
-            self.transport.abort()
-
-    def _may_send(self, count: int) -> bool:
-        if self._budget is None:
-            return self.transport.get_write_buffer_size() <= _UNREAD_BYTES
-        return self._budget.spend(count, time.monotonic())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._entered is not None:
-            self._gate.leave(self._entered)
-            self._entered = None
-        super().connection_lost(exc)
 
 
 class WebSocketServer:
@@ -136,6 +92,7 @@ class WebSocketServer:
         self._host = host
         self._clock = clock
         self._server: Server | None = None
+        self._turns: Turns | None = None
         self.port = port
 
     @property
@@ -150,6 +107,7 @@ class WebSocketServer:
         self._hub = hub or self._hub
 
     async def __aenter__(self) -> WebSocketServer:
+        self._turns = Turns()
         try:
             self._server = await websocket_serve(
                 self._serve,
@@ -159,7 +117,7 @@ class WebSocketServer:
                 process_request=self._answer,
                 create_connection=cast(
                     type[ServerConnection],
-                    functools.partial(_GuardedConnection, self.gate, self._limits),
+                    functools.partial(GuardedConnection, self.gate, self._limits),
                 ),
                 open_timeout=self._limits.handshake_s,
                 ssl=self._tls,
@@ -206,7 +164,7 @@ class WebSocketServer:
 
     def _authorize(self, connection: ServerConnection, request: Request) -> Response | None:
         """Check the header where there is one: a wrong secret gets no WebSocket at all."""
-        assert isinstance(connection, _GuardedConnection)
+        assert isinstance(connection, GuardedConnection)
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
         if self._auth and kind.lower() == "bearer":
             if not self._auth.admit(given.strip()):
@@ -216,7 +174,7 @@ class WebSocketServer:
         return None
 
     def _admit(self, connection: ServerConnection, auth_token: str) -> Failure | None:
-        assert isinstance(connection, _GuardedConnection)
+        assert isinstance(connection, GuardedConnection)
         if not connection.authorized and not self._auth.admit(auth_token):
             logger.warning("listener %s has no right access token", _peer(connection))
             return Failure("auth", "This sender needs an access token, and yours is not right.")
@@ -227,49 +185,55 @@ class WebSocketServer:
             return NO_PUBLISHERS
         refusal = self._intake.admit(connection, publish)
         if refusal is None:
-            assert isinstance(connection, _GuardedConnection)
+            assert isinstance(connection, GuardedConnection)
             connection.trust()
         return refusal
 
     async def _serve(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, GuardedConnection)
+        assert self._turns is not None
         raw = connection.transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: a listener whose network has vanished
             unheard_ms = round(1000 * min(self._hub.max_lag_s, 3600.0))
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unheard_ms)
-        wake = asyncio.Event()
+        closing: list[asyncio.Task[None]] = []
 
-        def woken() -> None:
-            wake.set()
-            if session.failure is not None:
-                _cut_later(connection)  # the writer may be stuck in a send that never ends
+        def ended() -> None:
+            session.leave()
+            _cut_later(connection)
+            closing.append(asyncio.create_task(connection.close(self._close_code(session))))
 
-        admit = functools.partial(self._admit, connection)
-        admit_publisher = functools.partial(self._admit_publisher, connection)
-        session = SenderSession(self._hub, self._clock(), woken, admit, admit_publisher)
-        reader = asyncio.create_task(self._read(connection, session))
-        writer = asyncio.create_task(self._write(connection, session, wake))
+        writer = Writer(
+            connection,
+            self._hub,
+            self._turns,
+            self._clock,
+            admit=functools.partial(self._admit, connection),
+            admit_publisher=functools.partial(self._admit_publisher, connection),
+            on_end=ended,
+            on_failure=functools.partial(_cut_later, connection),
+        )
+        session = writer.session
         try:
-            # The reader ends with the connection, the writer when nothing is left to say.
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await self._read(connection, session)  # which ends with the connection
         finally:
             session.leave()
-            reader.cancel()
-            writer.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            writer.stop()
         if session.publishes and self._intake is not None:
             await self._intake.hold(connection)
             return
+        if closing:
+            await closing[0]
         failure = session.failure
         logger.info(
             "listener %s left%s", _peer(connection), f": {failure.message}" if failure else ""
         )
-        if failure is not None:
-            code = _FAILURE_CODES.get(failure.code, _POLICY_VIOLATION)
-        else:
-            code = GOING_AWAY if self._hub.away else NORMAL
-        _cut_later(connection)
-        await connection.close(code)
+
+    def _close_code(self, session: SenderSession) -> int:
+        if session.failure is not None:
+            return _FAILURE_CODES.get(session.failure.code, _POLICY_VIOLATION)
+        return GOING_AWAY if self._hub.away else NORMAL
 
     async def _read(self, connection: ServerConnection, session: SenderSession) -> None:
         try:
@@ -282,52 +246,6 @@ class WebSocketServer:
                     return
         except ConnectionClosed as closed:
             logger.debug("%s: %s", _peer(connection), closed)
-
-    async def _write(
-        self, connection: ServerConnection, session: SenderSession, wake: asyncio.Event
-    ) -> None:
-        heartbeat = session.heartbeat
-        try:
-            while True:
-                wake.clear()
-                while (message := session.take()) is not None:
-                    with _one_packet(connection):
-                        await connection.send(message)
-                        if heartbeat.due(self._clock()):
-                            await self._ask(connection, session)
-                if session.state is State.ENDED and not session.waiting:
-                    return
-                now_s = self._clock()
-                joining = session.state is State.JOINING
-                idle = not joining and now_s >= heartbeat.idle_at_s
-                if (idle or session.waiting) and heartbeat.deadline_s is None:
-                    await self._ask(connection, session)
-                until_s = session.join_deadline_s if joining else heartbeat.idle_at_s
-                try:
-                    await asyncio.wait_for(wake.wait(), max(0.0, until_s - self._clock()))
-                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
-                    session.tick(self._clock())
-        except ConnectionClosed as closed:
-            logger.debug("%s: %s", _peer(connection), closed)
-
-    async def _ask(self, connection: ServerConnection, session: SenderSession) -> None:
-        """Ping: the library at the other end answers when all before it has been read."""
-        patience_s = session.heartbeat.ask(self._clock())
-        pong = asyncio.ensure_future(await connection.ping())
-        loop = asyncio.get_running_loop()
-
-        def overdue() -> None:
-            # Where this program itself was held up, the answer may be there and not read yet.
-            loop.call_later(_GRACE_S, lambda: session.tick(self._clock()))
-
-        timer = loop.call_later(patience_s, overdue)
-
-        def answered(pong: asyncio.Future[float]) -> None:
-            timer.cancel()
-            if not pong.cancelled() and pong.exception() is None:
-                session.answered()
-
-        pong.add_done_callback(answered)
 
     def _cannot_listen(self, error: OSError | OverflowError) -> TransportError:
         if isinstance(error, socket.gaierror):
