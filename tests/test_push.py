@@ -642,8 +642,10 @@ def test_the_secret_is_shown_nowhere():
 async def test_a_publisher_that_cannot_be_told_anything_is_given_up(monkeypatch, caplog):
     monkeypatch.setattr("streaming.push.intake._SEND_S", 0.05)
     intake = Intake(AuthTokens([SECRET]))
-    server = WebSocketServer(hub_of(), "127.0.0.1", 0, intake=intake)
-    async with server, publisher(server.url):
+    async with (
+        WebSocketServer(hub_of(), "127.0.0.1", 0, intake=intake) as server,
+        publisher(server.url),
+    ):
         connection = await intake.dial()
 
         async def stuck(self, message):
