@@ -34,7 +34,7 @@ test-slow: setup-test ## the tests that take minutes
 	$(python) -m pytest -m slow $(ARGS)
 
 chaos: setup-test ## kill, freeze and slow connections, 200 times each
-	$(python) -m pytest -m "slow or not slow" tests/test_chaos.py $(ARGS)
+	$(python) -m pytest -v -m "slow or not slow" tests/test_chaos.py $(ARGS)
 
 fuzz: setup-test ## mutate what the parsers read, for an hour or ten million inputs
 	$(python) -m tests.fuzz $(ARGS)

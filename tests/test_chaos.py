@@ -73,6 +73,14 @@ async def follow(
     return link, place
 
 
+async def meeting(met: asyncio.Event, following: asyncio.Task[tuple[Link, int]]) -> None:
+    """Wait until a listener has got its hello: who was never met may not be there at all."""
+    waiting = asyncio.create_task(met.wait())
+    await asyncio.wait({waiting, following}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    assert met.is_set(), following.result()  # which raises why it ended before
+
+
 async def kill_again_and_again(kills: int, seed: int) -> Link:
     """Kill the connections of two listeners at random moments, some while they come back."""
     chance = random.Random(seed)
@@ -86,7 +94,7 @@ async def kill_again_and_again(kills: int, seed: int) -> Link:
         direct = asyncio.create_task(follow(server.url))
         met = asyncio.Event()
         following = asyncio.create_task(follow(proxy.url, met=met))
-        await met.wait()  # who has never been met may not be there at all
+        await meeting(met, following)
         while proxy.kills < kills:
             await asyncio.sleep(chance.expovariate(1 / 0.06))
             if chance.random() < 0.1:
@@ -126,9 +134,9 @@ async def test_a_connection_that_says_nothing_any_more_is_left(monkeypatch) -> N
         FaultProxy(server.port) as proxy,
     ):
         publishing = asyncio.create_task(publish_until(hub, done, 0.01))
-        following = asyncio.create_task(follow(proxy.url, silence_s=0.1))
-        while not hub.listeners:
-            await asyncio.sleep(0.01)
+        met = asyncio.Event()
+        following = asyncio.create_task(follow(proxy.url, silence_s=0.1, met=met))
+        await meeting(met, following)
         proxy.freeze()
         await asyncio.sleep(0.5)
         proxy.thaw()
@@ -153,6 +161,7 @@ async def test_the_sound_is_that_of_an_unbroken_connection(tmp_path: Path) -> No
         object.__setattr__(listener.settings, "backoff", QUICK)
         running = asyncio.create_task(listener.run(await dial(), dial))
         while not hub.listeners:
+            assert not running.done(), running.result()
             await asyncio.sleep(0.005)
         for first in range(0, len(all_tokens), 48):
             hub.publish(all_tokens[first : first + 48], time.monotonic())
@@ -201,6 +210,7 @@ async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: 
 
         listening = asyncio.create_task(listen())
         while not hub.listeners:
+            assert not listening.done(), listening.result()
             await asyncio.sleep(0.005)
         send(hub, store, 5)
         await asyncio.sleep(0.05)
@@ -210,6 +220,7 @@ async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: 
     send(hub, store, 3)  # while the listener is away
     async with WebSocketServer(hub, "127.0.0.1", port):
         while not hub.listeners:
+            assert not listening.done(), listening.result()
             await asyncio.sleep(0.005)
         send(hub, store, 2)
         hub.end("over", time.monotonic())
