@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import codec
 from codec.errors import CodecError, WeightsError
+from streaming.cli import program_name
+from streaming.completion import add_completion_argument
 from streaming.errors import UserError
 from streaming.file_commands import add_commands, run_command
 
@@ -26,8 +28,10 @@ __all__ = ["main"]
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m codec", description="Music to files of tokens and back; codecs' weights."
+        prog=program_name("python -m codec"),
+        description="Music to files of tokens and back; codecs' weights.",
     )
+    add_completion_argument(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_commands(commands)
     fetch = commands.add_parser(

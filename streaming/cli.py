@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import codec
 from codec.errors import CodecError
-from streaming.completion import SHELLS, CompletionAction
+from streaming.completion import add_completion_argument
 from streaming.compute import default_threads, use_threads
 from streaming.configuration import add_config_argument, with_configuration
 from streaming.errors import SettingsError, TransportError, UserError
@@ -111,12 +111,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--json-log", action="store_true", help="log one JSON object a line, no status line"
     )
     add_config_argument(parser)
-    parser.add_argument(
-        "--completion",
-        action=CompletionAction,
-        choices=SHELLS,
-        help="print a script that completes these options in a shell, and end",
-    )
+    add_completion_argument(parser)
 
 
 def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:

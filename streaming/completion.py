@@ -1,14 +1,14 @@
-"""Completion of a program's options in a shell, from its parser."""
+"""Completion of a program's commands and options in a shell, from its parser."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["SHELLS", "CompletionAction", "completion_script"]
+__all__ = ["SHELLS", "CompletionAction", "add_completion_argument", "completion_script"]
 
 SHELLS: Final = ("bash", "zsh")
 
@@ -27,35 +27,73 @@ class CompletionAction(argparse.Action):
         parser.exit(0)
 
 
+def add_completion_argument(parser: argparse.ArgumentParser) -> None:
+    """The option that prints the script."""
+    parser.add_argument(
+        "--completion",
+        action=CompletionAction,
+        choices=SHELLS,
+        help="print a script that completes these options in a shell, and end",
+    )
+
+
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """A script to be sourced: options after a hyphen, their choices after them, files elsewhere.
+    """A script to be sourced: options after a hyphen, their choices after them, commands where they
+    stand, files elsewhere.
 
     It completes the command ``parser.prog``; zsh reads the same through its ``bashcompinit``.
     """
-    actions = [action for action in parser._actions if action.option_strings]
-    words = sorted({word for action in actions for word in action.option_strings})
-    cases = "".join(
-        f"        {'|'.join(action.option_strings)})\n"
-        f'            COMPREPLY=($(compgen -W {_quoted(map(str, action.choices))} -- "$word"))\n'
-        "            return ;;\n"
-        for action in actions
-        if action.choices
-    )
     name = "_" + "".join(c if c.isalnum() else "_" for c in parser.prog)
     first = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
+    commands = _commands(parser)
+    body = _completing(parser, commands)
+    if commands:
+        branches = "".join(
+            f"{word})\n{_completing(of_command, {})};;\n" for word, of_command in commands.items()
+        )
+        body = f'case "${{COMP_WORDS[1]}}" in\n{branches}*)\n{body};;\nesac\n'
     return (
         f"{first}{name}() {{\n"
-        '    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"\n'
-        f'    case "$before" in\n{cases}    esac\n'
-        '    if [[ "$word" == -* ]]; then\n'
-        f'        COMPREPLY=($(compgen -W {_quoted(words)} -- "$word"))\n'
-        "    else\n"
-        '        COMPREPLY=($(compgen -f -- "$word"))\n'
-        "    fi\n"
+        'local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"\n'
+        f"{body}"
         "}\n"
         f"complete -o filenames -F {name} {shlex.quote(parser.prog)}\n"
     )
 
 
-def _quoted(words: Any) -> str:
-    return shlex.quote(" ".join(words))
+def _completing(
+    parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser]
+) -> str:
+    """Shell code that completes ``word`` after ``before`` as ``parser`` takes it."""
+    options = [action for action in parser._actions if action.option_strings]
+    words = sorted({word for action in options for word in action.option_strings})
+    cases = "".join(
+        f"{'|'.join(action.option_strings)})\n{_offer(map(str, action.choices))}return ;;\n"
+        for action in options
+        if action.choices
+    )
+    named = [  # what may stand without an option: commands, or names that are known beforehand
+        *commands,
+        *(
+            str(choice)
+            for action in parser._actions
+            if not action.option_strings and not commands
+            for choice in action.choices or ()
+        ),
+    ]
+    elsewhere = _offer(named) if named else 'COMPREPLY=($(compgen -f -- "$word"))\n'
+    return (
+        f'case "$before" in\n{cases}esac\n'
+        f'if [[ "$word" == -* ]]; then\n{_offer(words)}else\n{elsewhere}fi\n'
+    )
+
+
+def _commands(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices
+    return {}
+
+
+def _offer(words: Iterable[str]) -> str:
+    return f'COMPREPLY=($(compgen -W {shlex.quote(" ".join(words))} -- "$word"))\n'

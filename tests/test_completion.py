@@ -9,6 +9,7 @@ import pytest
 
 import client
 import server
+from codec.__main__ import main as codec_main
 
 
 def completed(script: str, function: str, *words: str) -> list[str]:
@@ -29,6 +30,34 @@ def test_options_and_their_choices_are_completed(capsys):
     assert completed(script, "_server_py", "server.py", "--allow") == ["--allow-origin"]
     assert completed(script, "_server_py", "server.py", "--preset", "l") == ["low-latency"]
     assert "--max-lag" in completed(script, "_server_py", "server.py", "--max")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_commands_and_what_belongs_to_each_are_completed(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["/usr/bin/muc"])
+    with pytest.raises(SystemExit) as end:
+        codec_main(["--completion", "bash"])
+    assert end.value.code == 0
+    script = capsys.readouterr().out
+    assert script.endswith("-F _muc muc\n")
+    assert set(completed(script, "_muc", "muc", "")) == {"encode", "decode", "info", "fetch"}
+    assert completed(script, "_muc", "muc", "--c") == ["--completion"]
+    assert completed(script, "_muc", "muc", "decode", "a.muc", "--gui") == ["--guidance"]
+    assert completed(script, "_muc", "muc", "decode", "--format", "f") == ["flac"]
+    assert completed(script, "_muc", "muc", "encode", "--format") == []
+    assert completed(script, "_muc", "muc", "fetch", "m") == ["mucodec"]
+    (tmp_path / "song.flac").touch()
+    monkeypatch.chdir(tmp_path)
+    assert completed(script, "_muc", "muc", "encode", "so") == ["song.flac"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_every_program_offers_files_where_files_belong(capsys, monkeypatch, tmp_path):
+    (tmp_path / "song.flac").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        server.parse_arguments(["--completion", "bash"])
+    assert completed(capsys.readouterr().out, "_server_py", "server.py", "so") == ["song.flac"]
 
 
 def test_zsh_gets_the_same_through_its_bash_emulation(capsys):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import builtins
 import json
+import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,3 +322,25 @@ async def test_limits_hold_for_plain_requests_too():
             await get(server, "/healthz")
         assert server.gate.refused == 1
         writer.close()
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of ``#rrggbb``, 0 to 1 (WCAG 2.2)."""
+    linear = []
+    for at in (1, 3, 5):
+        value = int(colour[at : at + 2], 16) / 255
+        linear.append(value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colours_stand_out_as_much_as_people_need(scheme):
+    """Text 4.5 to 1, and what has to be told apart without reading 3 to 1 (WCAG 2.2, AA)."""
+    css = (Path(http.__file__).with_name("static") / "page.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6});", css.split(":root {")[scheme + 1]))
+    for name, least in (("text", 4.5), ("quiet", 4.5), ("warm", 4.5), ("edge", 3), ("bar", 3)):
+        for behind in ("ground", "raised"):
+            pair = sorted(_luminance(colours[which]) for which in (name, behind))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= least, (name, behind)
+    button = sorted(_luminance(colours[which]) for which in ("accent", "accent-text"))
+    assert (button[1] + 0.05) / (button[0] + 0.05) >= 4.5
