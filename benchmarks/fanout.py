@@ -25,7 +25,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.fanout_load import Arrivals, Load
+from benchmarks.crowd import Arrivals
+from benchmarks.fanout_load import Load
 from codec.constants import TOKEN_RATE
 from streaming.guard import Limits
 from streaming.hub import Hub, StreamInfo
@@ -44,9 +45,10 @@ _MORE_FILES: Final = 256
 def fan_out(
     listeners: int, seconds: float, *, joins_per_s: float, processes: int, stuck: int = 1
 ) -> dict[str, float]:
-    """Measure once. ``dropped`` counts the listeners that were lost or missed a packet; ``p50_ms``,
-    ``p99_ms`` and ``most_ms`` are of deliveries, ``join_p99_ms`` is from a call to its welcome;
-    ``sent_away`` is how many of all the server let go for a fault or a lag; ``server_cpu_s`` and ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
+    """Measure once. ``dropped`` counts the listeners that were lost or missed a packet, and
+    ``sent_away`` those that the server let go for a fault or a lag; ``p50_ms``, ``p99_ms`` and
+    ``most_ms`` are of deliveries, ``join_p99_ms`` is from a call to its welcome; ``server_cpu_s``
+    and ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
     ``join_loop_late_most_ms`` before that; ``rss_per_listener_bytes`` is by how much its memory
     grew for each that joined."""
     raise_file_limit(listeners + _MORE_FILES)
@@ -205,6 +207,7 @@ def _figures(hub: Hub, stall: LoopStall) -> dict[str, float]:
         "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
         "loop_late_most_ms": stall.longest_ms,
         "sent_away": hub.drops.total(),
+        "drops": dict(hub.drops),
     }
 
 

@@ -8,7 +8,8 @@ from array import array
 import pytest
 
 from benchmarks import fanout
-from benchmarks.fanout_load import Arrivals, frames, masked
+from benchmarks.crowd import Arrivals
+from benchmarks.fanout_load import frames, masked
 
 
 def test_frames_are_cut_out_wherever_reads_end():

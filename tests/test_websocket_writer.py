@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from streaming.parsing import decode
 from streaming.protocol import End, Hello, Join, Title, Tokens
 from streaming.tls import client_context, server_context
 from streaming.websocket import WebSocketServer, connect
-from streaming.websocket.connection import Framing
+from streaming.websocket.connection import Framing, GuardedConnection
 from streaming.websocket.writer import Turns, Writer
 from tests.certificates import make_certificate
 
@@ -60,7 +61,7 @@ class Listeners:
     def add(self, join=None):
         connection = FakeConnection()
         writer = Writer(
-            connection,
+            cast(GuardedConnection, connection),
             self.hub,
             self.turns,
             lambda: self.now_s,
@@ -301,7 +302,7 @@ async def until(condition):
 
 
 async def read(connection, count):
-    messages = []
+    messages: list[Any] = []
     while len(messages) < count:
         messages.append(decode(await connection.recv()))
     return messages
@@ -362,6 +363,7 @@ async def test_over_tls_pings_and_tokens_come_in_order(tmp_path, monkeypatch):
             for number in range(30):
                 publish(hub)
                 message = decode(await anext(messages))
+                assert isinstance(message, Tokens)
                 assert message.first_token == 48 * number
             (outbox,) = hub._outboxes
             assert outbox.lag_s == 0.0
