@@ -12,11 +12,13 @@ import select
 import socket
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Arrivals", "Crowd", "Member"]
+import numpy as np
+
+__all__ = ["Arrivals", "Crowd", "Member", "lateness", "percentile_ms", "raise_file_limit"]
 
 _JOIN_PATIENCE_S: Final = 120.0
 _REST_S: Final = 0.004
@@ -194,6 +196,41 @@ class Crowd:
         self._epoll.unregister(file)
         del self._by_file[file]
         listener.raw.close()
+
+
+def raise_file_limit(wanted: int) -> None:
+    """Let this process and its children open so many files, or end where they may not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted and hard != resource.RLIM_INFINITY and hard < wanted:
+        raise SystemExit(
+            f"{wanted} open files are needed, and {hard} are allowed: raise the limit with "
+            "`ulimit -n`, or measure fewer listeners."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def lateness(
+    arrivals: Sequence[Arrivals], published: dict[int, float], packets: range
+) -> tuple[np.ndarray, int]:
+    """Seconds of every delivery of ``packets``, and how many listeners got all of them."""
+    late: list[np.ndarray] = []
+    complete = 0
+    for arrival in arrivals:
+        listener, packet = np.array(arrival.listeners, int), np.array(arrival.packets, int)
+        at_s = np.array(arrival.times_s)
+        wanted = (packet >= packets.start) & (packet < packets.stop)
+        listener, packet, at_s = listener[wanted], packet[wanted], at_s[wanted]
+        sent_s = np.array([published.get(n, np.nan) for n in range(packets.stop)])
+        late.append(at_s - sent_s[packet])
+        came = np.zeros((arrival.count, len(packets)), bool)
+        came[listener, packet - packets.start] = True
+        complete += int(came.all(axis=1).sum())
+    return np.concatenate(late) if late else np.zeros(0), complete
+
+
+def percentile_ms(late_s: np.ndarray, share: float) -> float:
+    """In milliseconds, what ``share`` percent of ``late_s`` do not exceed; NaN of nothing."""
+    return float(1000 * np.percentile(late_s, share)) if len(late_s) else float("nan")
 
 
 def _cpu_s() -> float:
