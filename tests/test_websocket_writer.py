@@ -275,10 +275,10 @@ async def test_who_has_no_room_in_silence_costs_no_computing(monkeypatch):
     writer, connection = listeners.add(Join(history=0))
     connection.has_room = False
     await settle()
-    if writer._timer is not None:
-        writer._timer.cancel()
-        writer._ring()
-        await settle()
+    assert writer._timer is not None  # that of the time to join by
+    writer._timer.cancel()
+    writer._tick()
+    await settle()
     assert writer._timer is None
     connection.has_room = True
     connection.on_room()
