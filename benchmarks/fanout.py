@@ -25,7 +25,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.fanout_load import Arrivals, Load
+from benchmarks.crowd import lateness, percentile_ms, raise_file_limit
+from benchmarks.fanout_load import Load
 from codec.constants import TOKEN_RATE
 from streaming.guard import Limits
 from streaming.hub import Hub, StreamInfo
@@ -44,10 +45,10 @@ _MORE_FILES: Final = 256
 def fan_out(
     listeners: int, seconds: float, *, joins_per_s: float, processes: int, stuck: int = 1
 ) -> dict[str, float]:
-    """Measure once. ``dropped`` counts the listeners that were lost or missed a packet; ``p50_ms``,
-    ``p99_ms`` and ``most_ms`` are of deliveries, ``join_p99_ms`` is from a call to its welcome;
-    ``sent_away`` is how many of all the server let go for a fault or a lag; ``server_cpu_s`` and
-    ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
+    """Measure once. ``dropped`` counts the listeners that were lost or missed a packet, and
+    ``sent_away`` those that the server let go for a fault or a lag; ``p50_ms``, ``p99_ms`` and
+    ``most_ms`` are of deliveries, ``join_p99_ms`` is from a call to its welcome; ``server_cpu_s``
+    and ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
     ``join_loop_late_most_ms`` before that; ``rss_per_listener_bytes`` is by how much its memory
     grew for each that joined."""
     raise_file_limit(listeners + _MORE_FILES)
@@ -85,7 +86,7 @@ def fan_out(
             process.terminate()
             process.join()
     packets = range(first["packets"], last["packets"])
-    late_s, complete = _lateness(arrivals, published, packets)
+    late_s, complete = lateness(arrivals, published, packets)
     grown = first["rss_bytes"] - before["rss_bytes"]
     return {
         "listeners": listeners,
@@ -93,14 +94,14 @@ def fan_out(
         "packets": len(packets),
         "delivered": len(late_s),
         "dropped": listeners - complete,
-        "p50_ms": _percentile_ms(late_s, 50),
-        "p99_ms": _percentile_ms(late_s, 99),
-        "most_ms": _percentile_ms(late_s, 100),
+        "p50_ms": percentile_ms(late_s, 50),
+        "p99_ms": percentile_ms(late_s, 99),
+        "most_ms": percentile_ms(late_s, 100),
         "server_cpu_s": last["cpu_s"] - first["cpu_s"],
         "rss_per_listener_bytes": grown / (listeners + stuck),
         "cpu_per_delivery_us": 1e6 * (last["cpu_s"] - first["cpu_s"]) / max(1, len(late_s)),
         "joins_per_s": (listeners + stuck) / max(arrival.joined_s for arrival in arrivals),
-        "join_p99_ms": _percentile_ms(np.concatenate([a.welcomes_s for a in arrivals]), 99),
+        "join_p99_ms": percentile_ms(np.concatenate([a.welcomes_s for a in arrivals]), 99),
         "join_cpu_s": first["cpu_s"] - before["cpu_s"],
         "join_loop_late_most_ms": first["loop_late_most_ms"],
         "loop_late_most_ms": last["loop_late_most_ms"],
@@ -108,40 +109,6 @@ def fan_out(
         "stuck": stuck,
         "sent_away": last["sent_away"],
     }
-
-
-def raise_file_limit(wanted: int) -> None:
-    """Let this process and its children open so many files, or end where they may not."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted and hard != resource.RLIM_INFINITY and hard < wanted:
-        raise SystemExit(
-            f"{wanted} open files are needed, and {hard} are allowed: raise the limit with "
-            "`ulimit -n`, or measure fewer listeners."
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-
-
-def _lateness(
-    arrivals: Sequence[Arrivals], published: dict[int, float], packets: range
-) -> tuple[np.ndarray, int]:
-    """Seconds of every delivery of ``packets``, and how many listeners got all of them."""
-    late: list[np.ndarray] = []
-    complete = 0
-    for arrival in arrivals:
-        listener, packet = np.array(arrival.listeners, int), np.array(arrival.packets, int)
-        at_s = np.array(arrival.times_s)
-        wanted = (packet >= packets.start) & (packet < packets.stop)
-        listener, packet, at_s = listener[wanted], packet[wanted], at_s[wanted]
-        sent_s = np.array([published.get(n, np.nan) for n in range(packets.stop)])
-        late.append(at_s - sent_s[packet])
-        came = np.zeros((arrival.count, len(packets)), bool)
-        came[listener, packet - packets.start] = True
-        complete += int(came.all(axis=1).sum())
-    return np.concatenate(late) if late else np.zeros(0), complete
-
-
-def _percentile_ms(late_s: np.ndarray, share: float) -> float:
-    return float(1000 * np.percentile(late_s, share)) if len(late_s) else float("nan")
 
 
 def _ask(connection: Connection, what: str) -> Any:

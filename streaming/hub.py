@@ -13,7 +13,7 @@ this sense.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
 from streaming.outbox import Outbox
+from streaming.packets import Packets
 from streaming.protocol import (
     MAX_DELAY_S,
     MAX_TOKENS_PER_MESSAGE,
@@ -38,14 +39,13 @@ from streaming.protocol import (
 from streaming.rewind import RewindBuffer
 from streaming.stats import Traffic
 from streaming.timeline import Timeline
+from streaming.titles import Titles
 
 __all__ = ["HISTORY_TOKENS", "MAX_LAG_S", "Hub", "StreamInfo"]
 
 HISTORY_TOKENS: Final = 1024
 """Tokens kept for those who join, where nothing else is asked for: 41 s."""
 MAX_LAG_S: Final = 30.0
-_NEWEST_PACKETS: Final = 4
-_MAX_TITLES: Final = 1024
 _MAX_SPARE_S: Final = 600.0
 
 
@@ -94,10 +94,9 @@ class Hub:
         self.rewind = RewindBuffer(history_tokens + spare)
         self.timeline = Timeline()
         self.max_lag_s = max_lag_s
-        self._titles: deque[Title] = deque()
+        self._titles = Titles()
         self._released_s: float | None = None
-        # The packets that most listeners take next, by first token: one past the last, message.
-        self._newest: dict[int, tuple[int, bytes]] = {}
+        self._packets = Packets(self.rewind)
         self._last_word: End | Failure | None = None
         self._outboxes: set[Outbox] = set()
         self._carriers = 0
@@ -144,7 +143,7 @@ class Hub:
     @property
     def title(self) -> str:
         """The title announced last."""
-        return self._titles[-1].title if self._titles else ""
+        return self._titles.last
 
     def publish(
         self,
@@ -164,10 +163,7 @@ class Hub:
         if late:
             self._forgive(len(tokens))
         packet = Tokens(self.next_token, tokens)
-        message = packet.encode()
-        self._newest[packet.first_token] = packet.end_token, message
-        if len(self._newest) > _NEWEST_PACKETS:
-            del self._newest[next(iter(self._newest))]
+        message = self._packets.encode(packet)
         self.delay_s = max(0.0, delay_s)
         self._released_s = now_s
         self.restore(tokens, None if unix_s is None else unix_s - self.delay_s)
@@ -180,8 +176,7 @@ class Hub:
         self.rewind.append(tokens)
         oldest = self.rewind.oldest_token
         self.timeline.forget_before(oldest)
-        while len(self._titles) > 1 and self._titles[1].token <= oldest:
-            self._titles.popleft()
+        self._titles.forget_before(oldest)
 
     def go_on_at(self, token: int) -> None:
         """Make ``token`` the next one; what lies between was lost, unless nothing came before."""
@@ -199,14 +194,14 @@ class Hub:
         self.rewind.start(token)
         self.timeline = Timeline()
         self._titles.clear()
-        self._newest.clear()
+        self._packets.forget()
         for outbox in list(self._outboxes):
             self.leave(outbox)
             outbox.fail(Failure("away", "The stream begins anew here."))
 
     def restore_title(self, title: Title) -> None:
         """Keep a title of what is kept for rewinding."""
-        self._titles.append(title)
+        self._titles.add(title)
 
     def set_title(self, title: str, token: int, now_s: float) -> bool:
         """Announce that ``title`` begins at ``token``; False, and no word, when it is the same."""
@@ -214,9 +209,7 @@ class Hub:
         if title == self.title:
             return False
         announced = Title(title, token)
-        self._titles.append(announced)
-        if len(self._titles) > _MAX_TITLES:
-            self._titles.popleft()
+        self._titles.add(announced)
         self._broadcast(announced.encode(), now_s)
         return True
 
@@ -238,7 +231,6 @@ class Hub:
 
     def hello(self, first_token: int, now_s: float) -> Hello:
         """The stream as of this moment, for who is sent it from ``first_token`` on."""
-        title = next((t.title for t in reversed(self._titles) if t.token <= first_token), "")
         age_s = self.age_s(now_s) or 0.0
         return Hello(
             codec=self.info.codec,
@@ -250,7 +242,7 @@ class Hub:
             age_s=min(age_s, MAX_DELAY_S),
             delay_s=min(self.delay_s, MAX_DELAY_S),
             packet_tokens=self.info.packet_tokens,
-            title=title,
+            title=self._titles.at(first_token),
             stream=self.info.stream,
             first_at_s=self.timeline.time_of(first_token),
         )
@@ -271,9 +263,8 @@ class Hub:
         first = self._first_token(join)
         outbox = Outbox(self, first, wake, carrier=carrier)
         outbox.announce(self.hello(first, now_s).encode(), first)
-        for announced in self._titles:
-            if announced.token > first:
-                outbox.announce(announced.encode(), min(announced.token, self.next_token))
+        for announced in self._titles.after(first):
+            outbox.announce(announced.encode(), min(announced.token, self.next_token))
         if self._last_word is not None:
             outbox.announce(self._last_word.encode(), self.next_token)
             outbox.closed = True
@@ -294,14 +285,7 @@ class Hub:
 
     def recent(self, most: int) -> Tokens | None:
         """The newest tokens without a gap between them, at most ``most``; None where none are."""
-        place = max(self.rewind.oldest_token, self.next_token - most)
-        newest = None
-        while (part := self.rewind.read(place, most)) is not None:
-            if isinstance(part, Gap):
-                newest, place = None, place + part.count
-            else:
-                newest, place = part, part.end_token
-        return newest
+        return self._packets.recent(most)
 
     def drop(self, outbox: Outbox) -> None:
         """Let go of a listener that has fallen behind; who has left already is no such one."""
@@ -313,14 +297,7 @@ class Hub:
 
     def read(self, place: int, most: int) -> tuple[bytes | str | None, int]:
         """A message with at most ``most`` tokens from ``place`` on, and the place after it."""
-        end, message = self._newest.get(place, (place, b""))
-        if message and end == min(place + most, self.next_token):
-            return message, end
-        part = self.rewind.read(place, most)
-        if part is None:
-            return None, place
-        end = place + part.count if isinstance(part, Gap) else part.end_token
-        return part.encode(), end
+        return self._packets.read(place, most)
 
     def _first_token(self, join: Join) -> int:
         """Where the history of a listener begins."""

@@ -8,7 +8,8 @@ from array import array
 import pytest
 
 from benchmarks import fanout
-from benchmarks.fanout_load import Arrivals, frames, masked
+from benchmarks.crowd import Arrivals, lateness
+from benchmarks.fanout_load import frames, masked
 
 
 def test_frames_are_cut_out_wherever_reads_end():
@@ -44,7 +45,7 @@ def test_a_listener_that_missed_a_packet_counts_as_dropped():
     numbers, packets = (array("i", [int(row[n]) for row in rows]) for n in (0, 1))
     times_s = array("d", [row[2] for row in rows])
     arrivals = Arrivals(2, numbers, packets, times_s, 0.0, 1.0, array("d"))
-    late_s, complete = fanout._lateness([arrivals], {5: 10.0, 6: 11.0, 7: 12.0}, range(5, 7))
+    late_s, complete = lateness([arrivals], {5: 10.0, 6: 11.0, 7: 12.0}, range(5, 7))
     assert complete == 1
     assert late_s == pytest.approx([0.5, 0.6, 0.5])
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import struct
 
 import pytest
 
-from benchmarks.mqtt_fanout import Subscriber, cpu_s, measure, packet, rss_bytes, text
+from benchmarks.crowd import Member
+from benchmarks.mqtt_fanout import cpu_s, measure, rss_bytes
+from benchmarks.mqtt_load import MqttLoad, packet, packets, text
 from tests.mosquitto import mosquitto
 
 __all__ = ["mosquitto"]
@@ -23,17 +26,33 @@ async def test_every_packet_reaches_every_subscriber(mosquitto):
 
 
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 16_383, 16_384])
-async def test_packets_are_read_however_they_are_cut(length):
-    arrived: list[int] = []
-    one = Subscriber("live", "window", arrived.append)
-    one._transport = object()  # type: ignore[assignment]  # nothing is to be said
-    payload = struct.pack(">BI", 1, 77) + bytes(length)
-    data = packet(0x30, text("live") + b"\0" + payload) * 2
-    for byte in data:
-        one.data_received(bytes([byte]))
-    assert arrived == [77, 77]
-    one.data_received(packet(0x30, text("live") + b"\0" + b"{}"))  # an event
-    assert arrived == [77, 77]
+def test_packets_are_read_however_they_are_cut(length):
+    data = packet(0x30, bytes(length)) + packet(0x20, b"x")
+    wanted = [(3, bytes(length)), (2, b"x")]
+    for cut in {0, 1, 2, 3, 4, 5, len(data) // 2, len(data) - 1, len(data)} & {
+        *range(len(data) + 1)
+    }:
+        first, rest = packets(data[:cut])
+        second, left = packets(rest + data[cut:])
+        assert [*first, *second] == wanted
+        assert left == b""
+
+
+def test_tokens_count_and_events_do_not():
+    load = MqttLoad(0, 1, 1.0, live="live", window="live/window", packet_tokens=7)
+    ours, theirs = socket.socketpair()
+    member = Member(ours, 0, 0.0)
+    payload = struct.pack(">BI", 1, 77)
+    load.take(member, packet(0x31, text("live/window") + b"\0" + payload), 1.0)
+    assert member.ready
+    data = packet(0x30, text("live") + b"\0" + payload)
+    load.take(member, data[:9], 2.0)
+    load.take(member, data[9:] + packet(0x30, text("live") + b"\0{}"), 3.0)
+    arrivals = load.arrivals()
+    assert (arrivals.packets.tolist(), arrivals.times_s.tolist()) == ([11], [3.0])
+    assert theirs.recv(100)[0] == 0xA2  # it wants no more windows
+    ours.close()
+    theirs.close()
 
 
 def test_a_process_is_seen_to_compute_and_to_take_memory():

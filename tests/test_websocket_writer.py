@@ -20,7 +20,7 @@ from streaming.protocol import End, Hello, Join, Title, Tokens
 from streaming.sender_session import NO_PUBLISHERS
 from streaming.tls import client_context, server_context
 from streaming.websocket import WebSocketServer, connect
-from streaming.websocket.connection import Framing
+from streaming.websocket.connection import Framing, GuardedConnection
 from streaming.websocket.writer import Turns, Writer
 from tests.certificates import make_certificate
 
@@ -62,7 +62,7 @@ class Listeners:
     def add(self, join=None):
         connection = FakeConnection()
         writer = Writer(
-            cast("Any", connection),
+            cast(GuardedConnection, connection),
             self.hub,
             self.turns,
             lambda: self.now_s,
@@ -277,10 +277,10 @@ async def test_who_has_no_room_in_silence_costs_no_computing(monkeypatch):
     writer, connection = listeners.add(Join(history=0))
     connection.has_room = False
     await settle()
-    if writer._timer is not None:
-        writer._timer.cancel()
-        writer._ring()
-        await settle()
+    assert writer._timer is not None  # that of the time to join by
+    writer._timer.cancel()
+    writer._tick()
+    await settle()
     assert writer._timer is None
     connection.has_room = True
     connection.on_room()

@@ -44,6 +44,9 @@ _WRITE_BUFFER_BYTES: Final = 4096
 _SEND_BUFFER_BYTES: Final = 16_384
 """Small, so that a listener which stops reading shows as one that lags, not as a full kernel."""
 
+_BACKLOG: Final = 512
+"""So many may knock at once; who finds no place there comes again after a second."""
+
 _PROTOCOL_ERROR: Final = 1002
 _POLICY_VIOLATION: Final = 1008
 _FAILURE_CODES: Final = {"protocol": _PROTOCOL_ERROR}
@@ -129,6 +132,7 @@ class WebSocketServer:
                 close_timeout=CLOSE_TIMEOUT_S,
                 logger=library_logger,
                 server_header=None,
+                backlog=_BACKLOG,
             )
         except (OSError, OverflowError) as error:
             raise self._cannot_listen(error) from None

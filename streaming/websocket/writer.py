@@ -174,10 +174,8 @@ class Writer:
         self._timer = None
         if self._clock() < self.session.due_s:
             self._arm()
-        elif self.session.heartbeat.deadline_s is None:
-            self._tick()
         else:
-            # Where this program itself was held up, the answer may be there and not read yet.
+            # Where this program itself was held up, what is waited for may be there and not read.
             self._timer_s = self.session.due_s
             self._timer = self._loop.call_later(_GRACE_S, self._tick)
 
