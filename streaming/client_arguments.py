@@ -28,6 +28,7 @@ from streaming.protocol import MAX_SEED
 from streaming.sinks.soundcard import MAX_VOLUME
 from streaming.timeline import StartAt
 from streaming.web.console import DEFAULT_PORT
+from streaming.websocket import TIMEOUT_S
 
 __all__ = ["DEFAULT_URL", "make_settings", "names_file", "read_arguments"]
 
@@ -109,6 +110,13 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
         "--wait",
         action="store_true",
         help="wait for a sender that is not there yet, as for one that has gone",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=number(float, 0.1, 3600),
+        default=TIMEOUT_S,
+        metavar="S",
+        help="seconds to connect and to be answered, on a slow link more (default: %(default)g)",
     )
     parser.add_argument(
         "--catch-up",
@@ -240,6 +248,7 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
         ),
         catch_up=CatchUp(catch_up),
         backoff=Backoff(attempts=arguments.reconnect),
+        hello_timeout_s=arguments.timeout,
         margin_s=preset.margin_s if arguments.buffer is None else arguments.buffer,
         most_margin_s=arguments.most_buffer,
         limit_samples=None if seconds is None else round(seconds * SAMPLE_RATE),

@@ -54,7 +54,8 @@ def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
         url = arguments.mqtt
     if arguments.mqtt is None and not is_mqtt(url):
         check_address(url)
-        return functools.partial(connect, url, tls=client_context(url, arguments.ca)), Traffic()
+        tls = client_context(url, arguments.ca)
+        return functools.partial(connect, url, arguments.timeout, tls=tls), Traffic()
     address, tls = broker_of(url, arguments)
     from streaming.mqtt.connection import connect_mqtt
     from streaming.mqtt.wire import listener_traffic

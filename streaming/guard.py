@@ -43,14 +43,15 @@ _MOST_FILE_BYTES: Final = 1 << 20
 class Limits:
     """What one server and one connection may take.
 
-    connections, per_address: open at once. handshake_s: for the WebSocket (and TLS) handshake.
+    connections, per_address: open at once. handshake_s: for the WebSocket (and TLS) handshake,
+    which a link with seconds of delay makes long.
     burst_bytes, bytes_per_s: what a listener may send; it has nothing to say but a handshake, one
     message and an answer to a ping once a minute.
     """
 
     connections: int = 256
     per_address: int = 32
-    handshake_s: float = 5.0
+    handshake_s: float = 15.0
     burst_bytes: int = 32_768
     bytes_per_s: float = 64.0
 

@@ -106,7 +106,7 @@ class Link:
         rejoin: Callable[[], Join | None] = lambda: None,
         backoff: Backoff | None = None,
         anybody: bool = False,
-        hello_timeout_s: float = 10.0,
+        hello_timeout_s: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,

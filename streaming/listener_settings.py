@@ -46,7 +46,7 @@ class ListenerSettings:
     start: StartAt = field(default_factory=StartAt)
     catch_up: CatchUp = CatchUp.SPEED
     backoff: Backoff = field(default_factory=Backoff)
-    hello_timeout_s: float = 10.0
+    hello_timeout_s: float = 20.0
     decode: DecodeOptions = field(default_factory=DecodeOptions)
 
 

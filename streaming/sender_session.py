@@ -21,8 +21,8 @@ __all__ = ["JOIN_TIMEOUT_S", "NO_PUBLISHERS", "SenderSession"]
 
 logger = logging.getLogger(__name__)
 
-JOIN_TIMEOUT_S: Final = 10.0
-"""Time that a listener has for its first message."""
+JOIN_TIMEOUT_S: Final = 20.0
+"""Time that a listener has for its first message, which may have a slow link before it."""
 NO_PUBLISHERS: Final = Failure(
     "auth", "Nobody can publish here; a relay that takes streams is started with --accept-push."
 )

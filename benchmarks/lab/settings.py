@@ -28,7 +28,7 @@ class Setting:
     windows both; those of one of them override it. context: of the decoder. packet: sound in a
     packet. margin, most_margin: sound in reserve, at least and at most. All of these in seconds,
     whole tokens of 40 ms but for the margins. steps, guidance, temperature: of the sampler.
-    catch_up: after outages.
+    catch_up: after outages. timeout: to connect and to be answered.
     """
 
     codec: str = "nano"
@@ -47,6 +47,7 @@ class Setting:
     margin: float | None = None
     most_margin: float = ListenerSettings.most_margin_s
     catch_up: str = CatchUp.SPEED.value
+    timeout: float = ListenerSettings.hello_timeout_s
 
     @property
     def label(self) -> str:

@@ -279,6 +279,7 @@ class _Run:
                 margin_s=setting.margin_s,
                 most_margin_s=setting.most_margin,
                 catch_up=CatchUp(setting.catch_up),
+                hello_timeout_s=setting.timeout,
                 client="lab",
                 decode=DecodeOptions(
                     steps=setting.steps,
@@ -296,7 +297,9 @@ class _Run:
         self.began_s = clock()
         device = asyncio.create_task(card.run())
         watching = asyncio.create_task(self._watch())
-        running = asyncio.create_task(listener.run(None, functools.partial(connect, url)))
+        running = asyncio.create_task(
+            listener.run(None, functools.partial(connect, url, setting.timeout))
+        )
         try:
             await asyncio.wait({running}, timeout=self.trial.seconds)
             if running.done():

@@ -4,7 +4,7 @@ No compression (tokens do not compress), and pings from the server alone, in one
 tokens where there are any: at 350 bit/s every byte counts.
 """
 
-from streaming.websocket.client import Connection, connect
+from streaming.websocket.client import TIMEOUT_S, Connection, connect
 from streaming.websocket.server import WebSocketServer
 
-__all__ = ["Connection", "WebSocketServer", "connect"]
+__all__ = ["TIMEOUT_S", "Connection", "WebSocketServer", "connect"]

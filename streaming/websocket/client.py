@@ -27,11 +27,12 @@ from streaming.websocket.common import (
     one_packet,
 )
 
-__all__ = ["SILENCE_S", "Connection", "connect"]
+__all__ = ["SILENCE_S", "TIMEOUT_S", "Connection", "connect"]
 
 SILENCE_S: Final = 15.0
 """Eight packets of the default preset: unlikely on a connection that stands."""
-_PONG_TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 20.0
+"""For connecting, and for an answer, on any usual link; a slow one takes longer."""
 
 
 class Connection:
@@ -40,13 +41,20 @@ class Connection:
     The iteration ends when the sender closes in good order; it raises TransportError where the
     connection breaks and ProtocolError where a message is too long. Use within ``async with``.
 
-    url: what the other end is called. silence_s: see :func:`connect`.
+    url: what the other end is called. silence_s, timeout_s: see :func:`connect`.
     """
 
-    def __init__(self, connection: WebSocket, url: str, silence_s: float | None) -> None:
+    def __init__(
+        self,
+        connection: WebSocket,
+        url: str,
+        silence_s: float | None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._connection = connection
         self._url = url
         self._silence_s = silence_s
+        self._timeout_s = timeout_s
 
     async def __aenter__(self) -> Connection:
         return self
@@ -107,7 +115,7 @@ class Connection:
         """A connection whose other end has vanished looks as one on which nothing is said: ask."""
         pong = await self._connection.ping()
         try:
-            await asyncio.wait_for(pong, _PONG_TIMEOUT_S)
+            await asyncio.wait_for(pong, self._timeout_s)
         except (TimeoutError, asyncio.TimeoutError):
             self.abort()
             raise TransportError(
@@ -128,13 +136,13 @@ class Connection:
 
 async def connect(
     url: str,
-    timeout_s: float = 10.0,
+    timeout_s: float = TIMEOUT_S,
     silence_s: float | None = SILENCE_S,
     tls: ssl.SSLContext | None = None,
 ) -> Connection:
     """Connect to a sender. Raises TransportError with one sentence where that fails.
 
-    silence_s: after so long without a message the sender is asked whether it is still there; None:
+    timeout_s: for connecting, and later for each answer. silence_s: after so long without a message the sender is asked whether it is still there; None:
     it has nothing to say.
     tls: for ``wss://``, see :mod:`streaming.tls`.
     """
@@ -177,7 +185,7 @@ async def connect(
         raise TransportError(f"The host in {url} is unknown; check its spelling.") from None
     except OSError as error:
         raise TransportError(_unreachable(url, error)) from None
-    return Connection(connection, url, silence_s)
+    return Connection(connection, url, silence_s, timeout_s)
 
 
 def _turned_away(url: str, status: int) -> TransportError | RefusedError:
