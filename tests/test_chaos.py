@@ -126,7 +126,6 @@ async def test_two_hundred_kills_and_every_token_arrives_in_order_once(seed: int
 
 
 async def test_a_connection_that_says_nothing_any_more_is_left(monkeypatch) -> None:
-    monkeypatch.setattr("streaming.websocket.client._PONG_TIMEOUT_S", 0.1)
     hub = Hub(INFO, history_tokens=100_000)
     done = asyncio.Event()
     async with (

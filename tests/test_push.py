@@ -405,9 +405,8 @@ async def reading(intake):
         await link.close()
 
 
-async def test_a_publisher_that_has_vanished_frees_its_place(monkeypatch, caplog):
-    monkeypatch.setattr("streaming.websocket.client._PONG_TIMEOUT_S", 0.1)
-    intake = Intake(AuthTokens([SECRET]), silence_s=0.1)
+async def test_a_publisher_that_has_vanished_frees_its_place(caplog):
+    intake = Intake(AuthTokens([SECRET]), silence_s=0.1, timeout_s=0.1)
     async with reading(intake) as (server, link, _):
         raw = await raw_publisher(server.port)
         await until(lambda: "publisher" in caplog.text)

@@ -297,9 +297,8 @@ class _Run:
         self.began_s = clock()
         device = asyncio.create_task(card.run())
         watching = asyncio.create_task(self._watch())
-        running = asyncio.create_task(
-            listener.run(None, functools.partial(connect, url, setting.timeout))
-        )
+        dial = functools.partial(connect, url, setting.timeout)
+        running = asyncio.create_task(listener.run(None, dial))
         try:
             await asyncio.wait({running}, timeout=self.trial.seconds)
             if running.done():

@@ -13,7 +13,7 @@ from streaming.errors import TransportError
 from streaming.guard import AuthTokens
 from streaming.link import Messages
 from streaming.protocol import Failure, Publish
-from streaming.websocket.client import SILENCE_S, Connection
+from streaming.websocket.client import SILENCE_S, TIMEOUT_S, Connection
 from streaming.websocket.common import CLOSE_TIMEOUT_S, peer
 
 __all__ = ["Intake"]
@@ -37,17 +37,20 @@ class Intake:
 
     A connection is admitted by :meth:`admit`, held by :meth:`hold` while it stands, and handed by
     :meth:`dial` to whoever reads it, a :class:`streaming.link.Link`. A publisher that has vanished
-    without a word is noticed by that reader within ``silence_s`` and the ten seconds that a ping
+    without a word is noticed by that reader within ``silence_s`` and the ``timeout_s`` that a ping
     has; until then others find its place taken, and it comes back into it at once.
 
     auth: the publishers' secrets; ValueError where there is none. Needs a running event loop.
     """
 
-    def __init__(self, auth: AuthTokens, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, auth: AuthTokens, silence_s: float = SILENCE_S, timeout_s: float = TIMEOUT_S
+    ) -> None:
         if not auth:
             raise ValueError("whoever takes publishers needs a secret to know them by")
         self._auth = auth
         self._silence_s = silence_s
+        self._timeout_s = timeout_s
         self._holder: _Holder | None = None
         self._fresh = asyncio.Event()  # the holder's connection was handed to nobody yet
 
@@ -83,7 +86,8 @@ class Intake:
             self._fresh.clear()
             if self._holder is not None:
                 connection = self._holder.connection
-                return _FromPublisher(connection, f"publisher {peer(connection)}", self._silence_s)
+                name = f"publisher {peer(connection)}"
+                return _FromPublisher(connection, name, self._silence_s, self._timeout_s)
 
 
 class _FromPublisher(Connection):

@@ -142,8 +142,8 @@ async def connect(
 ) -> Connection:
     """Connect to a sender. Raises TransportError with one sentence where that fails.
 
-    timeout_s: for connecting, and later for each answer. silence_s: after so long without a message the sender is asked whether it is still there; None:
-    it has nothing to say.
+    timeout_s: for connecting, and later for each answer. silence_s: after so long without a
+    message the sender is asked whether it is still there; None: it has nothing to say.
     tls: for ``wss://``, see :mod:`streaming.tls`.
     """
     try:
