@@ -10,6 +10,7 @@ from __future__ import annotations
 import resource
 import select
 import socket
+import sys
 import time
 from array import array
 from collections.abc import Callable, Sequence
@@ -18,8 +19,18 @@ from typing import Final
 
 import numpy as np
 
-__all__ = ["Arrivals", "Crowd", "Member", "lateness", "percentile_ms", "raise_file_limit"]
+__all__ = [
+    "UNDER_WAY_S",
+    "Arrivals",
+    "Crowd",
+    "Member",
+    "lateness",
+    "percentile_ms",
+    "raise_file_limit",
+]
 
+UNDER_WAY_S: Final = 5.0
+"""What has not arrived so long after the last packet counts as lost."""
 _JOIN_PATIENCE_S: Final = 120.0
 _REST_S: Final = 0.004
 
@@ -202,10 +213,11 @@ def raise_file_limit(wanted: int) -> None:
     """Let this process and its children open so many files, or end where they may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and hard != resource.RLIM_INFINITY and hard < wanted:
-        raise SystemExit(
+        sys.stderr.write(
             f"{wanted} open files are needed, and {hard} are allowed: raise the limit with "
-            "`ulimit -n`, or measure fewer listeners."
+            "`ulimit -n`, or measure fewer listeners.\n"
         )
+        raise SystemExit(2)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 

@@ -25,9 +25,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.crowd import lateness, percentile_ms, raise_file_limit
+from benchmarks.crowd import UNDER_WAY_S, lateness, percentile_ms, raise_file_limit
 from benchmarks.fanout_load import Load
 from codec.constants import TOKEN_RATE
+from streaming.compute import settle
 from streaming.guard import Limits
 from streaming.hub import Hub, StreamInfo
 from streaming.stats import LoopStall
@@ -78,7 +79,7 @@ def fan_out(
         first = _ask(server, "mark")
         time.sleep(seconds)
         last = _ask(server, "mark")
-        time.sleep(min(_SETTLE_S, 1.0))  # what was published last is still on its way
+        time.sleep(UNDER_WAY_S)
         arrivals = [_ask(connection, "stop") for connection in loads]
         published = _ask(server, "stop")
     finally:
@@ -134,6 +135,7 @@ def _serve(pipe: Connection, most: int) -> None:
 
 async def _serving(pipe: Connection, most: int) -> None:
     """Publish a packet a second until told to stop."""
+    settle()  # as a sender does
     hub = Hub(StreamInfo("nano", "nano-0", "0" * 64, 0, _PACKET_TOKENS, "fanout"))
     limits = Limits(connections=most + 16, per_address=most + 16, handshake_s=60.0)
     tokens = np.random.default_rng(0).integers(0, 16384, _PACKET_TOKENS)

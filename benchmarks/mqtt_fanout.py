@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.crowd import Arrivals, lateness, percentile_ms, raise_file_limit
+from benchmarks.crowd import UNDER_WAY_S, Arrivals, lateness, percentile_ms, raise_file_limit
 from benchmarks.mqtt_load import MqttLoad
 from streaming.hub import Hub, StreamInfo
 from streaming.mqtt.address import MqttAddress, stream_tag
@@ -111,7 +111,7 @@ async def measure(port: int, pid: int, listeners: int, seconds: float, joins: fl
             busy = cpu_s(pid) - before
             measured = range(first, hub.next_token // _PACKET_TOKENS)
             full_bytes = rss_bytes(pid)
-            await asyncio.sleep(1.0)  # what is still under way
+            await asyncio.sleep(UNDER_WAY_S)
             ours.send("stop")
             arrivals: Arrivals = await loop.run_in_executor(None, answer)
         finally:

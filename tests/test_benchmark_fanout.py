@@ -54,3 +54,14 @@ def test_the_curve_becomes_a_picture(tmp_path):
     point = {"seconds": 1.0, "server_cpu_s": 0.1, "p50_ms": 1.0, "p99_ms": 2.0}
     fanout.plot([{"listeners": n, **point} for n in (10, 100)], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_too_few_files_are_said_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr("resource.getrlimit", lambda which: (1000, 1000))
+    monkeypatch.setattr("resource.setrlimit", lambda which, limits: None)
+    with pytest.raises(SystemExit) as ended:
+        fanout.main(["--listeners", "10", "5000"])
+    assert ended.value.code == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "5256 open files are needed, and 1000 are allowed" in told.err
