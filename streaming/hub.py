@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
+from streaming.entropy.packets import PacketWriter
 from streaming.outbox import Outbox
 from streaming.protocol import (
+    CODED_KIND,
     MAX_DELAY_S,
     MAX_TOKENS_PER_MESSAGE,
     End,
@@ -66,6 +68,8 @@ class StreamInfo:
 class Hub:
     """The stream as it stands, and everyone who listens to it.
 
+    entropy_coding: code packets in fewer bits for listeners that take them so.
+
     Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``traffic``,
     what each listener is sent of the live stream; ``drops``, how many were sent away, by the code
     of the failure; ``joins``, how many came, ``returns`` of them for what they had missed;
@@ -78,7 +82,9 @@ class Hub:
         *,
         history_tokens: int = HISTORY_TOKENS,
         max_lag_s: float = MAX_LAG_S,
+        entropy_coding: bool = False,
     ) -> None:
+        self._writer = PacketWriter() if entropy_coding else None
         self.info = info
         self.delay_s = 0.0
         self.lost_tokens = 0  # left out because the source lost them
@@ -265,7 +271,7 @@ class Hub:
         listener but carries the stream on to others.
         """
         first = self._first_token(join)
-        outbox = Outbox(self, first, wake, carrier=carrier)
+        outbox = Outbox(self, first, wake, carrier=carrier, coded=CODED_KIND in join.kinds)
         outbox.announce(self.hello(first, now_s).encode(), first)
         for announced in self._titles:
             if announced.token > first:
@@ -306,8 +312,13 @@ class Hub:
             reason = f"This listener fell more than {self.max_lag_s:g} s behind the stream."
             outbox.fail(Failure("lag", reason))
 
-    def read(self, place: int, most: int) -> tuple[bytes | str | None, int]:
-        """A message with at most ``most`` tokens from ``place`` on, and the place after it."""
+    def read(
+        self, place: int, most: int, known_from: int | None = None
+    ) -> tuple[bytes | str | None, int]:
+        """A message with at most ``most`` tokens from ``place`` on, and the place after it.
+
+        known_from: the listener takes coded packets, and has what there is from this token on.
+        """
         part = self.rewind.read(place, most)
         if part is None:
             return None, place
@@ -316,7 +327,10 @@ class Hub:
         whole = self._newest is not None and self._newest[0] == place
         if whole and part.end_token == self.next_token:
             assert self._newest is not None
-            return self._newest[1], part.end_token
+            message = self._newest[1]
+            if known_from is not None and self._writer is not None:
+                message = self._writer.write(self.info, self.rewind, part, known_from) or message
+            return message, part.end_token
         return part.encode(), part.end_token
 
     def _first_token(self, join: Join) -> int:
