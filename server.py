@@ -83,6 +83,7 @@ async def run(
         hop=arguments.hop,
         lookahead=arguments.lookahead,
         mqtt=publisher_settings(arguments),
+        entropy_coding=arguments.entropy_coding,
     )
     send = make_sender(arguments, load_codec)
     stop = asyncio.Event()
@@ -248,6 +249,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=number(int, 0, MAX_SEED),
         metavar="N",
         help="of the decoders' noise: same tokens and seed, same sound (default: the store's or 0)",
+    )
+    parser.add_argument(
+        "--entropy-coding",
+        action="store_true",
+        help="send packets in fewer bits to listeners that take them so (nano's bundled weights, "
+        "up to 128 tokens a packet; not through a broker)",
     )
     parser.add_argument(
         "--rewind",

@@ -79,7 +79,8 @@ class ServiceSettings:
     rewind_s: how much of the stream is held for those who come back or listen to the past. store:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
     auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`. mqtt: the
-    broker to which the stream goes as well.
+    broker to which the stream goes as well. entropy_coding: packets in fewer bits for listeners
+    that take them so.
     """
 
     host: str = "127.0.0.1"
@@ -97,6 +98,7 @@ class ServiceSettings:
     hop: int | None = None
     lookahead: int | None = None
     mqtt: MqttSettings | None = None
+    entropy_coding: bool = False
 
 
 async def serve(
@@ -298,7 +300,12 @@ def open_hub(
         packet_tokens=packet_tokens,
         stream=identity.stream or secrets.token_hex(8),
     )
-    hub = Hub(info, history_tokens=keep_tokens, max_lag_s=settings.max_lag_s)
+    hub = Hub(
+        info,
+        history_tokens=keep_tokens,
+        max_lag_s=settings.max_lag_s,
+        entropy_coding=settings.entropy_coding,
+    )
     if store is not None:
         restore(hub, store)
         spare = -store.next_token % latent_tokens

@@ -185,7 +185,7 @@ def train(
             with torch.no_grad():
                 bits = model(valid.rows, valid.digits).sum(dim=1).mean().item()
             model.train()
-            logger.info("step %d: %.3f bits a token, held out %.3f", step + 1, loss, bits)
+            logger.info("step %d: %.3f bits a token, held out %.3f", step + 1, loss.item(), bits)
             if bits < best:
                 best = bits
                 best_state = {k: v.clone() for k, v in model.state_dict().items()}

@@ -107,15 +107,10 @@ def features(digits: Ints, first_token: int, places: Ints, starts: Ints) -> Ints
     index = first_token + places
     # The last tokens.
     back = here - np.arange(1, _LAGS + 1)
-    recent = np.where((back >= first)[:, :, None], digits[back.clip(0)] + _LAG_ROWS, 0)
-    # How often each learnt digit came, in eighths... of twice its even share.
-    seen = np.zeros((len(digits) + 1, _COUNTED), dtype=np.int64)
-    at = digits[:, LEARNT] + (_STARTS[LEARNT.start : DIGITS] - _STARTS[LEARNT.start])
-    np.put_along_axis(seen[1:], at, 1, axis=1)
-    seen = seen.cumsum(axis=0)
-    counts = seen[places] - seen[starts]
-    share = counts * _COUNT_SIZES * 4 // (here - first + 16)
-    counted = share.clip(0, _BUCKETS - 1) + _COUNT_ROWS
+    recent = np.where((back >= first)[:, :, None], digits[np.maximum(back, 0)] + _LAG_ROWS, 0)
+    # How often each learnt digit came, in quarters of its even share.
+    share = _counts(digits, places, starts) * _COUNT_SIZES * 4 // (here - first + 16)
+    counted = np.minimum(share, _BUCKETS - 1) + _COUNT_ROWS
     # The slow channel: this group so far, as a place in a binary tree, and what was said before.
     bit, turn = index % _BITS, index // _BITS % _ITEMS
     group = here - bit[:, None]
@@ -123,8 +118,10 @@ def features(digits: Ints, first_token: int, places: Ints, starts: Ints) -> Ints
     low, size = prefix << (_BITS - bit), 1 << (_BITS - bit)
     middle = (low + size // 2)[:, None]
     begun = group - _BITS * _BEHIND[turn]  # [m, 3]
-    bits = digits[:, 1][(begun[:, :, None] + np.arange(_BITS)).clip(0, len(digits) - 1)]
-    near = (bits @ _BIT_WEIGHTS - middle + _NEAR // 2).clip(0, _NEAR - 1)
+    spelled = np.minimum(begun[:, :, None] + np.arange(_BITS), len(digits) - 1)
+    bits = digits[:, 1][np.maximum(spelled, 0)]
+    near = bits @ _BIT_WEIGHTS - middle + _NEAR // 2
+    near = np.minimum(np.maximum(near, 0), _NEAR - 1)
     known = (begun >= first) & (_BEHIND[turn] > 0) & (group >= first)
     old = np.where(known, _OLD_ROWS + bit[:, None] * _NEAR + near, 0)
     item = _ORDER[turn]
@@ -139,7 +136,7 @@ def features(digits: Ints, first_token: int, places: Ints, starts: Ints) -> Ints
     node = _AT_LEVEL_NODE + later * _LEVEL_NODES + (4**place - 1) // 3 + prefix
     level_node = np.where(group[:, 0] >= starts, node, 0)
     before = group[:, 0] - _GROUP
-    entry = digits[:, 0][before.clip(0)] * 4 + digits[:, 0][(before + 1).clip(0)]
+    entry = digits[:, 0][np.maximum(before, 0)] * 4 + digits[:, 0][np.maximum(before + 1, 0)]
     entry = np.where(before >= starts, _AT_ENTRY + entry, 0)
     single = np.stack(
         [
@@ -155,10 +152,22 @@ def features(digits: Ints, first_token: int, places: Ints, starts: Ints) -> Ints
     return np.concatenate([recent.reshape(len(places), -1), counted, old, single], axis=1)
 
 
+def _counts(digits: Ints, places: Ints, starts: Ints) -> Ints:
+    """How often each value of each learnt digit came from a start to its place, ``[m, 28]``."""
+    at = digits[:, LEARNT] + (_STARTS[LEARNT.start : DIGITS] - _STARTS[LEARNT.start])
+    if len(places) == 1:  # what decodes asks for one place at a time
+        return np.bincount(at[starts[0] : places[0]].ravel(), minlength=_COUNTED)[None]
+    seen = np.zeros((len(digits) + 1, _COUNTED), dtype=np.int64)
+    np.put_along_axis(seen[1:], at, 1, axis=1)
+    seen = seen.cumsum(axis=0)
+    return seen[places] - seen[starts]
+
+
 def _spelled(digits: Ints, group: Ints, place: Ints, base: int) -> Ints:
     """The number that a group's digits before ``place`` spell, ``[m]``."""
     prefix = np.zeros_like(place)
     for position in range(_BITS - 1 if base == 2 else _GROUP - 1):
-        digit = digits[(group[:, 0] + position).clip(0, len(digits) - 1)]
+        at = np.minimum(group[:, 0] + position, len(digits) - 1)
+        digit = digits[np.maximum(at, 0)]
         prefix = np.where(position < place, prefix * base + digit, prefix)
     return prefix

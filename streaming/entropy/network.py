@@ -52,7 +52,7 @@ class EntropyNetwork:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {f.name: file[f.name].astype(np.int64) for f in fields(cls)}
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold an entropy model: {error}") from error
         network = cls(**arrays)
         if len(network.table) != ROWS or len(network.outward) != OUTPUTS:
@@ -72,7 +72,7 @@ class EntropyNetwork:
     def begin(self, rows: Ints) -> tuple[Ints, Ints]:
         """From what is known before tokens, ``[m, slots]``: middle and outputs, ``[m, ...]``."""
         sums = self.table[rows].sum(axis=1) + self.bias
-        hidden = sums[:, :-OUTPUTS].clip(0, _MOST)
+        hidden = np.minimum(np.maximum(sums[:, :-OUTPUTS], 0), _MOST)
         middle = (hidden @ self.middle >> FRACTION_BITS) + self.middle_bias
         return middle, sums[:, -OUTPUTS:]
 
@@ -85,8 +85,9 @@ class EntropyNetwork:
         """Of the digits' values at ``place``, ``[m, size]``, each at least 1."""
         width = self.outward.shape[1]
         start, end = _ENDS[place], _ENDS[place + 1]
-        values = middle[:, place * width : (place + 1) * width].clip(0, _MOST)
+        values = middle[:, place * width : (place + 1) * width]
+        values = np.minimum(np.maximum(values, 0), _MOST)
         logits = (values @ self.outward[start:end].T >> FRACTION_BITS) + outputs[:, start:end]
         below = logits.max(axis=1, keepdims=True) - logits >> FRACTION_BITS - 8
-        powers: Ints = self.powers[below.clip(0, len(self.powers) - 1)] + 1
+        powers: Ints = self.powers[np.minimum(below, len(self.powers) - 1)] + 1
         return powers
