@@ -416,7 +416,8 @@ async def test_the_decoder_reports_its_speed() -> None:
 async def test_joining_asks_for_history_and_tells_a_name() -> None:
     script = Script(hello(), End(0).encode())
     await listen(script, MemorySink(), client="test", history_tokens=99)
-    assert script.sent == ['{"type":"join","protocol":1,"history":99,"client":"test"}']
+    (sent,) = script.sent
+    assert sent == '{"type":"join","protocol":1,"history":99,"client":"test","kinds":[2]}'
 
 
 async def test_with_too_little_history_the_sound_card_waits_for_the_first_packet() -> None:

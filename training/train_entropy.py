@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.recordings import MusicError, find, load
 from codec.constants import SAMPLE_RATE
 from codec.nano.codec import load_nano
 from streaming.entropy.coder import CONTEXT
 from streaming.entropy.features import DIGITS, ROWS, SIZES, features, split_digits
 from streaming.entropy.network import FRACTION_BITS, OUTPUTS, EntropyNetwork
 from streaming.errors import SettingsError
+from training.dataset import feature_name, load_audio, recordings
 from training.program import run_program
 
 __all__ = ["EntropyModel", "Examples", "encode_music", "main", "train"]
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 Ints = NDArray[np.int64]
 
 PACKET = 48
-LONGEST_S = 600.0
 MOST_SHIFT_S = 5
 BATCH = 512
 _ENDS = [0, *np.cumsum(SIZES).tolist()]
@@ -48,22 +47,18 @@ def encode_music(folder: Path, cache: Path, variants: int) -> list[list[Ints]]:
     what is said of the same music differs.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    try:
-        files = find([folder])
-        nano = None
-        pieces: list[list[Ints]] = []
-        for file in files:
-            pieces.append([])
-            for variant in range(variants):
-                kept = cache / (f"{file.stem}-{variant}.npy" if variant else f"{file.stem}.npy")
-                if not kept.exists():
-                    nano = nano or load_nano()
-                    audio = _changed(load(file, LONGEST_S), variant, file.stem)
-                    np.save(kept, nano.sound2code(audio).numpy())
-                    logger.info("encoded %s, variant %d", file.name, variant)
-                pieces[-1].append(np.load(kept).astype(np.int64))
-    except MusicError as error:
-        raise SettingsError(str(error)) from error
+    nano = None
+    pieces: list[list[Ints]] = []
+    for file in recordings(folder):
+        pieces.append([])
+        for variant in range(variants):
+            kept = cache / f"{variant}-{feature_name(file, folder)}"
+            if not kept.exists():
+                nano = nano or load_nano()
+                audio = _changed(load_audio(file), variant, file.stem)
+                np.save(kept, nano.sound2code(audio).numpy())
+                logger.info("encoded %s, variant %d", file.name, variant)
+            pieces[-1].append(np.load(kept).astype(np.int64))
     return pieces
 
 
@@ -207,11 +202,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    if args.steps < 1:
-        raise SettingsError(f"--steps must be at least 1, got {args.steps}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("steps", "variants"):
+        if getattr(args, name) < 1:
+            raise SettingsError(f"--{name} must be at least 1, got {getattr(args, name)}")
     pieces = encode_music(args.music, args.tokens, args.variants)
     if len(pieces) < 2:
-        raise SettingsError(f"there is one recording in {args.music}; give two at least")
+        raise SettingsError(f"{args.music} holds {len(pieces)} recordings; give two at least")
     held = max(1, len(pieces) // 20)
     learnt = [tokens for variants in pieces[held:] for tokens in variants]
     valid = [variants[0] for variants in pieces[:held]]
