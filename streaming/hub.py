@@ -22,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
+from streaming.entropy.packets import PacketWriter
 from streaming.outbox import Outbox
 from streaming.packets import Packets
 from streaming.protocol import (
+    CODED_KIND,
     MAX_DELAY_S,
     MAX_TOKENS_PER_MESSAGE,
     End,
@@ -67,6 +69,8 @@ class StreamInfo:
 class Hub:
     """The stream as it stands, and everyone who listens to it.
 
+    entropy_coding: code packets in fewer bits for listeners that take them so.
+
     Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``traffic``,
     what each listener is sent of the live stream; ``drops``, how many were sent away, by the code
     of the failure; ``joins``, how many came, ``returns`` of them for what they had missed;
@@ -79,7 +83,9 @@ class Hub:
         *,
         history_tokens: int = HISTORY_TOKENS,
         max_lag_s: float = MAX_LAG_S,
+        entropy_coding: bool = False,
     ) -> None:
+        self._writer = PacketWriter() if entropy_coding else None
         self.info = info
         self.delay_s = 0.0
         self.lost_tokens = 0  # left out because the source lost them
@@ -261,7 +267,7 @@ class Hub:
         listener but carries the stream on to others.
         """
         first = self._first_token(join)
-        outbox = Outbox(self, first, wake, carrier=carrier)
+        outbox = Outbox(self, first, wake, carrier=carrier, coded=CODED_KIND in join.kinds)
         outbox.announce(self.hello(first, now_s).encode(), first)
         for announced in self._titles.after(first):
             outbox.announce(announced.encode(), min(announced.token, self.next_token))
@@ -295,9 +301,20 @@ class Hub:
             reason = f"This listener fell more than {self.max_lag_s:g} s behind the stream."
             outbox.fail(Failure("lag", reason))
 
-    def read(self, place: int, most: int) -> tuple[bytes | str | None, int]:
-        """A message with at most ``most`` tokens from ``place`` on, and the place after it."""
-        return self._packets.read(place, most)
+    def read(
+        self, place: int, most: int, known_from: int | None = None
+    ) -> tuple[bytes | str | None, int]:
+        """A message with at most ``most`` tokens from ``place`` on, and the place after it.
+
+        known_from: the listener takes coded packets, and has what there is from this token on.
+        """
+        message, end = self._packets.read(place, most)
+        newest = end == self.next_token and isinstance(message, bytes)
+        if known_from is not None and self._writer is not None and newest:
+            packet = self.rewind.read(place, end - place)
+            assert isinstance(packet, Tokens)
+            message = self._writer.write(self.info, self.rewind, packet, known_from) or message
+        return message, end
 
     def _first_token(self, join: Join) -> int:
         """Where the history of a listener begins."""

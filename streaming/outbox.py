@@ -23,16 +23,24 @@ class Outbox:
     """One listener's place in the stream; :meth:`take` moves it on.
 
     Attributes: ``closed`` when nothing more will follow what can be taken, ``failure`` if that is
-    for a fault; ``carrier``, whether it carries the stream on to others.
+    for a fault; ``carrier``, whether it carries the stream on to others. coded: the listener takes
+    entropy-coded packets.
     """
 
     def __init__(
-        self, hub: Hub, first_token: int, wake: Callable[[], None], *, carrier: bool = False
+        self,
+        hub: Hub,
+        first_token: int,
+        wake: Callable[[], None],
+        *,
+        carrier: bool = False,
+        coded: bool = False,
     ) -> None:
         self._hub = hub
         self.carrier = carrier
         self._wake = wake
         self._place = first_token
+        self._known_from = first_token if coded else None
         self._least_behind = self._behind
         self._live_from = hub.next_token
         # Each with the place in the stream before which it is not sent.
@@ -100,6 +108,6 @@ class Outbox:
             most = min(most, self._live_from - self._place)
         if self._events:
             most = min(most, self._events[0][0] - self._place)
-        message, self._place = self._hub.read(self._place, most)
+        message, self._place = self._hub.read(self._place, most, self._known_from)
         self._least_behind = min(self._least_behind, self._behind)
         return message

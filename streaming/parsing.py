@@ -16,6 +16,8 @@ from typing import Any, Final
 from streaming.errors import ProtocolError
 from streaming.packing import unpack_tokens
 from streaming.protocol import (
+    CODED_HEADER,
+    CODED_KIND,
     MAX_AUTH_TOKEN,
     MAX_DELAY_S,
     MAX_INDEX,
@@ -28,6 +30,7 @@ from streaming.protocol import (
     PROTOCOL_VERSION,
     TOKENS_HEADER,
     TOKENS_KIND,
+    CodedTokens,
     End,
     Failure,
     Gap,
@@ -51,11 +54,13 @@ def decode(data: str | bytes) -> Message:
     return _decode_binary(data) if isinstance(data, bytes) else _decode_text(data)
 
 
-def _decode_binary(data: bytes) -> Tokens:
+def _decode_binary(data: bytes) -> Tokens | CodedTokens:
     if len(data) > MAX_SERVER_MESSAGE:
         raise ProtocolError(f"A message of {len(data)} bytes is too long.")
     if not data:
         raise ProtocolError("An empty binary message is no part of the protocol.")
+    if data[0] == CODED_KIND:
+        return _decode_coded(data)
     if data[0] != TOKENS_KIND:
         raise ProtocolError(f"Binary messages of kind {data[0]} are not known to this version.")
     if len(data) <= TOKENS_HEADER.size:
@@ -67,6 +72,15 @@ def _decode_binary(data: bytes) -> Tokens:
     if first_token + len(tokens) > MAX_INDEX:
         raise ProtocolError(f"The token index {first_token} is out of range.")
     return Tokens(first_token, tokens)
+
+
+def _decode_coded(data: bytes) -> CodedTokens:
+    if len(data) < CODED_HEADER.size:
+        raise ProtocolError(f"A coded message of {len(data)} bytes is too short.")
+    _, first_token, context = CODED_HEADER.unpack_from(data)
+    if context > first_token:
+        raise ProtocolError(f"There are no {context} tokens before token {first_token}.")
+    return CodedTokens(first_token, context, data[CODED_HEADER.size :])
 
 
 def parse_object(data: str) -> tuple[str, Fields]:
@@ -146,6 +160,14 @@ class Fields:
         """Whether it is there and not null."""
         return self._fields.get(name) is not None
 
+    def small_integers(self, name: str, most: int) -> tuple[int, ...]:
+        """At most ``most`` whole numbers from 0 to 255; none where the field is missing."""
+        values = self._fields.get(name, [])
+        right = isinstance(values, list) and len(values) <= most
+        if not right or not all(type(value) is int and 0 <= value <= 255 for value in values):
+            raise self._wrong(name, f"a list of at most {most} whole numbers from 0 to 255")
+        return tuple(values)
+
     def check_version(self) -> None:
         """Raises ProtocolError where the message is of another protocol version."""
         version = self.integer("protocol", low=1)
@@ -165,6 +187,7 @@ def _decode_join(read: Fields) -> Join:
         stream=read.text("stream", MAX_NAME, default=""),
         at_s=read.seconds("at_s", MAX_UNIX_S) if read.has("at_s") else None,
         auth_token=read.secret("auth_token"),
+        kinds=read.small_integers("kinds", most=16),
     )
 
 

@@ -2,9 +2,10 @@
 
 Text messages are JSON objects with a ``type``: ``join`` from the listener, ``hello``, ``title``,
 ``gap``, ``end`` and ``error`` from the sender, ``publish`` from a sender that dials a relay, which
-answers with ``join``. Binary messages begin with a byte for their kind;
-the only kind so far is tokens: ``01``, the index of the first token (32 bits, big-endian), then the
-tokens packed to 14 bits each, their count following from the length.
+answers with ``join``. Binary messages begin with a byte for their kind: ``01`` are tokens, with the
+index of the first one (32 bits, big-endian), then the tokens packed to 14 bits each, their count
+following from the length; ``02`` is a packet of entropy-coded ones, for listeners whose join names
+that kind.
 
 :mod:`streaming.parsing` reads them.
 """
@@ -24,6 +25,8 @@ from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from streaming.packing import pack_tokens
 
 __all__ = [
+    "CODED_HEADER",
+    "CODED_KIND",
     "MAX_AUTH_TOKEN",
     "MAX_CLIENT_MESSAGE",
     "MAX_DELAY_S",
@@ -37,6 +40,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "TOKENS_HEADER",
     "TOKENS_KIND",
+    "CodedTokens",
     "End",
     "Failure",
     "Gap",
@@ -69,6 +73,8 @@ MAX_SEED: Final = 2**53 - 1  # what every JSON implementation can hold exactly
 
 TOKENS_KIND: Final = 1
 TOKENS_HEADER: Final = struct.Struct(">BI")
+CODED_KIND: Final = 2
+CODED_HEADER: Final = struct.Struct(">BIB")
 _JOINERS: Final = "\u200c\u200d"  # format characters that words and emoji are written with
 
 
@@ -79,7 +85,7 @@ class Join:
     next_token: the index of the first token wanted, on coming back the first not got yet. stream:
     on coming back, the stream of which that is a token; empty for any. at_s: what played at this
     Unix time is wanted instead. auth_token: the secret that lets the listener in, where one is
-    needed.
+    needed. kinds: of binary messages that the listener takes beside ``01``.
     """
 
     type: ClassVar = "join"
@@ -89,6 +95,7 @@ class Join:
     stream: str = ""
     at_s: float | None = None
     auth_token: str = field(default="", repr=False)
+    kinds: tuple[int, ...] = ()
 
     def encode(self) -> str:
         """As JSON text."""
@@ -103,6 +110,8 @@ class Join:
             fields["at_s"] = round(self.at_s, 3)
         if self.auth_token:
             fields["auth_token"] = self.auth_token
+        if self.kinds:
+            fields["kinds"] = list(self.kinds)
         return _to_json(self.type, fields)
 
 
@@ -219,6 +228,27 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class CodedTokens:
+    """One packet of tokens, as many as the hello says, coded as docs/entropy.md describes.
+
+    context: how many of the tokens just before ``first_token`` one must have to decode ``data``.
+    """
+
+    type: ClassVar = "coded"
+    first_token: int
+    context: int
+    data: bytes
+
+    def encode(self) -> bytes:
+        """As a binary message. Raises ValueError on positions that it cannot carry."""
+        if not 0 <= self.context <= min(self.first_token, 255) or self.first_token > MAX_INDEX:
+            raise ValueError(
+                f"{self.context} tokens before token {self.first_token} do not fit into a message"
+            )
+        return CODED_HEADER.pack(CODED_KIND, self.first_token, self.context) + self.data
+
+
+@dataclass(frozen=True)
 class Title:
     """What plays from ``token`` on."""
 
@@ -284,7 +314,9 @@ class Unknown:
     type: str
 
 
-Message: TypeAlias = Join | Publish | Hello | Tokens | Title | Gap | End | Failure | Unknown
+Message: TypeAlias = (
+    Join | Publish | Hello | Tokens | CodedTokens | Title | Gap | End | Failure | Unknown
+)
 
 
 def clean_text(text: str, limit: int = MAX_TITLE) -> str:

@@ -62,6 +62,7 @@ def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
         lookahead=arguments.lookahead,
         mqtt=publisher_settings(arguments),
         push=push_settings(arguments),
+        entropy_coding=arguments.entropy_coding,
         publish_tokens=publish_tokens(arguments),
     )
 
@@ -142,6 +143,12 @@ def _add_encoding(parser: argparse.ArgumentParser) -> None:
 
 def _add_past(parser: argparse.ArgumentParser) -> None:
     """What is kept of the stream."""
+    parser.add_argument(
+        "--entropy-coding",
+        action="store_true",
+        help="send packets in fewer bits to listeners that take them so (nano's bundled weights, "
+        "up to 128 tokens a packet; not through a broker)",
+    )
     parser.add_argument(
         "--rewind",
         default="24h",

@@ -86,6 +86,7 @@ class ServiceSettings:
     auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`. mqtt: the
     broker to which the stream goes as well. push: the relay to which it is pushed as well.
     publish_tokens: of those who may push their stream here, where it is they who are served.
+    entropy_coding: packets in fewer bits for listeners that take them so.
     """
 
     host: str = "127.0.0.1"
@@ -105,6 +106,7 @@ class ServiceSettings:
     mqtt: MqttSettings | None = None
     push: PushSettings | None = None
     publish_tokens: Sequence[str] = field(default=(), repr=False)
+    entropy_coding: bool = False
 
 
 async def serve(
@@ -325,7 +327,12 @@ def open_hub(
         packet_tokens=packet_tokens,
         stream=identity.stream or secrets.token_hex(8),
     )
-    hub = Hub(info, history_tokens=keep_tokens, max_lag_s=settings.max_lag_s)
+    hub = Hub(
+        info,
+        history_tokens=keep_tokens,
+        max_lag_s=settings.max_lag_s,
+        entropy_coding=settings.entropy_coding,
+    )
     if store is not None:
         restore(hub, store)
         spare = -store.next_token % latent_tokens

@@ -12,9 +12,22 @@ from enum import Enum, auto
 from typing import Final, TypeAlias
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
+from streaming.entropy.packets import PacketReader
 from streaming.errors import ProtocolError, RefusedError
 from streaming.parsing import decode
-from streaming.protocol import End, Failure, Gap, Hello, Join, Message, Title, Tokens, Unknown
+from streaming.protocol import (
+    CODED_KIND,
+    CodedTokens,
+    End,
+    Failure,
+    Gap,
+    Hello,
+    Join,
+    Message,
+    Title,
+    Tokens,
+    Unknown,
+)
 from streaming.stats import Traffic
 
 __all__ = [
@@ -79,7 +92,9 @@ class ListenerSession:
         auth_token: str = "",
     ) -> None:
         self._codec = codec
-        self._join = replace(join or Join(history, client, next_token), auth_token=auth_token)
+        join = join or Join(history, client, next_token)
+        self._join = replace(join, auth_token=auth_token, kinds=(CODED_KIND,))
+        self._reader = PacketReader()
         self._resuming = False
         self.state = State.JOINING
         self.hello: Hello | None = None
@@ -102,7 +117,7 @@ class ListenerSession:
         self.state = State.JOINING
         self._resuming = join is None and self.hello is not None
         if join is not None:
-            self._join = replace(join, auth_token=self._join.auth_token)
+            self._join = replace(join, auth_token=self._join.auth_token, kinds=self._join.kinds)
         if not self._resuming or self.hello is None:
             return self._join.encode()
         next_token, stream = self.next_token, self.hello.stream
@@ -119,15 +134,25 @@ class ListenerSession:
         Raises ProtocolError where the message is wrong, cannot be decoded here or is an error
         event; the connection is then of no more use.
         """
-        message = decode(data)
+        message: Message | None = decode(data)
+        coded_bits = None
+        if isinstance(message, CodedTokens):
+            coded_bits = 8 * len(message.data)
+            message = self._read(message)
         size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "replace"))
         if isinstance(message, Tokens):
             end = message.end_token
             live = self.hello is not None and end > self.hello.next_token
-            self.traffic.add(size, now_s, tokens=len(message.tokens), end_token=end, live=live)
+            count = len(message.tokens)
+            self.traffic.add(
+                size, now_s, tokens=count, end_token=end, live=live, payload_bits=coded_bits
+            )
+            self._reader.note(message)
         else:
             self.traffic.add(size, now_s, live=self.hello is not None)
 
+        if message is None:
+            return []
         if isinstance(message, Failure):
             raise RefusedError(message.code, message.message)
         if isinstance(message, Unknown):
@@ -140,11 +165,20 @@ class ListenerSession:
             return self._welcome(message)
         return self._follow(message)
 
+    def _read(self, coded: CodedTokens) -> Tokens | None:
+        """Its tokens; None where those are missing that they are told from, so they are lost."""
+        hello = self.hello
+        if hello is None or self.state is State.JOINING:
+            raise ProtocolError("The sender did not begin with a hello; check the address.")
+        return self._reader.read(coded, hello.digest, hello.packet_tokens)
+
     def _welcome(self, message: Message) -> list[Happening]:
         if not isinstance(message, Hello):
             raise ProtocolError("The sender did not begin with a hello; check the address.")
         self._check(message)
         goes_on = self._resuming and self._goes_on(message)
+        if not goes_on:
+            self._reader = PacketReader()
         self.hello = message
         self.state = State.STREAMING
         if goes_on:

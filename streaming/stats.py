@@ -133,15 +133,18 @@ class Traffic:
         tokens: int = 0,
         end_token: int = 0,
         live: bool = True,
+        payload_bits: int | None = None,
     ) -> None:
         """Count a message of ``message_bytes`` with ``tokens``, the last one before ``end_token``.
 
         live: whether it counts for the rates; the burst of history after joining does not.
+        payload_bits: what the tokens took, where they are coded in fewer bits.
         """
         on_wire = self._framing(message_bytes)
         self.messages += 1
         self.tokens += tokens
-        self.payload_bits += tokens * TOKEN_BITS
+        payload_bits = tokens * TOKEN_BITS if payload_bits is None else payload_bits
+        self.payload_bits += payload_bits
         self.wire_bytes += on_wire
         if not live:
             return
@@ -150,7 +153,7 @@ class Traffic:
         self._event_bytes += on_wire
         if tokens:
             stream_s = end_token / TOKEN_RATE
-            self._payload.add(tokens * TOKEN_BITS, now_s, stream_s)
+            self._payload.add(payload_bits, now_s, stream_s)
             self._wire.add(8 * self._event_bytes, now_s, stream_s)
             self._event_bytes = 0
 

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from codec.nano.codec import WEIGHTS_SHA256
 from streaming.errors import ProtocolError, SettingsError, SourceError
 from streaming.guard import AuthTokens, read_auth_tokens
 from streaming.hub import Hub, StreamInfo
@@ -60,6 +61,7 @@ _WORDS: Final = [
     b"\\ud800",
     b"[" * 500,
     b"\x01\x00\x00\x00\x00",
+    b"\x02\x00\x00\x00\x10\x10",
     b"\xff\xff\xff\xff",
     b"\x89MUC\r\n\x1a\n",
     b"\xf3\x50",
@@ -92,8 +94,18 @@ def _listener(data: bytes) -> None:
     session = ListenerSession(None)
     with suppress(ProtocolError):
         for line in data.split(b"\n")[:50]:
-            binary = line[:1] == b"\x01"
+            binary = line[:1] in (b"\x01", b"\x02")
             session.receive(line if binary else _text(line), 0.0)
+
+
+def _coded(data: bytes) -> None:
+    """Lines are messages after a hello by which they can be decoded."""
+    session = ListenerSession(None)
+    hub = Hub(StreamInfo("nano", "nano-4", WEIGHTS_SHA256, 0, 16, "s"))
+    session.receive(hub.hello(0, 0.0).encode(), 0.0)
+    with suppress(ProtocolError):
+        for line in data.split(b"\n")[:20]:
+            session.receive(line, 0.0)
 
 
 def _sender(data: bytes) -> None:
@@ -158,6 +170,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "protocol": _decode,
     "packing": lambda data: _allow(ProtocolError)(lambda: unpack_tokens(data)),
     "listener": _listener,
+    "coded": _coded,
     "sender": _sender,
     "publisher": _publisher,
     "muc": _muc,

@@ -195,7 +195,8 @@ def test_what_was_cleared_is_passed_over_and_what_is_no_window_refused():
     assert out(one, Received(ADDRESS.window(TAG), b"")) == []
     assert out(one, Received("elsewhere", b"x")) == []
     assert not one.begun
-    for payload in (b"\x02nonsense", Title("x", 0).encode().encode()):
+    coded = b"\x02\0\0\0\0\0abc"  # through a broker only plain ones go
+    for payload in (b"\x03nonsense", coded, Title("x", 0).encode().encode()):
         with pytest.raises(ProtocolError):
             one.receive(Received(ADDRESS.window(TAG), payload))
 

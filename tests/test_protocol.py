@@ -179,7 +179,7 @@ def test_unknown_events_are_kept_apart():
     "data",
     [
         b"",
-        b"\2\0\0\0\0\0\0",  # another kind
+        b"\3\0\0\0\0\0\0",  # another kind
         b"\1\0\0\0\0",  # no tokens
         b"\1\0\0\0\0\0",  # half a token
         b"\1\xff\xff\xff\xff\0\0",  # ends beyond the last index

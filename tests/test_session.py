@@ -45,7 +45,7 @@ def joined(**changes):
 
 def test_listener_asks_for_history_first():
     session = ListenerSession(OURS, history=64, client="test", next_token=9)
-    assert decode(session.join()) == Join(64, "test", 9)
+    assert decode(session.join()) == Join(64, "test", 9, kinds=(2,))
     assert session.state is State.JOINING
 
 
@@ -206,7 +206,7 @@ def interrupted(**changes):
 
 def test_who_comes_back_names_the_token_it_wants_next():
     session = interrupted()
-    assert decode(session.rejoin()) == Join(256, "test", 100, "s")
+    assert decode(session.rejoin()) == Join(256, "test", 100, "s", kinds=(2,))
     assert session.receive(replace(STREAM, first_token=100, next_token=148).encode(), 9.0) == []
     assert session.receive(tokens(100, 48).encode(), 9.0) == [tokens(100, 48)]
     assert (session.lost_tokens, session.duplicate_tokens) == (0, 0)
@@ -242,9 +242,10 @@ def test_another_stream_after_coming_back_begins_anew(changes):
 
 def test_one_can_begin_anew_on_purpose():
     session = ListenerSession(OURS, join=Join(client="test", at_s=9.0), auth_token="secret")
-    assert decode(session.rejoin()) == Join(client="test", at_s=9.0, auth_token="secret")
+    expected = Join(client="test", at_s=9.0, auth_token="secret", kinds=(2,))
+    assert decode(session.rejoin()) == expected
     session.receive(STREAM.encode(), 0.0)
-    assert decode(session.rejoin(Join(16))) == Join(16, auth_token="secret")
+    assert decode(session.rejoin(Join(16))) == Join(16, auth_token="secret", kinds=(2,))
     hello = replace(STREAM, first_token=90, next_token=148)
     assert session.receive(hello.encode(), 9.0) == [hello]
 

@@ -14,6 +14,7 @@ from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
+from codec.nano.codec import WEIGHTS_SHA256
 from streaming.errors import ProtocolError, TransportError
 from streaming.hub import Hub, StreamInfo
 from streaming.parsing import decode
@@ -28,6 +29,7 @@ from streaming.protocol import (
 )
 from streaming.session import CodecIdentity, ListenerSession, State
 from streaming.websocket import WebSocketServer, client, connect
+from tests.test_entropy import GOLDEN_TOKENS
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
 
@@ -405,3 +407,29 @@ async def test_broken_connection_is_said():
             await anext(aiter(connection))
         with pytest.raises(TransportError, match="broke"):
             await connection.send("hello?")
+
+
+async def test_coded_and_plain_packets_of_one_stream_are_heard_alike():
+    """Tokens that repeat are easy to tell from those before them."""
+    info = StreamInfo("nano", "nano-4", WEIGHTS_SHA256, 0, 48)
+    tokens = np.array(GOLDEN_TOKENS[:24] * 2)
+    ours = CodecIdentity("nano", "nano-4", WEIGHTS_SHA256)
+    for entropy_coding in (True, False):
+        hub = Hub(info, entropy_coding=entropy_coding)
+        session, heard = ListenerSession(ours), []
+        async with (
+            WebSocketServer(hub, "127.0.0.1", 0) as server,
+            await connect(server.url) as connection,
+        ):
+            await connection.send(session.join())
+            await until(lambda hub=hub: hub.listeners)
+            for _ in range(3):
+                hub.publish(tokens, time.monotonic())
+            hub.end("over", time.monotonic())
+            async for data in connection:
+                for happening in session.receive(data, time.monotonic()):
+                    if isinstance(happening, Tokens):
+                        heard += happening.tokens.tolist()
+        assert heard == tokens.tolist() * 3
+        plain_bits = 3 * 84 * 8
+        assert (session.traffic.payload_bits < plain_bits) == entropy_coding

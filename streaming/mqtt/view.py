@@ -82,7 +82,8 @@ class StreamView:
             del self._early[_MOST_EARLY:]
         elif self._is_window(message):
             window = decode(message.payload)
-            assert isinstance(window, Tokens)  # the only binary message there is
+            if not isinstance(window, Tokens):
+                raise ProtocolError("What the broker has kept of the stream is no tokens.")
             return self._begin(window, message.left_s)
         return []
 
