@@ -101,6 +101,11 @@ def test_a_likely_digit_costs_next_to_nothing_and_an_unlikely_one_what_it_should
     assert len(encoder.finish()) in (20, 21)  # 16 bits each
 
 
+def test_bytes_beyond_all_digits_are_refused():
+    with pytest.raises(ProtocolError, match="damaged"):
+        RangeDecoder(b"\xff" * 5).take([1, 1, 1])  # 3 does not divide 256 ** 5
+
+
 # ------------------------------------------------------------------------------------ coder
 
 
