@@ -36,19 +36,17 @@ class Windows:
 
     @property
     def latency_s(self) -> float:
-        """How long the first sample of a hop waits until it can be decoded.
+        """How long the sample that waits longest waits until it can be decoded.
 
-        Tokens come a hop at a time, each hop a lookahead after its last sample; they are sound as
-        soon as the decoder has its own hop and lookahead.
+        Tokens come an encoder hop at a time, each hop a lookahead after its last sample; they are
+        sound as soon as the decoder has a hop of its own and its lookahead.
         """
-        hop = self.encoder.hop
-        waits = []
-        for token in range(0, hop * self.decoder.hop, hop):  # all ways in which the hops can meet
-            known = token
+        hop, longest, known = self.encoder.hop, 0, 0
+        for token in range(hop * self.decoder.hop):  # all ways in which the hops can meet
             while self.decoder.decodable(known) <= token:
                 known += hop
-            waits.append(known + self.encoder.lookahead - token)
-        return max(waits) * SAMPLES_PER_TOKEN / SAMPLE_RATE
+            longest = max(longest, known + self.encoder.lookahead - token)
+        return longest * SAMPLES_PER_TOKEN / SAMPLE_RATE
 
     def round_trip(self, nano: Codec, audio: Tensor) -> tuple[Tensor, float]:
         """Sound of ``[2, samples]`` through these windows, and its bits a second."""
