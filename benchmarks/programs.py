@@ -7,6 +7,7 @@ begins as a twin of Python, and its peak counts that in.
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import time
 from collections.abc import Sequence
@@ -28,11 +29,12 @@ class ProgramError(Exception):
 class Done:
     """What a program wrote, how long it took, start included, and its peak in megabytes.
 
-    peak_mb is None where there is no ``/proc`` to tell it.
+    cpu_s: processor time. peak_mb is None where there is no ``/proc`` to tell it.
     """
 
     output: bytes
     seconds: float
+    cpu_s: float
     peak_mb: float | None
 
 
@@ -70,9 +72,15 @@ class _Watch:
         self._thread.join()
 
 
+def _children_cpu_s() -> float:
+    """Processor time of all child processes that have ended so far."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def run(command: Sequence[str], data: bytes) -> Done:
     """Run a program with ``data`` as its standard input; raises ProgramError."""
-    name, begin = command[0], time.perf_counter()
+    name, begin, cpu_begin = command[0], time.perf_counter(), _children_cpu_s()
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -86,7 +94,8 @@ def run(command: Sequence[str], data: bytes) -> Done:
             process.kill()
             raise ProgramError(f"{name} did not end within {_TIMEOUT_S:g} s") from error
         seconds = time.perf_counter() - begin
+    cpu_s = _children_cpu_s() - cpu_begin
     if process.returncode:
         last = said.decode(errors="replace").strip().splitlines() or ["nothing"]
         raise ProgramError(f"{name} ended with exit code {process.returncode} and said: {last[0]}")
-    return Done(output, seconds, watch.peak_mb)
+    return Done(output, seconds, cpu_s, watch.peak_mb)

@@ -22,9 +22,21 @@ from benchmarks.contestants import CODEC2_MODES
 from benchmarks.programs import Done
 from codec.constants import SAMPLE_RATE
 
-__all__ = ["Facts", "Network", "NetworkError", "Program"]
+__all__ = ["Facts", "Network", "NetworkError", "Program", "Work"]
 
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What encoding or decoding took, in seconds per second of sound.
+
+    wall: the real-time factor. cpu: processor time, which other programs on the machine disturb
+    less.
+    """
+
+    wall: float
+    cpu: float
 
 
 class NetworkError(Exception):
@@ -77,13 +89,13 @@ class Network:
             print(what, file=self._process.stdin, flush=True)
         return self._answer()
 
-    def encode(self) -> float:
-        """Seconds of work per second of sound."""
-        return float(self._ask("encode"))
+    def encode(self) -> Work:
+        """One pass over the recording."""
+        return Work(**self._ask("encode"))
 
-    def decode(self) -> float:
-        """The same of what was encoded last."""
-        return float(self._ask("decode"))
+    def decode(self) -> Work:
+        """The same over what was encoded last."""
+        return Work(**self._ask("decode"))
 
     def peak_mb(self) -> float | None:
         """The most memory that the process has had so far."""
@@ -119,17 +131,17 @@ class Program:
             self._coded = self._encode().output
             self.facts = Facts(mode.latency_s)
 
-    def _work(self, done: Done) -> float:
+    def _work(self, done: Done) -> Work:
         if done.peak_mb is not None:
             self._peak_mb = max(self._peak_mb or 0.0, done.peak_mb)
-        return done.seconds / self._seconds
+        return Work(done.seconds / self._seconds, done.cpu_s / self._seconds)
 
-    def encode(self) -> float:
+    def encode(self) -> Work:
         done = self._encode()
         self._coded = done.output
         return self._work(done)
 
-    def decode(self) -> float:
+    def decode(self) -> Work:
         return self._work(self._decode(self._coded))
 
     def peak_mb(self) -> float | None:

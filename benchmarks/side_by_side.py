@@ -1,8 +1,9 @@
 """nano beside what users would pick instead: ``python -m benchmarks.side_by_side [MUSIC…]``.
 
 One table of Opus, Codec2 and the architectures of EnCodec, DAC and Mimi with random weights: bit
-rate, real-time factors (seconds of work per second of sound) on one thread and more, algorithmic
-latency, peak memory, and for those that need no downloaded weights some measures of quality.
+rate, real-time factors (seconds of work per second of sound) on one thread and more, processor time
+of both ways on one thread, algorithmic latency, peak memory, and for those that need no downloaded
+weights some measures of quality.
 
 Speed and memory are measured over the first recording; the codecs take turns, and each figure is
 the median of several passes. Bit rate and quality are means over all recordings. Resampling to a
@@ -30,7 +31,7 @@ from benchmarks.measures import MEASURES, Figures, compare
 from benchmarks.opus import OpusError
 from benchmarks.programs import ProgramError
 from benchmarks.recordings import SHORTEST_S, MusicError, find, load
-from benchmarks.runners import Facts, Network, NetworkError, Program
+from benchmarks.runners import Facts, Network, NetworkError, Program, Work
 from codec.errors import CodecError
 from codec.nano import Nano
 from streaming.compute import DEFAULT_THREADS, use_threads
@@ -43,11 +44,11 @@ SHOWN = ("log_mel", "chroma", "envelope", "onset_f", "level_db")
 
 @dataclass(frozen=True)
 class Speed:
-    """Real-time factors and peak memory on so many threads."""
+    """What both ways take on so many threads, medians, and peak memory."""
 
     threads: int
-    encode: float
-    decode: float
+    encode: Work
+    decode: Work
     peak_mb: float | None
 
 
@@ -85,6 +86,12 @@ def quality(name: str, nano: Nano, recordings: Sequence[Tensor]) -> tuple[float,
     return statistics.fmean(rates), means
 
 
+def median(works: Iterable[Work]) -> Work:
+    """Wall and processor time each for itself."""
+    walls, cpus = zip(*((work.wall, work.cpu) for work in works), strict=True)
+    return Work(statistics.median(walls), statistics.median(cpus))
+
+
 def speeds(
     names: Sequence[str],
     music: Path,
@@ -107,7 +114,7 @@ def speeds(
                 runners[name] = stack.enter_context(network)
             else:
                 runners[name] = Program(name, load(music, seconds))
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+        taken: dict[str, list[tuple[Work, Work]]] = {name: [] for name in names}
         for number in range(passes + 1):
             print(f"{threads} threads, pass {number}/{passes}", file=sys.stderr, flush=True)
             for name, runner in runners.items():
@@ -116,7 +123,7 @@ def speeds(
                     taken[name].append(both)
         measured = {}
         for name, runner in runners.items():
-            encode, decode = map(statistics.median, zip(*taken[name], strict=True))
+            encode, decode = map(median, zip(*taken[name], strict=True))
             measured[name] = runner.facts, Speed(threads, encode, decode, runner.peak_mb())
         return measured
 
@@ -159,7 +166,7 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table; a dash where there is no figure."""
     threads = [speed.threads for speed in max((row.speeds for row in rows), key=len)]
     ways = [f"{way}, {count} thr." for count in threads for way in ("encode", "decode")]
-    head = ["codec", "sound", "bit/s", *ways, "latency, ms", "memory, MB"]
+    head = ["codec", "sound", "bit/s", *ways, "CPU, s/s", "latency, ms", "memory, MB"]
     head += [MEASURES[name].label for name in SHOWN]
     lines = []
     for row in rows:
@@ -168,7 +175,11 @@ def table(rows: Sequence[Row]) -> str:
         cells = [row.label, row.sound, "–" if row.bits_per_s is None else f"{row.bits_per_s:.0f}"]
         for count in threads:
             speed = speeds.get(count)
-            cells += [f"{speed.encode:.3g}", f"{speed.decode:.3g}"] if speed else ["–", "–"]
+            cells += (
+                [f"{speed.encode.wall:.3g}", f"{speed.decode.wall:.3g}"] if speed else ["–", "–"]
+            )
+        alone = speeds.get(threads[0])
+        cells.append(f"{alone.encode.cpu + alone.decode.cpu:.3g}" if alone else "–")
         cells.append("–" if row.facts is None else f"{1000 * row.facts.latency_s:.4g}")
         cells.append(f"{max(peaks):.0f}" if peaks else "–")
         cells += [MEASURES[name].show(row.quality[name]) if row.quality else "–" for name in SHOWN]

@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.side_by_side_worker NAME RECORDING --threads N --seconds S`` writes
 :class:`benchmarks.runners.Facts` as a line of JSON when it is ready, then answers each line that it
-reads: ``encode`` and ``decode`` with the seconds of work per second of sound, ``peak`` with the
-most memory that it ever had, in MB.
+reads: ``encode`` and ``decode`` with :class:`benchmarks.runners.Work`, ``peak`` with the most
+memory that it ever had, in MB.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,11 +23,11 @@ from torch import Tensor
 
 import codec
 from benchmarks.architectures import ARCHITECTURES, Architecture
-from benchmarks.codec import decode, encode, timed
+from benchmarks.codec import decode, encode
 from benchmarks.contestants import NANO_WINDOWS
 from benchmarks.programs import peak_mb
 from benchmarks.recordings import load
-from benchmarks.runners import Facts
+from benchmarks.runners import Facts, Work
 from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE
 from codec.nano import Nano
@@ -47,17 +48,25 @@ class Task:
         self._encode, self._decode, self._seconds = encode, decode, seconds
         self._coded: Any = None
 
-    def encode(self) -> float:
-        """Seconds of work per second of sound."""
+    def encode(self) -> Work:
+        """One pass over the recording."""
+        begin = self._now()
+        self._coded = self._encode()
+        return self._since(begin)
 
-        def work() -> None:
-            self._coded = self._encode()
+    def decode(self) -> Work:
+        """The same over what was encoded last."""
+        begin = self._now()
+        self._decode(self._coded)
+        return self._since(begin)
 
-        return timed(work) / self._seconds
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
 
-    def decode(self) -> float:
-        """The same of what was encoded last."""
-        return timed(lambda: self._decode(self._coded)) / self._seconds
+    def _since(self, begin: tuple[float, float]) -> Work:
+        wall_s, cpu_s = self._now()
+        return Work((wall_s - begin[0]) / self._seconds, (cpu_s - begin[1]) / self._seconds)
 
 
 def nano_task(name: str, weights: Path | None, audio: Tensor) -> tuple[Task, Facts]:
@@ -112,9 +121,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         task, facts = nano_task(args.name, args.weights, audio)
     else:
         task, facts = architecture_task(args.name, audio)
-    answers: dict[str, Callable[[], float | None]] = {
-        "encode": task.encode,
-        "decode": task.decode,
+    answers: dict[str, Callable[[], object]] = {
+        "encode": lambda: asdict(task.encode()),
+        "decode": lambda: asdict(task.decode()),
         "peak": peak_mb,
     }
     print(json.dumps(asdict(facts)), flush=True)

@@ -36,6 +36,14 @@ def test_the_peak_is_that_of_the_program_and_not_ours() -> None:
     assert programs.peak_mb(os.getpid()) == pytest.approx(own, rel=0.1)
 
 
+def test_processor_time_is_that_of_the_program() -> None:
+    waiting = programs.run(("sleep", "0.3"), b"")
+    code = "import time\nwhile time.process_time() < 0.3: pass"
+    working = programs.run((sys.executable, "-S", "-c", code), b"")
+    assert waiting.cpu_s < 0.1
+    assert 0.3 <= working.cpu_s < 1.5
+
+
 def test_who_is_not_there_has_no_peak() -> None:
     assert programs.peak_mb("no such process") is None
 
