@@ -108,15 +108,16 @@ def speeds(
         runners: dict[str, Network | Program] = {}
         for name in names:
             if CONTESTANTS[name].threaded:
-                own = name in NANO_WINDOWS and weights is not None
-                rest = [f"--weights={weights}"] if own else []
+                rest = []
+                if weights is not None and name in NANO_WINDOWS:
+                    rest = [f"--weights={weights.resolve()}"]
                 network = Network(name, threads, music, seconds, *rest)
                 runners[name] = stack.enter_context(network)
             else:
                 runners[name] = Program(name, load(music, seconds))
         taken: dict[str, list[tuple[Work, Work]]] = {name: [] for name in names}
         for number in range(passes + 1):
-            print(f"{threads} threads, pass {number}/{passes}", file=sys.stderr, flush=True)
+            print(f"threads: {threads}, pass {number}/{passes}", file=sys.stderr, flush=True)
             for name, runner in runners.items():
                 both = runner.encode(), runner.decode()
                 if number:
@@ -138,14 +139,16 @@ def run(args: argparse.Namespace) -> list[Row]:
     recordings = [load(file, args.seconds) for file in files]
     nano = codec.load("nano", args.weights)
     assert isinstance(nano, Nano)
-    names = present(args.only or CONTESTANTS)
+    names = present(dict.fromkeys(args.only or CONTESTANTS))
     rows = {name: Row(CONTESTANTS[name].label, CONTESTANTS[name].sound) for name in names}
     for name, row in rows.items():
         if CONTESTANTS[name].round_trip is not None:
             row.bits_per_s, row.quality = quality(name, nano, recordings)
-    for number, threads in enumerate(args.threads):
+    for number, threads in enumerate(dict.fromkeys(args.threads)):
         # Programs that use one thread need no second measurement.
         measured = [name for name in names if number == 0 or CONTESTANTS[name].threaded]
+        if not measured:
+            break
         found = speeds(
             measured,
             files[0],
