@@ -26,21 +26,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.programs import Done, ProgramError, run
 from codec.constants import SAMPLE_RATE
 
 __all__ = [
     "DEFAULT",
     "LOWEST",
+    "SIX_KBIT",
     "OpusError",
     "OpusSettings",
+    "decode_timed",
     "encode",
+    "encode_timed",
+    "latency_s",
     "packets",
     "problem",
     "round_trip",
 ]
 
 _RAW = ("-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac")
-_TIMEOUT_S = 300.0
+FRAME_S = 0.02
+"""ffmpeg's default."""
 
 
 class OpusError(Exception):
@@ -57,13 +63,15 @@ class OpusSettings:
 
 LOWEST = OpusSettings(1200, constant=True)
 DEFAULT = OpusSettings(500, constant=False)
+SIX_KBIT = OpusSettings(6000, constant=False)
+"""What the format is specified from (RFC 6716, section 1): beside other codecs."""
 
 
 @cache
 def problem() -> str | None:
     """Why there is no Opus on this machine, in a sentence; None where there is."""
     if shutil.which("ffmpeg") is None:
-        return "Opus is left out: ffmpeg is not installed."
+        return "Opus is left out: ffmpeg is not installed; run: apt-get install ffmpeg"
     listed = subprocess.run(
         ["ffmpeg", "-hide_banner", "-encoders"], capture_output=True, text=True, check=False
     )
@@ -72,22 +80,15 @@ def problem() -> str | None:
     return None
 
 
-def _ffmpeg(arguments: tuple[str, ...], data: bytes) -> bytes:
-    command = ["ffmpeg", "-hide_banner", "-loglevel", "error", *arguments]
+def _ffmpeg(arguments: tuple[str, ...], data: bytes) -> Done:
     try:
-        done = subprocess.run(
-            command, input=data, capture_output=True, check=False, timeout=_TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise OpusError(f"ffmpeg could not be run: {error}") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
-        raise OpusError(f"ffmpeg ended with exit code {done.returncode} and said: {said[0]}")
-    return done.stdout
+        return run(("ffmpeg", "-hide_banner", "-loglevel", "error", *arguments), data)
+    except ProgramError as error:
+        raise OpusError(str(error)) from error
 
 
-def encode(audio: Tensor, settings: OpusSettings) -> bytes:
-    """An Ogg Opus file of ``[channels, samples]`` at 48 kHz; raises OpusError."""
+def encode_timed(audio: Tensor, settings: OpusSettings) -> Done:
+    """:func:`encode` with how long it took and how much memory."""
     samples = audio.t().contiguous().numpy().astype("<f4").tobytes()
     return _ffmpeg(
         (
@@ -98,6 +99,16 @@ def encode(audio: Tensor, settings: OpusSettings) -> bytes:
         ),
         samples,
     )
+
+
+def encode(audio: Tensor, settings: OpusSettings) -> bytes:
+    """An Ogg Opus file of ``[channels, samples]`` at 48 kHz; raises OpusError."""
+    return encode_timed(audio, settings).output
+
+
+def decode_timed(ogg: bytes) -> Done:
+    """The file as interleaved float32 stereo at 48 kHz; raises OpusError."""
+    return _ffmpeg(("-c:a", "libopus", "-i", "-", *_RAW, "2", "-"), ogg)
 
 
 def packets(ogg: bytes) -> Iterator[bytes]:
@@ -116,6 +127,14 @@ def packets(ogg: bytes) -> Iterator[bytes]:
                 packet = b""
 
 
+def latency_s(ogg: bytes) -> float:
+    """How long a sample waits: for its frame to be complete, and the encoder's lookahead.
+
+    The lookahead is what the file says to skip at its start (RFC 7845, section 4.2).
+    """
+    return FRAME_S + int.from_bytes(next(packets(ogg))[10:12], "little") / SAMPLE_RATE
+
+
 def round_trip(audio: Tensor, settings: OpusSettings) -> tuple[Tensor, float]:
     """What Opus makes of a recording, and the bits a second that it really took.
 
@@ -127,6 +146,6 @@ def round_trip(audio: Tensor, settings: OpusSettings) -> tuple[Tensor, float]:
     _head, _tags, *sound = packets(ogg)
     samples = audio.shape[1]
     rate = 8 * sum(map(len, sound)) * SAMPLE_RATE / samples
-    raw = _ffmpeg(("-c:a", "libopus", "-i", "-", *_RAW, "2", "-"), ogg)
+    raw = decode_timed(ogg).output
     decoded = torch.from_numpy(np.frombuffer(raw, "<f4").reshape(-1, 2).T.copy())[:, :samples]
     return torch.nn.functional.pad(decoded, (0, samples - decoded.shape[1])), rate

@@ -54,6 +54,7 @@ missing_packages() {
     esac
     if [ "$PROFILE" = test ]; then
         command -v ffmpeg >/dev/null || echo ffmpeg
+        command -v c2enc >/dev/null || echo codec2
         command -v pulseaudio >/dev/null || echo pulseaudio
         command -v pactl >/dev/null || echo pulseaudio-utils
         has_alsa_plugin libasound_module_pcm_pulse.so || echo libasound2-plugins

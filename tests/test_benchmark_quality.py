@@ -245,7 +245,7 @@ def test_without_ffmpeg_opus_is_left_out_with_a_sentence(
 ) -> None:
     quality.main([str(SONGS[0]), "--seconds=1", "--json"])
     said = capsys.readouterr()
-    assert said.err.count("Opus is left out: ffmpeg is not installed.") == 1
+    assert said.err.count("Opus is left out: ffmpeg is not installed; run: ") == 1
     assert json.loads(said.out)["mean"].keys() == ALWAYS
 
 
