@@ -39,6 +39,8 @@ from streaming.devices import list_devices
 from streaming.errors import SettingsError
 from streaming.guard import read_auth_tokens
 from streaming.hub import Hub
+from streaming.lean.cli import add_lean_arguments, lean_dial
+from streaming.lean.connection import LeanDial
 from streaming.link import Backoff, Dial, Link, Messages
 from streaming.listener import Listener
 from streaming.listener_settings import CatchUp, ListenerSettings
@@ -51,7 +53,7 @@ from streaming.protocol import MAX_SEED
 from streaming.recorder import Recorder
 from streaming.recording import Recording, record
 from streaming.report import ListenerReport, process_age_s
-from streaming.session import ListenerSession
+from streaming.session import CodecIdentity, ListenerSession
 from streaming.signals import set_on_signals, unless
 from streaming.sinks import FileSink, RawSink, Sink, SoundCardSink
 from streaming.sinks.soundcard import MAX_VOLUME
@@ -137,6 +139,8 @@ async def run(
             expected = await unless(stop, call_on_thread(load, arguments.codec))
             if expected is None:
                 return
+            if isinstance(dial, LeanDial):
+                dial.known.append(CodecIdentity(expected.name, expected.weights, expected.digest))
             observe = None if recording is None else recording.take
             listener = Listener(output, expected, load=load, settings=settings, observe=observe)
             listener.session.traffic = traffic
@@ -289,6 +293,9 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
 def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
     """How to connect, and how to count what then arrives. Raises UserError."""
     url: str = arguments.url
+    elsewhere = url != DEFAULT_URL or arguments.mqtt is not None
+    if (lean := lean_dial(arguments, elsewhere=elsewhere)) is not None:
+        return lean, lean.traffic
     if arguments.mqtt is not None:
         if url != DEFAULT_URL:
             raise SettingsError("Choose either the address of a sender or --mqtt, not both.")
@@ -482,6 +489,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="trust these certificates of wss:// senders and mqtts:// brokers, PEM",
     )
     add_broker_arguments(parser, sends=False)
+    add_lean_arguments(parser, sends=False)
     add_common_arguments(parser, "decoding")
     return parse(parser, "client", join_place(sys.argv[1:] if argv is None else argv))
 

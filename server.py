@@ -30,6 +30,7 @@ from streaming.cli import (
 from streaming.errors import SettingsError
 from streaming.guard import UPSTREAM_TOKEN_VARIABLE, Limits, read_auth_tokens
 from streaming.hub import MAX_LAG_S
+from streaming.lean.cli import add_lean_arguments, lean_settings
 from streaming.mqtt.cli import add_broker_arguments, publisher_settings
 from streaming.muc import MUC_SUFFIX, muc_files
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
@@ -83,6 +84,7 @@ async def run(
         hop=arguments.hop,
         lookahead=arguments.lookahead,
         mqtt=publisher_settings(arguments),
+        lean=lean_settings(arguments),
     )
     send = make_sender(arguments, load_codec)
     stop = asyncio.Event()
@@ -313,6 +315,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="drop a listener that falls so many seconds behind (default: %(default)g)",
     )
     add_broker_arguments(parser, sends=True)
+    add_lean_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
     return parse(parser, "server", sys.argv[1:] if argv is None else argv)
 

@@ -17,6 +17,7 @@ from streaming.compute import settle
 from streaming.errors import SettingsError
 from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
+from streaming.lean import sending
 from streaming.mqtt import publishing
 from streaming.muc import StreamHeader
 from streaming.protocol import Gap
@@ -32,6 +33,7 @@ from streaming.worker import Worker
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, EncoderWindow
+    from streaming.lean.publisher import LeanSettings
     from streaming.mqtt.publisher import MqttPublisher, MqttSettings
     from streaming.sources import Source
 
@@ -79,7 +81,7 @@ class ServiceSettings:
     rewind_s: how much of the stream is held for those who come back or listen to the past. store:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
     auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`. mqtt: the
-    broker to which the stream goes as well.
+    broker to which the stream goes as well. lean: the one-way link to which it does.
     """
 
     host: str = "127.0.0.1"
@@ -97,6 +99,7 @@ class ServiceSettings:
     hop: int | None = None
     lookahead: int | None = None
     mqtt: MqttSettings | None = None
+    lean: LeanSettings | None = None
 
 
 async def serve(
@@ -244,7 +247,11 @@ async def broadcast(
         tls=settings.tls,
     )
     _warn_of_strangers(settings)
-    async with server, publishing(hub, settings.mqtt) as publisher:
+    async with (
+        server,
+        publishing(hub, settings.mqtt) as publisher,
+        sending(hub, settings.lean),
+    ):
         logger.info("listening on %s", server.url)
         open_site(server, hub, stall, settings.auth_tokens, encoding=encoding, decoder=decoder)
         report = _Report(hub, feed, stall, stats, status, publisher)
