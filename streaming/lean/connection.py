@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -52,6 +53,14 @@ class LeanDial:
         except BaseException:
             await connection.close()
             raise
+        hello = receiver.hello
+        if hello is not None and hello.fec is not None:
+            wait_s = hello.fec.wait_s(hello.packet_tokens)
+            logger.info(
+                "losses are repaired within %.1f s; to play on meanwhile: --buffer %d",
+                wait_s,
+                math.ceil(wait_s),
+            )
         return connection
 
     def heard(self, data: bytes) -> None:
@@ -77,8 +86,8 @@ class LeanDial:
             if identity.digest.startswith(begins):
                 return identity
         raise ProtocolError(
-            f"The stream is made with weights whose SHA-256 begins with {begins}, and none such are "
-            "here; choose the sender's --codec and the same version on both sides."
+            f"The stream is made with weights whose SHA-256 begins with {begins}, and none "
+            "such are here; choose the sender's --codec and the same version on both sides."
         )
 
 
