@@ -48,7 +48,7 @@ __all__ = ["programs"]
 
 ROOT = Path(__file__).parent.parent
 OURS = CodecIdentity("fake", "fake-1", FakeCodec.digest)
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 QUICK = Backoff(first_s=0.02, most_s=0.1)
 
 
@@ -244,7 +244,7 @@ async def test_datagrams_over_a_lossy_loopback_with_and_without_parity(fec, capl
                 await until(lambda seen=seen: dial_count(found) >= seen - 48 * 40)
                 await asyncio.sleep(0.002)
             hub.end("over", time.monotonic())
-        await task
+        await asyncio.wait_for(task, PATIENCE_S)
     finally:
         proxy.close()
     packets = [item for item in found if isinstance(item, Tokens)]
@@ -325,7 +325,7 @@ async def test_a_listener_waits_for_its_device_and_goes_on_in_the_same_stream(
             publish(hub)
             await asyncio.sleep(0.02)
         hub.end("over", time.monotonic())
-    await task
+    await asyncio.wait_for(task, PATIENCE_S)
     assert count(found, Hello) == 1  # it is the same stream
     assert count(found, Gap) == 1
 
@@ -434,7 +434,7 @@ async def test_silence_is_told_once(monkeypatch, caplog):
     async with LeanPublisher(hub, LeanSettings(UdpAddress("127.0.0.1", port))):
         publish(hub)
         hub.end("over", time.monotonic())
-        await task
+        await asyncio.wait_for(task, PATIENCE_S)
     assert "something comes again" in caplog.text
     assert isinstance(found[-1], End)
 
@@ -453,12 +453,12 @@ async def test_weights_that_are_not_here_are_refused_and_the_bundled_ones_are_kn
                 await asyncio.sleep(0.01)
             hub.end("over", time.monotonic())
         if known:
-            connection = await dialling
+            connection = await asyncio.wait_for(dialling, PATIENCE_S)
             await connection.send("")
             await connection.close()
         else:
             with pytest.raises(ProtocolError, match="begins with cdcdcdcd"):
-                await dialling
+                await asyncio.wait_for(dialling, PATIENCE_S)
     async with sending(make_hub(), None) as nothing:
         assert nothing is None
 
@@ -624,6 +624,6 @@ async def test_the_program_plays_what_comes_over_udp(tmp_path):
             publish(hub)
             await asyncio.sleep(0.01)
         hub.end("over", time.monotonic())
-    await running
+    await asyncio.wait_for(running, PATIENCE_S)
     assert soundfile.info(out).frames % 1920 == 0
     assert soundfile.info(out).frames >= 16 * 1920

@@ -77,7 +77,8 @@ class LeanPublisher:
     async def __aenter__(self) -> LeanPublisher:
         port = await self._settings.address.open_writer()
         self._began_s = self._clock()
-        self._tasks = [asyncio.create_task(self._pull()), asyncio.create_task(self._send(port))]
+        pulling = self._pull(self._join())
+        self._tasks = [asyncio.create_task(pulling), asyncio.create_task(self._send(port))]
         return self
 
     async def __aexit__(
@@ -97,24 +98,24 @@ class LeanPublisher:
             if isinstance(result, Exception):
                 raise result
 
-    async def _pull(self) -> None:
+    def _join(self) -> Outbox:
+        return self._hub.join(Join(history=0), self._clock(), self._wake.set, carrier=True)
+
+    async def _pull(self, outbox: Outbox) -> None:
         """From the hub to the line, until the stream is over."""
         try:
             while True:
-                outbox = self._hub.join(
-                    Join(history=0), self._clock(), self._wake.set, carrier=True
-                )
-                try:
-                    await self._pull_stream(outbox)
-                finally:
-                    self._hub.leave(outbox)
+                await self._pull_stream(outbox)
                 if self._over or self._hub.ended:
                     return
                 # We were too slow, or another stream has taken the place of this one.
                 self._framer = Framer(self._hub.info, self._settings.fec)
+                self._hub.leave(outbox)
+                outbox = self._join()
         except SettingsError as error:
             logger.error("nothing more goes to %s: %s", self._settings.address, error)
         finally:
+            self._hub.leave(outbox)
             self._over = True
             self._queued.set()
 
