@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reedsolo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,7 +103,8 @@ def test_what_was_sent_comes_out(packet_tokens, fec):
 def test_who_tunes_in_later_hears_within_25_seconds_and_knows_what_went_before():
     framer, one = Framer(INFO), receiver()
     list(stream(framer, 200))
-    found, waited = [], 0
+    found: list[Any] = []
+    waited = 0
     for now_s, frames in stream(framer, 14, 200 * 48):
         waited += not found
         found += heard(one, [(now_s, frames)])
@@ -190,11 +192,11 @@ def test_any_so_many_frames_of_a_group_may_be_lost(fec):
         encoder, repair = FecEncoder(fec), Repair(fec)
         packets = [chance.randbytes(14) for _ in range(4 * fec.data)]
         group = 1 + chance.randrange(2)
-        frames = []
+        frames: list[tuple[int, int, int | None, bytes]] = []
         for number, payload in enumerate(packets):
             frames.append((number // fec.data, number, None, payload))
-            for first, place, row in encoder.push(number, payload):
-                frames.append((first // fec.data, first, place, row))
+            for first, parity, row in encoder.push(number, payload):
+                frames.append((first // fec.data, first, parity, row))
         of_group = [i for i, frame in enumerate(frames) if frame[0] == group]
         gone = set(chance.sample(of_group, fec.parity))
         out = []
@@ -214,7 +216,7 @@ def test_without_a_loss_nothing_waits_for_parity_and_with_one_not_longer_than_sa
     for n, (now_s, frames) in enumerate(stream(framer, 30, 48)):
         assert only(Tokens, heard(one, [(now_s, frames)])) == [music(48 + 48 * n)]
     # Packet 31, the second of its group of ten, is lost, and more than can be repaired with it.
-    out = []
+    out: list[list[Tokens]] = []
     for now_s, frames in stream(framer, 18, 31 * 48):
         gone = len(out) in (0, 3, 5)
         arrived = frames[1:] if gone else frames
@@ -432,7 +434,7 @@ def test_parity_that_passed_for_whole_and_is_wrong_is_given_up(monkeypatch):
     repair.packet(0, b"ab")
 
     def refuse(*args, **options):
-        raise fec_module.reedsolo.ReedSolomonError("no")
+        raise reedsolo.ReedSolomonError("no")
 
     monkeypatch.setattr(repair._codec, "decode", refuse)
     assert repair.parity(0, 0, b"ab") == []

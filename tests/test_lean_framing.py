@@ -49,7 +49,8 @@ def test_the_layout_is_the_documented_one():
 @given(st.lists(FRAMES, max_size=5), st.lists(st.integers(1, 40), min_size=1))
 def test_frames_come_out_however_the_bytes_are_cut(frames, cuts):
     data = b"".join(map(encoded, frames))
-    scanner, found, at, turn = Scanner(any_frame), [], 0, 0
+    found: list[Frame] = []
+    scanner, at, turn = Scanner(any_frame), 0, 0
     while at < len(data):
         step = cuts[turn % len(cuts)]
         scanner.push(data[at : at + step])

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import serial
 import soundfile
 
 import client
@@ -61,6 +62,7 @@ class Cable:
     def __init__(self, spoil: Callable[[bytes], bytes] = lambda data: data) -> None:
         self._spoil = spoil
         self.carried = b""
+        self._ended = threading.Event()
         self._near, near = os.openpty()
         self._far, far = os.openpty()
         self._ends = [near, far]
@@ -77,12 +79,21 @@ class Cable:
                 self.carried += data
                 os.write(self._far, self._spoil(data))
 
+    def stall(self) -> None:
+        """From now on nothing is read from the sender."""
+        self._spoil = self._wait
+
+    def _wait(self, data: bytes) -> bytes:
+        self._ended.wait()
+        return data
+
     def unplug_listener(self) -> None:
         """The device goes away."""
         os.close(self._ends.pop())
         os.close(self._far)
 
     def close(self) -> None:
+        self._ended.set()
         for fd in (*self._ends, self._far, self._near):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -188,7 +199,7 @@ def test_a_stream_goes_over_a_serial_line_from_program_to_program(
     assert sender.interrupt() == 0, sender.log
     assert "Traceback" not in sender.log + listener.log
     assert "bit/s" in sender.log.splitlines()[-1]
-    stored = {}
+    stored: dict[int, int] = {}
     for item in MucReader(next(iter(sorted(kept.glob("*.muc"))))).items():
         if isinstance(item, Tokens):
             stored.update(zip(range(item.first_token, item.end_token), item.tokens, strict=True))
@@ -490,7 +501,7 @@ async def test_multicast_groups_and_hosts_that_are_none():
 
 async def test_a_device_that_takes_nothing_holds_up_the_line_and_not_the_program(cable):
     line = cable()
-    line._spoil = lambda data: time.sleep(3600) or data  # the far end reads no more
+    line.stall()
     port = await SerialAddress(line.sender, 9600).open_writer()
     writing = asyncio.create_task(port.write(bytes(1_000_000)))
     await asyncio.wait({writing}, timeout=0.2)
@@ -516,7 +527,7 @@ async def test_devices_that_cannot_be_used(cable, tmp_path, monkeypatch):
         (PermissionError(13, "no"), "may not use"),
         (ValueError("Invalid baud rate"), "cannot be set to 9600 baud"),
     ):
-        monkeypatch.setattr(ports_module.serial, "Serial", raiser(error))
+        monkeypatch.setattr(serial, "Serial", raiser(error))
         with pytest.raises(TransportError, match=said):
             await SerialAddress("/dev/x").open_writer()
 
