@@ -266,6 +266,7 @@ def test_packets_from_nowhere_are_not_believed():
     assert one.receive(far, 4.0) == []
     odd = encode_frame(Kind.PLACED, (48).to_bytes(4, "big") + bytes((1, 1)), salt)
     assert one.receive(odd, 4.0) == []  # no tokens take two bytes with such padding
+    assert one.receive(encode_frame(Kind.END, bytes(4), salt), 4.0) == []
     before = encode_frame(Kind.TOKENS, bytes((255,)) + bytes(84), salt + b"\0")
     assert one.receive(before, 4.0) == []
 

@@ -171,8 +171,16 @@ class LeanReceiver:
             return self._placed(int.from_bytes(body[:4], "big"), body[4:], now_s)
         if frame.kind is Kind.TITLE:
             return [Title(clean_text(body.decode("utf-8", "replace")), self._next)]
+        end = int.from_bytes(body, "big")
+        if not self._near(end, now_s):
+            return []
         held = [] if self._repair is None else self._repair.flush()
-        return [*self._tokens(held), End(int.from_bytes(body, "big"))]
+        return [*self._tokens(held), End(end)]
+
+    def _near(self, token: int, now_s: float) -> bool:
+        """Whether the stream can have come to ``token`` since the last packet."""
+        reach_s = now_s - self._heard_s + _SLACK_S
+        return 0 <= token - self._next <= reach_s * TOKEN_RATE
 
     def _packet(self, low: int, payload: bytes, now_s: float) -> list[Tokens]:
         """A packet whose number ends in the byte ``low``."""
@@ -210,8 +218,7 @@ class LeanReceiver:
     def _placed(self, first: int, payload: bytes, now_s: float) -> list[Tokens]:
         """Tokens that are no whole packet."""
         assert self.hello is not None
-        reach_s = now_s - self._heard_s + _SLACK_S
-        if not 0 <= first - self._next <= reach_s * TOKEN_RATE:
+        if not self._near(first, now_s):
             return []
         try:
             tokens = Tokens(first, unpack_tokens(payload))
