@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,29 @@ def test_everything_together_takes_as_much_as_it_says(packet_tokens, fec, most):
     rate = 8 * sent_bytes / (packets * packet_tokens / TOKEN_RATE)
     assert rate <= most
     assert rate == pytest.approx(bit_rate(packet_tokens, fec), rel=0.002)
+
+
+def test_the_documents_vector_is_what_is_sent():
+    text = (Path(__file__).parent.parent / "docs" / "radio.md").read_text(encoding="utf-8")
+    blocks = text.split("### A test vector")[1].split("```")
+    info = StreamInfo("nano", "nano", "01234567" * 8, 7, 8, "example")
+
+    def begun():
+        framer = Framer(info, Fec(2, 1))
+        framer.title("Song")
+        return framer, framer.tokens(Tokens(992, np.arange(1, 9)), 0.32)
+
+    framer, frames = begun()
+    frames += framer.tokens(Tokens(1000, np.arange(9, 17)), 0.32)
+    frames += framer.end()[:1]
+    assert blocks[1].split() == " ".join(frame.hex(" ") for frame in frames).split()
+    framer, _ = begun()
+    (short,) = framer.tokens(Tokens(1000, np.arange(9, 12)), 0.32)
+    assert blocks[3].split() == short.hex(" ").split()
+    one = receiver()
+    hello, *rest = [message for frame in frames for message in messages(one, frame, 1.0)]
+    assert (hello.seed, hello.first_token) == (7, 992)
+    assert [type(item) for item in rest] == [Tokens, Title, Tokens, End]
 
 
 @pytest.mark.parametrize("fec", [None, CODE])
