@@ -377,13 +377,15 @@ def test_titles_are_short_and_come_again():
     assert "" in [t.title for t in only(Title, heard(one, stream(framer, 160, 801 * 48)))]
 
 
-def test_another_stream_takes_the_place_of_one_that_has_gone():
+def test_another_stream_takes_the_place_of_one_that_has_gone(caplog):
     framer, one = tuned()
     heard(one, stream(framer, 3, 48))
     other = Framer(replace(INFO, stream="another"))
     groups = list(stream(other, 20))
     # While the first is still heard, the other one is a neighbour.
-    assert heard(one, [(9.0, groups[0][1])]) == []
+    for _ in range(3):
+        assert heard(one, [(9.0, groups[0][1])]) == []
+    assert caplog.text.count("another sender") == 1
     assert heard(one, [(9.0, framer.tokens(music(4 * 48)))]) == [music(4 * 48)]
     with pytest.raises(TransportError, match="Another stream"):
         heard(one, [(60.0, frames) for _, frames in groups])

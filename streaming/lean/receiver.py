@@ -65,6 +65,7 @@ class LeanReceiver:
         self._heard_s = 0.0
         self._repair: Repair | None = None
         self._earlier_repairs = 0
+        self._told_of_another = False
         self.hello: LeanHello | None = None
         self.successor = b""
 
@@ -243,7 +244,9 @@ class LeanReceiver:
         packet_s = said.packet_tokens / TOKEN_RATE
         if said.context != self._context:
             if now_s - self._heard_s < _STILL_HERE_S + 2 * packet_s:
-                logger.warning("another sender is heard on this link too")
+                if not self._told_of_another:
+                    logger.warning("another sender is heard on this link too")
+                self._told_of_another = True
                 return []
             self.successor = encode_frame(Kind.HELLO, body)
             raise TransportError("Another stream has begun on this link.")
