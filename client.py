@@ -29,6 +29,7 @@ from streaming.client_arguments import make_settings, read_arguments
 from streaming.client_wiring import find_stream, open_output, open_page
 from streaming.compute import settle
 from streaming.devices import list_devices
+from streaming.lean.connection import LeanDial
 from streaming.link import Dial, Link, Messages
 from streaming.listener import Listener
 from streaming.listener_settings import ListenerSettings
@@ -36,7 +37,7 @@ from streaming.mqtt.cli import list_broker
 from streaming.recorder import Recorder
 from streaming.recording import Recording, record
 from streaming.report import ListenerReport, process_age_s
-from streaming.session import ListenerSession
+from streaming.session import CodecIdentity, ListenerSession
 from streaming.signals import set_on_signals, unless
 from streaming.stats import StatsWriter, Traffic
 from streaming.status import StatusLine
@@ -96,6 +97,8 @@ async def run(
             expected = await unless(stop, call_on_thread(load, arguments.codec))
             if expected is None:
                 return
+            if isinstance(dial, LeanDial):
+                dial.known.append(CodecIdentity(expected.name, expected.weights, expected.digest))
             observe = None if recording is None else recording.take
             listener = Listener(output, expected, load=load, settings=settings, observe=observe)
             listener.session.traffic = traffic

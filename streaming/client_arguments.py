@@ -19,6 +19,7 @@ from streaming.cli import (
 )
 from streaming.decoding import DecodeOptions
 from streaming.guard import read_auth_tokens
+from streaming.lean.cli import add_lean_arguments
 from streaming.link import Backoff
 from streaming.listener_settings import PRESETS, CatchUp, ListenerSettings
 from streaming.mqtt.cli import add_broker_arguments
@@ -44,6 +45,7 @@ def read_arguments(description: str | None, argv: Sequence[str] | None) -> argpa
     _add_decoder(parser)
     _add_access(parser)
     add_broker_arguments(parser, sends=False)
+    add_lean_arguments(parser, sends=False)
     add_common_arguments(parser, "decoding")
     return parse(parser, "client", _join_values(sys.argv[1:] if argv is None else argv))
 

@@ -8,6 +8,7 @@ import functools
 from streaming.cli import check_address
 from streaming.client_arguments import DEFAULT_URL, names_file
 from streaming.errors import SettingsError
+from streaming.lean.cli import lean_dial
 from streaming.link import Dial
 from streaming.listener import Listener
 from streaming.listener_settings import PRESETS
@@ -48,6 +49,9 @@ async def find_stream(
 def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
     """How to connect to a sender or a broker, and how to count what arrives. Raises UserError."""
     url: str = arguments.url
+    elsewhere = url != DEFAULT_URL or arguments.mqtt is not None
+    if (lean := lean_dial(arguments, elsewhere=elsewhere)) is not None:
+        return lean, lean.traffic
     if arguments.mqtt is not None:
         if url != DEFAULT_URL:
             raise SettingsError("Choose either the address of a sender or --mqtt, not both.")

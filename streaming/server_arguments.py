@@ -16,6 +16,7 @@ from streaming.cli import (
 )
 from streaming.guard import UPSTREAM_TOKEN_VARIABLE, Limits, read_auth_tokens
 from streaming.hub import MAX_LAG_S
+from streaming.lean.cli import add_lean_arguments, lean_settings
 from streaming.mqtt.cli import add_broker_arguments, publisher_settings
 from streaming.preset_file import PRESET_NAMES, preset_name
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
@@ -38,6 +39,7 @@ def read_arguments(description: str | None, argv: Sequence[str] | None) -> argpa
     _add_upstream(parser)
     _add_access(parser)
     add_push_arguments(parser)
+    add_lean_arguments(parser, sends=True)
     add_broker_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
     return parse(parser, "server", sys.argv[1:] if argv is None else argv)
@@ -62,6 +64,7 @@ def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
         lookahead=arguments.lookahead,
         mqtt=publisher_settings(arguments),
         push=push_settings(arguments),
+        lean=lean_settings(arguments),
         entropy_coding=arguments.entropy_coding,
         publish_tokens=publish_tokens(arguments),
     )

@@ -18,6 +18,7 @@ from streaming.compute import settle
 from streaming.errors import SettingsError
 from streaming.guard import AuthTokens, Limits, is_loopback
 from streaming.hub import HISTORY_TOKENS, MAX_LAG_S, Hub, StreamInfo
+from streaming.lean import sending
 from streaming.mqtt import publishing
 from streaming.muc import StreamHeader
 from streaming.protocol import Gap
@@ -34,6 +35,7 @@ from streaming.worker import Worker
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, EncoderWindow
+    from streaming.lean.publisher import LeanSettings
     from streaming.mqtt.publisher import MqttPublisher, MqttSettings
     from streaming.push.intake import Intake
     from streaming.push.pusher import Pusher, PushSettings
@@ -85,8 +87,9 @@ class ServiceSettings:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
     auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`. mqtt: the
     broker to which the stream goes as well. push: the relay to which it is pushed as well.
-    publish_tokens: of those who may push their stream here, where it is they who are served.
-    entropy_coding: packets in fewer bits for listeners that take them so.
+    publish_tokens: of those who may push their stream here, where it is they who are served. lean:
+    the one-way link to which it goes as well. entropy_coding: packets in fewer bits for listeners
+    that take them so.
     """
 
     host: str = "127.0.0.1"
@@ -107,6 +110,7 @@ class ServiceSettings:
     push: PushSettings | None = None
     publish_tokens: Sequence[str] = field(default=(), repr=False)
     entropy_coding: bool = False
+    lean: LeanSettings | None = None
 
 
 async def serve(
@@ -251,6 +255,7 @@ async def broadcast(
             server = await stack.enter_async_context(open_server(hub, settings))
         publisher = await stack.enter_async_context(publishing(hub, settings.mqtt))
         pusher = await stack.enter_async_context(pushing(hub, settings.push))
+        await stack.enter_async_context(sending(hub, settings.lean))
         server.present(hub)
         open_site(server, hub, stall, settings.auth_tokens, encoding=encoding, decoder=decoder)
         report = _Report(hub, feed, stall, stats, status, publisher, pusher)

@@ -22,16 +22,19 @@ from pathlib import Path
 from typing import Final
 
 from codec.nano.codec import WEIGHTS_SHA256
-from streaming.errors import ProtocolError, SettingsError, SourceError
+from streaming.errors import ProtocolError, SettingsError, SourceError, TransportError
 from streaming.guard import AuthTokens, read_auth_tokens
 from streaming.hub import Hub, StreamInfo
+from streaming.lean.hello import Fec
+from streaming.lean.ports import SerialAddress, UdpAddress
+from streaming.lean.receiver import LeanReceiver
 from streaming.muc import MucReader
 from streaming.muc.messages import end_token
 from streaming.packing import unpack_tokens
 from streaming.parsing import decode
 from streaming.protocol import Failure, Publish, Title
 from streaming.sender_session import SenderSession
-from streaming.session import ListenerSession
+from streaming.session import CodecIdentity, ListenerSession
 from streaming.sources import RawFormat
 from streaming.timeline import StartAt, parse_duration_s
 
@@ -151,6 +154,29 @@ def _muc(data: bytes) -> None:
         assert info.damaged_bytes <= len(data)
 
 
+def _lean(data: bytes) -> None:
+    ours = CodecIdentity("nano", "nano-1", "a" * 64)
+    for datagrams in (False, True):
+        receiver, session = (
+            LeanReceiver(lambda digest: ours, datagrams=datagrams),
+            ListenerSession(ours),
+        )
+        session.join()
+        with suppress(ProtocolError, TransportError):
+            for first in range(0, len(data), 300):
+                for message in receiver.receive(data[first : first + 300], first / 40):
+                    session.receive(message, first / 40)
+
+
+def _link(data: bytes) -> None:
+    for parse in (
+        SerialAddress.parse,
+        Fec.parse,
+        lambda text: UdpAddress.parse(text, host_needed=False),
+    ):
+        _allow(SettingsError)(lambda parse=parse: parse(_text(data)))  # type: ignore[misc]
+
+
 _FOLDERS: list[Path] = []
 
 
@@ -174,6 +200,8 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "sender": _sender,
     "publisher": _publisher,
     "muc": _muc,
+    "lean": _lean,
+    "link": _link,
     "place": lambda data: _allow(SettingsError)(lambda: StartAt.parse(_text(data))),
     "duration": lambda data: _allow(SettingsError)(lambda: parse_duration_s(_text(data))),
     "raw": lambda data: _allow(SettingsError)(lambda: RawFormat.parse(_text(data))),

@@ -1,0 +1,155 @@
+"""A listener's side: a one-way link as the connection of a :class:`streaming.link.Link`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+import codec
+from streaming.errors import ProtocolError, TransportError
+from streaming.lean.ports import Address, Port
+from streaming.lean.receiver import LeanReceiver
+from streaming.session import CodecIdentity
+from streaming.stats import Traffic
+
+__all__ = ["LeanConnection", "LeanDial"]
+
+logger = logging.getLogger(__name__)
+
+_SILENCE_S: Final = 15.0
+
+
+class LeanDial:
+    """Opens the link and waits for the first hello; a :data:`streaming.link.Dial`.
+
+    Attributes: ``known``, the codecs that can be decoded here, to be added to; ``traffic``, to
+    count what arrives with, byte for byte.
+    """
+
+    def __init__(self, address: Address, clock: Callable[[], float] = time.monotonic) -> None:
+        self._address = address
+        self._clock = clock
+        self._successor = b""
+        self._unread_bytes = 0
+        self.known: list[CodecIdentity] = []
+        self.traffic = Traffic(framing=self._count, keepalive_bits_per_s=0.0)
+
+    async def __call__(self) -> LeanConnection:
+        """Raises TransportError where the link cannot be opened or is lost, or ProtocolError."""
+        port = await self._address.open_reader()
+        receiver = LeanReceiver(self._identify, datagrams=self._address.datagrams)
+        connection = LeanConnection(port, receiver, self)
+        try:
+            logger.info("listening on %s, for a hello first", self._address)
+            successor, self._successor = self._successor, b""
+            await connection.meet(successor)
+        except BaseException:
+            await connection.close()
+            raise
+        hello = receiver.hello
+        if hello is not None and hello.fec is not None:
+            wait_s = hello.fec.wait_s(hello.packet_tokens)
+            logger.info(
+                "losses are repaired within %.1f s; to play on meanwhile: --buffer %d",
+                wait_s,
+                math.ceil(wait_s),
+            )
+        return connection
+
+    def heard(self, data: bytes) -> None:
+        """So much came from the link."""
+        self._unread_bytes += len(data) + self._address.frame_overhead
+
+    def begin_with(self, frame: bytes) -> None:
+        """The next connection has heard this already."""
+        self._successor = frame
+
+    def now_s(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
+    def _count(self, message_bytes: int) -> int:
+        """Everything since the message before: noise, what was repaired and what was repeated."""
+        count, self._unread_bytes = self._unread_bytes, 0
+        return count
+
+    def _identify(self, digest: bytes) -> CodecIdentity:
+        begins = digest.hex()
+        for identity in (*self.known, *_bundled()):
+            if identity.digest.startswith(begins):
+                return identity
+        raise ProtocolError(
+            f"The stream is made with weights whose SHA-256 begins with {begins}, and none "
+            "such are here; choose the sender's --codec and the same version on both sides."
+        )
+
+
+class LeanConnection:
+    """Messages of the stream on a link, as they would come from a sender over a WebSocket."""
+
+    def __init__(self, port: Port, receiver: LeanReceiver, dial: LeanDial) -> None:
+        self._port = port
+        self._receiver = receiver
+        self._dial = dial
+        self._waiting: list[str | bytes] = []
+        self._silent = False
+
+    async def meet(self, heard: bytes = b"") -> None:
+        """Wait until a hello has come. heard: bytes from before. Raises TransportError."""
+        self._take(heard)
+        while not self._waiting:
+            self._take(await self._read())
+
+    async def send(self, message: str | bytes) -> None:
+        """Nobody hears it: what is asked for is what there is."""
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        while True:
+            while self._waiting:
+                yield self._waiting.pop(0)
+            self._take(await self._read())
+
+    async def close(self) -> None:
+        """Close the link; never raises."""
+        self._port.close()
+        if self._receiver.repaired:
+            logger.info("%d packets were repaired", self._receiver.repaired)
+
+    def _take(self, data: bytes) -> None:
+        self._dial.heard(data)
+        try:
+            self._waiting += self._receiver.receive(data, self._dial.now_s())
+        except TransportError:
+            self._dial.begin_with(self._receiver.successor)
+            raise
+
+    async def _read(self) -> bytes:
+        while True:
+            try:
+                data = await asyncio.wait_for(self._port.read(), _SILENCE_S)
+            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                if not self._silent:
+                    self._silent = True
+                    logger.warning("nothing has come for %.0f s; waiting", _SILENCE_S)
+            else:
+                if self._silent:
+                    self._silent = False
+                    logger.info("something comes again")
+                return data
+
+
+@functools.cache
+def _bundled() -> tuple[CodecIdentity, ...]:
+    """What comes with the program, found without loading it."""
+    files = (Path(codec.__file__).parent / "nano").glob("*.safetensors")
+    return tuple(
+        CodecIdentity("nano", path.stem, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in files
+    )
