@@ -15,6 +15,12 @@ DEFAULT_THREADS = 1
 """For the default codec on a CPU, whose operations are too small to be worth sharing out: two
 threads are hardly faster on an idle machine, and several times slower on one that is not."""
 
+_GARBAGE = (20_000, 20, 10)
+"""Objects made and not let go between two looks at the youngest, and how many looks before older
+ones and all are looked at. What is let go is freed at once all the same, unless it is in a circle.
+By Python's own figures (700, 10, 10) a server looks at everything again and again while thousands
+of listeners come, which holds up all of them for half a second in the end."""
+
 # OpenMP's threads shall sleep while they wait for each other. As a rule they spin; where sender
 # and listener share two cores, one then spins while the other would have work to do, and decoding
 # was seen to take twenty times as long.
@@ -41,3 +47,4 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*_GARBAGE)

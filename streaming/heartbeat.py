@@ -35,6 +35,8 @@ class Heartbeat:
     over a slow link is not behind.
     """
 
+    __slots__ = ("_asked_after", "_interval_s", "_last_s", "_max_lag_s", "_sent", "deadline_s")
+
     def __init__(self, max_lag_s: float, now_s: float) -> None:
         self._max_lag_s = max_lag_s
         self._interval_s = ask_interval_s(max_lag_s)

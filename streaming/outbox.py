@@ -27,6 +27,21 @@ class Outbox:
     entropy-coded packets.
     """
 
+    # Thousands of these are gone through with each packet: what lies together is read faster.
+    __slots__ = (
+        "_events",
+        "_hub",
+        "_known_from",
+        "_least_behind",
+        "_live_from",
+        "_place",
+        "_rewind",
+        "_wake",
+        "carrier",
+        "closed",
+        "failure",
+    )
+
     def __init__(
         self,
         hub: Hub,
@@ -37,6 +52,7 @@ class Outbox:
         coded: bool = False,
     ) -> None:
         self._hub = hub
+        self._rewind = hub.rewind
         self.carrier = carrier
         self._wake = wake
         self._place = first_token
@@ -60,7 +76,12 @@ class Outbox:
 
     @property
     def _behind(self) -> int:
-        return self._hub.next_token - self._place
+        return self._rewind.next_token - self._place
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether :meth:`take` has nothing now."""
+        return not self._events and self._place >= self._rewind.next_token
 
     def announce(self, event: str, token: int) -> None:
         """Send ``event`` as soon as everything before ``token`` was sent."""
@@ -75,7 +96,7 @@ class Outbox:
 
         fresh: so many tokens were published just now, which nobody can have taken yet.
         """
-        lag = self._behind - self._least_behind - fresh
+        lag = self._rewind.next_token - self._place - self._least_behind - fresh
         return lag > max_lag_s * TOKEN_RATE or len(self._events) > _MAX_QUEUED_EVENTS
 
     def move(self) -> None:
@@ -98,16 +119,17 @@ class Outbox:
         """The next message to send, which then counts as sent; None when there is none now."""
         if self._events and self._events[0][0] <= self._place:
             return self._events.popleft()[1]
-        if self.failure is not None or self._place >= self._hub.next_token:
+        place, edge = self._place, self._rewind.next_token
+        if self.failure is not None or place >= edge:
             return None
         most = MAX_TOKENS_PER_MESSAGE
         packet = self._hub.info.packet_tokens
-        if self._place >= self._live_from and self._behind <= _FEW_PACKETS * packet:
+        if place < self._live_from:
+            most = min(most, self._live_from - place)
+        elif edge - place <= _FEW_PACKETS * packet:
             most = packet
-        elif self._place < self._live_from:
-            most = min(most, self._live_from - self._place)
         if self._events:
-            most = min(most, self._events[0][0] - self._place)
-        message, self._place = self._hub.read(self._place, most, self._known_from)
-        self._least_behind = min(self._least_behind, self._behind)
+            most = min(most, self._events[0][0] - place)
+        message, self._place = self._hub.read(place, most, self._known_from)
+        self._least_behind = min(self._least_behind, edge - self._place)
         return message

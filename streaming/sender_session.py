@@ -42,6 +42,21 @@ class SenderSession:
     what :meth:`take` returns; ``failure`` then says whether that is for a fault.
     """
 
+    __slots__ = (
+        "_admit",
+        "_admit_publisher",
+        "_carrier",
+        "_hub",
+        "_outbox",
+        "_refusal",
+        "_refusal_taken",
+        "_wake",
+        "client",
+        "heartbeat",
+        "join_deadline_s",
+        "publishes",
+    )
+
     def __init__(
         self,
         hub: Hub,
@@ -162,6 +177,11 @@ class SenderSession:
         if outbox.place != place:
             self.heartbeat.sent(outbox.place - place)
         return message
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether :meth:`take` has nothing now, though more may be on the way."""
+        return self._outbox is not None and self._outbox.exhausted
 
     def leave(self) -> None:
         """The connection is gone: the hub forgets this listener."""

@@ -70,6 +70,21 @@ class Writer:
     away.
     """
 
+    __slots__ = (
+        "_clock",
+        "_connection",
+        "_failed",
+        "_loop",
+        "_on_end",
+        "_on_failure",
+        "_queued",
+        "_stopped",
+        "_timer",
+        "_timer_s",
+        "_turns",
+        "session",
+    )
+
     def __init__(
         self,
         connection: GuardedConnection,
@@ -148,6 +163,9 @@ class Writer:
                 size += len(frames[-1])
                 if heartbeat.due(now_s):
                     frames.append(self._question(now_s))
+                if session.exhausted:  # as a rule, after one message
+                    emptied = True
+                    break
             if emptied and session.must_ask(now_s):
                 frames.append(self._question(now_s))
             if frames:
