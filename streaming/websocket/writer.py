@@ -140,8 +140,8 @@ class Writer:
             if emptied and self.session.state is State.ENDED and not self.session.waiting:
                 self.stop()
                 self._on_end()
-            else:
-                self._arm()
+            elif self._timer is None or self.session.heartbeat.deadline_s is not None:
+                self._arm()  # otherwise it rings early enough
         except Exception:  # a fault of ours, which the other listeners must not pay for
             logger.exception("cannot send to a listener")
             self.stop()
@@ -150,12 +150,18 @@ class Writer:
     def _send(self) -> bool:
         """Whether nothing is left to send for now."""
         connection, session = self._connection, self.session
+        if not connection.has_room:
+            return False
         heartbeat, now_s = session.heartbeat, self._clock()
         emptied = False
+        first = session.take()
+        if first is not None and session.exhausted and not heartbeat.due(now_s):
+            connection.send_frames(self._turns.framing.frame(first))  # as a rule that is all
+            return True
         while not emptied and connection.has_room:
             frames, size = [], 0
             while size < _BATCH_BYTES:
-                message = session.take()
+                message, first = first or session.take(), None
                 if message is None:
                     emptied = True
                     break
@@ -163,9 +169,6 @@ class Writer:
                 size += len(frames[-1])
                 if heartbeat.due(now_s):
                     frames.append(self._question(now_s))
-                if session.exhausted:  # as a rule, after one message
-                    emptied = True
-                    break
             if emptied and session.must_ask(now_s):
                 frames.append(self._question(now_s))
             if frames:
