@@ -42,7 +42,7 @@ from streaming.signals import set_on_signals, unless
 from streaming.stats import StatsWriter, Traffic
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
-from streaming.worker import call_on_thread
+from streaming.worker import call_model
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -94,7 +94,7 @@ async def run(
         output = open_output(arguments)
         recording = None if recorder is None else Recording(recorder)
         try:
-            expected = await unless(stop, call_on_thread(load, arguments.codec))
+            expected = await unless(stop, call_model(load, arguments.codec))
             if expected is None:
                 return
             if isinstance(dial, LeanDial):

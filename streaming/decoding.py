@@ -19,7 +19,7 @@ from streaming.fading import fade_out as fall
 from streaming.playout import PlayoutBuffer, StartPlan, plan_start
 from streaming.protocol import Gap, Tokens
 from streaming.stats import RealTimeFactor
-from streaming.worker import Worker
+from streaming.worker import MODEL_PATIENCE_S, Worker
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, DecodeSettings
@@ -129,8 +129,7 @@ class DecodeThread:
 
     async def close(self) -> None:
         """End the thread, after the window that it may be at."""
-        # However long that takes: a program must not end while torch computes.
-        await self._worker.close(timeout_s=60.0)
+        await self._worker.close(MODEL_PATIENCE_S)
 
     # What follows runs on the thread.
 

@@ -23,8 +23,9 @@ from typing import Any, Final, Protocol
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.parsing import decode
-from streaming.protocol import Failure, Hello, Join
+from streaming.protocol import CODED_KIND, Failure, Hello, Join
 from streaming.session import Happening, ListenerSession, State
+from streaming.worker import call_on_thread
 
 __all__ = ["Backoff", "Dial", "Link", "Messages", "passing"]
 
@@ -198,7 +199,7 @@ class Link:
                 message = decode(data)
                 if isinstance(message, Hello):
                     await self._meet(message)
-            for happening in self.session.receive(data, self._clock()):
+            for happening in await self._received(data):
                 if self._observe is not None:
                     await self._observe(happening)
                 yield happening
@@ -206,6 +207,13 @@ class Link:
                 self._failed = 0
             elif self.session.state is State.ENDED:
                 return
+
+    async def _received(self, data: str | bytes) -> list[Happening]:
+        """What a message brought; coded tokens are decoded on a thread, for that takes a while."""
+        now_s = self._clock()
+        if isinstance(data, bytes) and data[:1] == bytes([CODED_KIND]):
+            return await call_on_thread(self.session.receive, data, now_s)
+        return self.session.receive(data, now_s)
 
     async def _next(self, messages: AsyncIterator[str | bytes]) -> str | bytes | None:
         """The next message; None where there will be none, or this connection is to be left."""

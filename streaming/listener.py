@@ -38,7 +38,7 @@ from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
 from streaming.rendering import Beginning, Rendering
 from streaming.session import CodecIdentity, Happening, ListenerSession
 from streaming.timeline import StartAt
-from streaming.worker import call_on_thread
+from streaming.worker import call_model
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -233,7 +233,7 @@ class Listener:
     async def _meet(self, hello: Hello) -> None:
         """Make sure that the stream can be decoded, before the session looks at its hello."""
         if self.decoder is None and hello.codec != self._codec.name and self._load:
-            self._codec = await call_on_thread(self._load, hello.codec)
+            self._codec = await call_model(self._load, hello.codec)
             self.session.expect(_identity(self._codec))
 
     def _rejoin(self) -> Join | None:

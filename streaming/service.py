@@ -31,7 +31,7 @@ from streaming.store import TokenStore, restore
 from streaming.web.site import open_site
 from streaming.web.status import Encoding
 from streaming.websocket import WebSocketServer
-from streaming.worker import Worker
+from streaming.worker import MODEL_PATIENCE_S, Worker
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, EncoderWindow
@@ -139,7 +139,7 @@ async def serve(
         opening.cancel()
         await asyncio.gather(opening, return_exceptions=True)
         await paced.close()
-        await worker.close()
+        await worker.close(MODEL_PATIENCE_S)
 
 
 def packets(settings: ServiceSettings, codec: Codec) -> tuple[int, EncoderWindow]:

@@ -8,11 +8,14 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
-__all__ = ["Worker", "call_on_thread"]
+__all__ = ["MODEL_PATIENCE_S", "Worker", "call_model", "call_on_thread"]
 
 logger = logging.getLogger(__name__)
+
+MODEL_PATIENCE_S: Final = 60.0
+"""Time for a model to end what it is at."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,6 +101,18 @@ async def call_on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
         return await worker.run(call, *args, **kwargs)
     finally:
         await worker.close()
+
+
+async def call_model(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same for what imports torch or computes with it, however long its last step takes.
+
+    A program that ends meanwhile is ended by the system, with a core dump.
+    """
+    worker = Worker("model")
+    try:
+        return await worker.run(call, *args, **kwargs)
+    finally:
+        await worker.close(MODEL_PATIENCE_S)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
