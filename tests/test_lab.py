@@ -92,7 +92,24 @@ def test_shorter_packets_are_sooner_there_and_cost_more() -> None:
     assert short.figures["latency_s"] is not None
     assert long.figures["latency_s"] is not None
     assert short.figures["latency_s"] < long.figures["latency_s"] - 1.5
-    assert short.wire["TCP/IP"] > 4 * long.wire["TCP/IP"]
+    assert short.wire["headers"] > 4 * long.wire["headers"]
+
+
+def test_lean_framing_carries_the_stream_where_tcp_cannot() -> None:
+    radio = "rate=600bit/s,delay=1s,loss=4%,burst=1.5"
+    plain = Setting(codec="fake", transport="serial")
+    result = _run(radio, 120.0, setting=plain, seed=3)
+    assert not result.problem
+    assert result.wire["headers"] == 0
+    assert result.wire["tokens"] + result.wire["framing"] < 400
+    assert (result.figures["lost_tokens"] or 0) > 0  # nothing is sent again
+    coded = Setting(codec="fake", transport="serial", fec="8/4", margin=25.0)
+    repaired = _run(radio, 120.0, setting=coded, seed=3)
+    assert (repaired.figures["lost_tokens"] or 0) < (result.figures["lost_tokens"] or 0)
+    datagrams = _run("rate=5kbit/s", 60.0, setting=Setting(codec="fake", transport="udp"))
+    assert datagrams.wire["headers"] > 80
+    with pytest.raises(SettingError, match="pigeon"):
+        _run(setting=Setting(codec="fake", transport="pigeon"))
 
 
 def test_sound_is_kept_to_listen_to(tmp_path: Path) -> None:

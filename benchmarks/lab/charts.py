@@ -32,8 +32,8 @@ TERM_COLOURS: Final = {
 WIRE_COLOURS: Final = {
     "tokens": "#228833",
     "index": "#ccbb44",
-    "WebSocket": "#66ccee",
-    "TCP/IP": "#4477aa",
+    "framing": "#66ccee",
+    "headers": "#4477aa",
     "repeated": "#ee6677",
     "connecting": "#aa3377",
 }

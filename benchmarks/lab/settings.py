@@ -28,7 +28,8 @@ class Setting:
     windows both; those of one of them override it. context: of the decoder. packet: sound in a
     packet. margin, most_margin: sound in reserve, at least and at most. All of these in seconds,
     whole tokens of 40 ms but for the margins. steps, guidance, temperature: of the sampler.
-    catch_up: after outages. timeout: to connect and to be answered.
+    transport: websocket, or one-way udp or serial; fec: on these, such as 10/2. catch_up: after
+    outages. timeout: to connect and to be answered.
     """
 
     codec: str = "nano"
@@ -46,6 +47,8 @@ class Setting:
     temperature: float | None = None
     margin: float | None = None
     most_margin: float = ListenerSettings.most_margin_s
+    transport: str = "websocket"
+    fec: str | None = None
     catch_up: str = CatchUp.SPEED.value
     timeout: float = ListenerSettings.hello_timeout_s
 
@@ -133,6 +136,8 @@ _PARSERS: Final[dict[str, Callable[[str], Any]]] = {
     "codec": str,
     "preset": str,
     "catch_up": str,
+    "transport": str,
+    "fec": str,
     "steps": int,
 }
 SWEEPABLE: Final = tuple(field.name.replace("_", "-") for field in fields(Setting))

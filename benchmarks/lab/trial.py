@@ -9,12 +9,13 @@ clock, the network and the card are simulated.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -29,7 +30,8 @@ from benchmarks.analysis import Analysis
 from benchmarks.lab.card import SimulatedCard
 from benchmarks.lab.links import LinkModel
 from benchmarks.lab.network import DOWN, UP, Network
-from benchmarks.lab.settings import Setting
+from benchmarks.lab.radio import SimulatedLine
+from benchmarks.lab.settings import Setting, SettingError
 from benchmarks.lab.simulated_time import SimulatedLoop, simulate
 from benchmarks.measures import compare
 from benchmarks.metrics import seam_jump
@@ -37,12 +39,16 @@ from codec.base import Codec
 from codec.constants import CHANNELS, SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_BITS, TOKEN_RATE
 from streaming.decoding import DecodeOptions
 from streaming.hub import Hub, StreamInfo
+from streaming.lean.connection import LeanDial
+from streaming.lean.hello import Fec
+from streaming.lean.publisher import LeanPublisher, LeanSettings
+from streaming.link import Dial
 from streaming.listener import Listener
 from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.output import Output
 from streaming.protocol import TOKENS_HEADER, Tokens
 from streaming.sender import PacedSource, Sender
-from streaming.session import Happening
+from streaming.session import CodecIdentity, Happening
 from streaming.sinks.base import Sink
 from streaming.sources.playlist import Playlist
 from streaming.websocket import WebSocketServer, connect
@@ -50,6 +56,7 @@ from streaming.worker import Worker
 
 __all__ = ["Result", "Trial", "run"]
 
+TRANSPORTS: Final = ("websocket", "udp", "serial")
 _SEED: Final = 0
 _JOIN_S: Final = 12.0
 """The sender has been at it for so long when the listener comes, so that there is history."""
@@ -205,6 +212,10 @@ def run(trial: Trial, audio_to: Path | None = None) -> Result:
     """
     codec = load_codec(trial.setting.codec)
     trial.setting.encoder(codec), trial.setting.decoder(codec)
+    if trial.setting.transport not in TRANSPORTS:
+        raise SettingError(
+            f"There is no transport {trial.setting.transport!r}; choose {', '.join(TRANSPORTS)}."
+        )
     network = Network(trial.link, trial.seed)
     made = simulate(lambda loop: _Run(trial, codec, loop).run(), network, trial.cpu_factor)
     if audio_to is not None:
@@ -253,11 +264,11 @@ class _Run:
         await paced.open()
         sending = asyncio.create_task(sender.run())
         try:
-            async with WebSocketServer(hub, loop.network.server_host, 8765, clock) as server:
+            async with self._transport(hub) as dial:
                 await asyncio.sleep(_JOIN_S)
                 if sending.done():
                     sending.result()
-                await self._listen(server.url)
+                await self._listen(dial)
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
@@ -265,7 +276,24 @@ class _Run:
             await worker.close()
         return self
 
-    async def _listen(self, url: str) -> None:
+    @contextlib.asynccontextmanager
+    async def _transport(self, hub: Hub) -> AsyncIterator[Dial]:
+        """The sender's end of the way to the listener; yields how the listener gets there."""
+        setting, network, clock = self.trial.setting, self.loop.network, self.loop.time
+        if setting.transport == "websocket":
+            async with WebSocketServer(hub, network.server_host, 8765, clock) as server:
+                yield functools.partial(connect, server.url, setting.timeout)
+            return
+        line = SimulatedLine(network, datagrams=setting.transport == "udp")
+        fec = None if setting.fec is None else Fec.parse(setting.fec)
+        address = cast(Any, line)
+        async with LeanPublisher(hub, LeanSettings(address, fec), clock):
+            dial = LeanDial(address, clock)
+            codec = self.codec
+            dial.known.append(CodecIdentity(codec.name, codec.weights, codec.digest))
+            yield dial
+
+    async def _listen(self, dial: Dial) -> None:
         setting, clock = self.trial.setting, self.loop.time
         window = self.decoder_window
         self.decoded = decoded = _DecodedSound(self.trial.compared_s)
@@ -297,7 +325,6 @@ class _Run:
         self.began_s = clock()
         device = asyncio.create_task(card.run())
         watching = asyncio.create_task(self._watch())
-        dial = functools.partial(connect, url, setting.timeout)
         running = asyncio.create_task(listener.run(None, dial))
         try:
             await asyncio.wait({running}, timeout=self.trial.seconds)
@@ -363,11 +390,13 @@ class _Run:
         bits = {k: 8 * (n - down.get(k, 0)) / span_s for k, n in down_now.items()}
         payload = (last_token - first_token) * TOKEN_BITS / span_s
         index = (messages_now - messages) * TOKENS_HEADER.size * 8 / span_s
+        if self.trial.setting.transport != "websocket":
+            index = 0.0  # part of the frame
         self.wire = {
             "tokens": payload,
             "index": index,
-            "WebSocket": max(0.0, bits.get("data", 0.0) - payload - index),
-            "TCP/IP": bits.get("headers", 0.0) + bits.get("acknowledgements", 0.0),
+            "framing": max(0.0, bits.get("data", 0.0) - payload - index),
+            "headers": bits.get("headers", 0.0) + bits.get("acknowledgements", 0.0),
             "repeated": bits.get("repeated", 0.0),
             "connecting": bits.get("handshake", 0.0) + bits.get("control", 0.0),
         }
