@@ -30,7 +30,8 @@ from streaming.mqtt.address import MqttAddress, is_mqtt
 from streaming.mqtt.cli import broker_of
 from streaming.muc import MUC_SUFFIX, muc_files
 from streaming.server_arguments import make_settings, read_arguments
-from streaming.service import ServiceSettings, serve
+from streaming.service import serve
+from streaming.service_settings import ServiceSettings
 from streaming.signals import set_on_signals
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine

@@ -17,7 +17,8 @@ from streaming.publishing import Publisher
 from streaming.push.intake import Intake
 from streaming.relay import Relay
 from streaming.replay import MucPlaylist, Replay
-from streaming.service import ServiceSettings, broadcast, open_hub, open_server
+from streaming.service import broadcast, open_hub, open_server
+from streaming.service_settings import ServiceSettings
 from streaming.session import ListenerSession
 from streaming.signals import unless
 from streaming.stats import StatsWriter

@@ -21,7 +21,7 @@ from streaming.mqtt.cli import add_broker_arguments, publisher_settings
 from streaming.preset_file import PRESET_NAMES, preset_name
 from streaming.protocol import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 from streaming.push.cli import add_push_arguments, publish_tokens, push_settings
-from streaming.service import PRESETS, ServiceSettings
+from streaming.service_settings import PRESETS, ServiceSettings
 from streaming.timeline import parse_duration_s
 from streaming.tls import server_context
 

@@ -11,7 +11,7 @@ import pytest
 
 import client
 import server
-from streaming import listener_settings, service
+from streaming import listener_settings, service_settings
 from streaming.configuration import CONFIG_VARIABLE
 from streaming.guard import AUTH_TOKEN_VARIABLE
 from streaming.json_log import JsonFormatter
@@ -151,7 +151,7 @@ def test_a_preset_is_a_file_for_both_programs_below_all_else(config, tmp_path, m
 
 
 def test_both_programs_know_the_presets_that_are_no_files():
-    assert set(listener_settings.PRESETS) == set(service.PRESETS) == set(PRESET_NAMES)
+    assert set(listener_settings.PRESETS) == set(service_settings.PRESETS) == set(PRESET_NAMES)
 
 
 @pytest.mark.parametrize(

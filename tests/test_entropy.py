@@ -31,7 +31,8 @@ from streaming.parsing import decode
 from streaming.protocol import CODED_KIND, CodedTokens, Gap, Join, Tokens
 from streaming.rewind import RewindBuffer
 from streaming.sender_session import SenderSession
-from streaming.service import ServiceSettings, open_hub
+from streaming.service import open_hub
+from streaming.service_settings import ServiceSettings
 from streaming.session import ListenerSession
 
 MODEL = Path(streaming.__file__).parent / "data" / "nano-4.entropy.npz"

@@ -29,7 +29,8 @@ from streaming.guard import (
 from streaming.hub import Hub, StreamInfo
 from streaming.parsing import decode
 from streaming.protocol import Hello, Join
-from streaming.service import ServiceSettings, _warn_of_strangers
+from streaming.service import _warn_of_strangers
+from streaming.service_settings import ServiceSettings
 from streaming.session import CodecIdentity, ListenerSession
 from streaming.tls import client_context, server_context
 from streaming.websocket import WebSocketServer, connect

@@ -34,7 +34,7 @@ from streaming.protocol import (
 )
 from streaming.push.intake import Intake
 from streaming.push.pusher import Pusher, PushSettings
-from streaming.service import ServiceSettings
+from streaming.service_settings import ServiceSettings
 from streaming.session import ListenerSession
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine

@@ -20,7 +20,7 @@ from streaming.mqtt.address import MqttAddress
 from streaming.mqtt.connection import connect_mqtt
 from streaming.mqtt.publisher import MqttPublisher, MqttSettings
 from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
-from streaming.service import ServiceSettings
+from streaming.service_settings import ServiceSettings
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.websocket import WebSocketServer, connect

@@ -68,7 +68,7 @@ class Setting:
 
         Raises SettingError, SettingsError or CodecError with a sentence.
         """
-        from streaming.service import PRESETS, ServiceSettings, packets
+        from streaming.service_settings import PRESETS, ServiceSettings, packets
 
         first = _first(self.encoder_hop, self.hop)
         settings = ServiceSettings(
