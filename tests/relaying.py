@@ -34,9 +34,14 @@ def publish(hub, packets, size=48):
         hub.publish(values(first, first + size), time.monotonic(), 0.3, time.time())
 
 
-async def until(happened):
-    while not happened():
-        await asyncio.sleep(0.005)
+async def until(happened, within_s=60.0):
+    """Wait for it; a test that waits in vain fails instead of holding up all others."""
+
+    async def wait():
+        while not happened():
+            await asyncio.sleep(0.005)
+
+    await asyncio.wait_for(wait(), within_s)
 
 
 class Listening:
