@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,6 @@ from codec.nano.config import NanoConfig
 from codec.nano.dsp import mel_filterbank
 from codec.nano.features import Features
 from codec.nano.vocoder import Vocoder
-from training.checkpoint import Randoms
 from training.device import half_precision
 from training.loop import train
 from training.options import (
@@ -31,7 +31,7 @@ from training.options import (
 )
 from training.program import run_program
 from training.samples import Samples, excerpts, listen_to_vocoder
-from training.sound import AudioSet
+from training.sound import load_sound, mono
 
 __all__ = ["main"]
 
@@ -41,13 +41,12 @@ HELD = 16, 100
 EDGE = 3 * SAMPLES_PER_TOKEN
 
 
-def pitch_classes(power: Tensor, n_fft: int) -> Tensor:
-    """Power per pitch class from 80 to 2500 Hz, ``[batch, bins, frames]`` to ``[batch, 12, …]``."""
+def pitch_classes(n_fft: int) -> Tensor:
+    """Which pitch class each bin from 80 to 2500 Hz is of: float32 ``[12, bins]`` of 0 and 1."""
     hz = torch.arange(n_fft // 2 + 1) * SAMPLE_RATE / n_fft
-    inside = torch.nonzero((hz >= 80) & (hz <= 2500)).squeeze(1)
-    note = torch.round(69 + 12 * torch.log2(hz[inside] / 440)).long() % 12
-    inside, note = inside.to(power.device), note.to(power.device)
-    return power.new_zeros(len(power), 12, power.shape[2]).index_add(1, note, power[:, inside])
+    inside = (hz >= 80) & (hz <= 2500)
+    note = torch.round(69 + 12 * torch.log2(hz.clamp_min(1) / 440)).long() % 12
+    return (nn.functional.one_hot(note, 12) * inside.unsqueeze(1)).T.float()
 
 
 class SpectralLoss(nn.Module):
@@ -64,6 +63,9 @@ class SpectralLoss(nn.Module):
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
             mels = {512: 40, 1024: 80}.get(size, 128)
             self.register_buffer(f"mel_{size}", mel_filterbank(size, mels), persistent=False)
+        self.register_buffer("classes", pitch_classes(SIZES[-1]), persistent=False)
+
+    classes: Tensor
 
     def forward(self, guess: Tensor, truth: Tensor) -> dict[str, Tensor]:
         terms = {name: guess.new_zeros(()) for name in ("mel", "log", "convergence")}
@@ -75,7 +77,7 @@ class SpectralLoss(nn.Module):
             )
             b = both.abs().square().unflatten(0, (-1, 2)).mean(dim=1).sqrt()
             if size == SIZES[-1]:
-                classes_a, classes_b = (pitch_classes(x.square(), size) for x in (a, b))
+                classes_a, classes_b = (self.classes @ x.square() for x in (a, b))
             filters = self.get_buffer(f"mel_{size}")
             mel_a, mel_b = (torch.log(filters @ x + self.floor) for x in (a, b))
             scale = 1 / len(SIZES)
@@ -98,6 +100,17 @@ class SpectralLoss(nn.Module):
         return terms
 
 
+class Example(NamedTuple):
+    """Excerpts ``[batch, 2, samples]``, their features, and what is drawn to render them."""
+
+    audio: Tensor
+    mel: Tensor
+    notes: Tensor
+    start: Tensor
+    noise: Tensor
+    angle: Tensor
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.train_vocoder", description=(__doc__ or "").split("\n")[0]
@@ -110,66 +123,75 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="start from these weights, or from those that are bundled",
     )
-    parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=32)
-    add_options(parser, steps=2000, rate=1e-3, seed=2)
+    add_options(parser, steps=2000, rate=1e-3, seed=2, cpu=(6, 32), card=(64, 32))
     args = parser.parse_args(argv)
     return run_program("train_vocoder", lambda: train_vocoder(args))
 
 
 def train_vocoder(args: argparse.Namespace) -> None:
     """Stage 2, as the options ask."""
-    device = begin(args)
+    generator = begin(args)
+    device = generator.device
     config = NanoConfig()
     analyse, criterion = Features(config).to(device), SpectralLoss(config).to(device)
-    music = AudioSet(args.music, args.seed)
-    held = AudioSet(args.valid, 0).mono(*HELD).to(device)
-    held_features = torch.stack([analyse(row) for row in held])
+    music = load_sound(args.music, device)
     model = Vocoder(config)
     if args.init is not None:
         start_from(model, args.init, "vocoder.")
     model.to(device)
     c = config
 
-    def run_batch(
-        vocoder: nn.Module, features: Tensor, audio: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        assert isinstance(vocoder, Vocoder)
-        with torch.no_grad():
-            size, tokens = features.shape[:2]
-            mel = features[..., : c.mel_dims].reshape(size, -1, c.mels)
-            notes = features[..., c.mel_dims : c.mel_dims + c.semitone_dims]
-            notes = notes.reshape(size, -1, c.semitones)
-            # Drawn on the CPU: the same on every device.
-            start = torch.randint(0, 10**7, (size,), generator=generator).to(device) * 480
-            bank = vocoder.spectrum(vocoder.oscillators(notes, start), c.decimation)
-            noise = torch.randn(size, 2, tokens * SAMPLES_PER_TOKEN, generator=generator)
-            spectrum = vocoder.spectrum(noise.to(device), 1)
-        with half_precision(device, vocoder.training):
-            pair = vocoder(mel, notes, bank, spectrum)
+    def analysed(audio: Tensor, random: torch.Generator) -> Example:
+        """Of excerpts ``[batch, 2, samples]``, all in one go: they meet within EDGE."""
+        size, _, samples = audio.shape
+        rows = analyse(audio.transpose(0, 1).flatten(1)).unflatten(0, (size, -1))
+        mel, notes, _ = rows.split([c.mel_dims, c.semitone_dims, 2 * c.stereo_bands], dim=-1)
+        start = torch.randint(10**7, (size,), generator=random, device=device) * 480
+        noise = torch.randn(size, 2, samples, generator=random, device=device)
         # Any rotation of the two renderings is a rendering.
-        angle = 2 * torch.pi * torch.rand(size, 1, 1, generator=generator).to(device)
+        angle = 2 * torch.pi * torch.rand(size, 1, 1, generator=random, device=device)
+        return Example(
+            audio,
+            mel.reshape(size, -1, c.mels),
+            notes.reshape(size, -1, c.semitones),
+            start,
+            noise,
+            angle,
+        )
+
+    def rendered(vocoder: Vocoder, example: Example) -> Tensor:
+        """Mono sound, ``[batch, samples]``."""
+        with torch.no_grad():
+            oscillators = vocoder.oscillators(example.notes, example.start)
+            bank = vocoder.spectrum(oscillators, c.decimation)
+            noise = vocoder.spectrum(example.noise, 1)
+        with half_precision(device, vocoder.training):
+            pair = vocoder(example.mel, example.notes, bank, noise)
+        angle = example.angle
         sound = vocoder.to_signal(angle.cos() * pair[:, 0] + angle.sin() * pair[:, 1])
-        sound = vocoder.level(sound.unsqueeze(1).expand(-1, 2, -1), mel)[:, 0]
-        terms: dict[str, Tensor] = criterion(sound[:, EDGE:-EDGE], audio[..., EDGE:-EDGE])
+        return vocoder.level(sound.unsqueeze(1).expand(-1, 2, -1), example.mel)[:, 0]
+
+    def draw() -> tuple[Example]:
+        with torch.no_grad():
+            return (analysed(mono(music, args.batch, args.tokens, generator), generator),)
+
+    def losses(example: Example) -> dict[str, Tensor]:
+        sound = rendered(model, example)
+        terms: dict[str, Tensor] = criterion(sound[:, EDGE:-EDGE], example.audio[..., EDGE:-EDGE])
         return terms
 
-    generator = torch.Generator().manual_seed(args.seed)
-
-    def losses(step: int) -> dict[str, Tensor]:
-        audio = music.mono(args.batch, args.tokens).to(device)
-        features = torch.stack([analyse(row) for row in audio])
-        return run_batch(model, features, audio, generator)
+    seeded = torch.Generator(device).manual_seed(0)
+    held = analysed(mono(load_sound(args.valid, device), *HELD, seeded), seeded)
 
     @torch.inference_mode()
     def validate(averaged: nn.Module) -> dict[str, float]:
-        averaged.eval()
-        terms = run_batch(averaged, held_features, held, torch.Generator().manual_seed(0))
+        assert isinstance(averaged, Vocoder)
+        sound = rendered(averaged.eval(), held)
+        terms = criterion(sound[:, EDGE:-EDGE], held.audio[..., EDGE:-EDGE])
         return {k: float(v) for k, v in terms.items()}
 
     listen = Samples(args.out, excerpts(args.valid), listen_to_vocoder(config))
-    randoms: Randoms = {"music": music.random, "vocoder": generator}
-    train(run_of(args), model, losses, validate, randoms, listen)
+    train(run_of(args), model, draw, losses, validate, generator, listen)
 
 
 if __name__ == "__main__":
