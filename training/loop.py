@@ -35,9 +35,10 @@ logger = logging.getLogger(__name__)
 Listen = Callable[[int, nn.Module], dict[str, Tensor]]
 """Given a step and a model of one's own on the CPU, writes samples and returns them by name."""
 
-_WARMUP = 100
+_WARMUP_STEPS, _WARMUP_PART = 100, 0.2
+"""The learning rate rises for so many steps, or that share of the run if it is shorter."""
 _HOLD = 0.3
-"""Share of a run with the full learning rate; then it falls in a line to the next number."""
+"""From this share of the run on it falls in a line, to the next number."""
 _LAST_RATE = 0.01
 _CLIP = 1.0
 _CHECK = 10
@@ -187,8 +188,9 @@ def train(
 
 def _shape(step: int, part: float) -> float:
     """The learning rate at a step, over its highest: up, level, down."""
+    rise = max((step + 1) / _WARMUP_STEPS, part / _WARMUP_PART)
     fall = min(1.0, (1 - part) / (1 - _HOLD))
-    return min(1.0, (step + 1) / _WARMUP) * (_LAST_RATE + (1 - _LAST_RATE) * fall)
+    return min(1.0, rise) * (_LAST_RATE + (1 - _LAST_RATE) * fall)
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
