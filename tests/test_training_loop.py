@@ -113,6 +113,18 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert same(log, curves.read_log(resumed))
 
 
+def test_the_vocoder_learns_from_decoded_features_as_well(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(NanoModels(TINY).state_dict(), tmp_path / "all.pt")
+    common = ("--steps=1", "--sample-every=0")
+    run("vocoder", data, tmp_path / "run", *common, f"--decoded={tmp_path / 'all.pt'}")
+    row = curves.read_log(tmp_path / "run")[-1]
+    assert row["decoded_flat"] > row["flat"] > 0
+    assert row["valid_decoded_mel"] > 0
+    main, arguments = stage("vocoder", data)
+    assert main([*arguments, f"--out={tmp_path / 'two'}", f"--decoded={data / 'codec.pt'}"]) == 2
+
+
 def test_another_seed_trains_something_else(data: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         run("codec", data, tmp_path / str(seed), "--steps=1", "--sample-every=0", f"--seed={seed}")

@@ -23,7 +23,8 @@ from training.loop import Run
 from training.losses import feature_losses, unused_bits
 from training.optimizer import Muon, optimizers_of, orthogonal
 from training.train_codec import WEIGHTS
-from training.train_texture import rough
+from training.train_texture import power, rough
+from training.train_vocoder import SpectralLoss
 
 CONFIG = NanoConfig()
 
@@ -172,6 +173,27 @@ def test_roughness_is_missed_and_not_minded_elsewhere() -> None:
     free[:, 40:] = 0
     spoiled = torch.cat([again[:, :40], 9 * again[:, 40:]], dim=1)
     assert float(rough(real, spoiled, free)) == float(rough(real, again, free))
+
+
+def test_a_spectrum_without_peaks_has_too_little_power() -> None:
+    real, free = 2 * torch.randn(2, 80, CONFIG.mels), torch.ones(2, 80, 1)
+    assert float(power(real, real, free)) == 0
+    assert float(power(real, 2 * torch.randn(2, 80, CONFIG.mels), free)) < 1
+    assert float(power(real, torch.zeros_like(real), free)) > 3  # the mean of real
+
+
+def test_flatness_tells_lines_from_noise() -> None:
+    loss = SpectralLoss(CONFIG)
+    time = torch.arange(48_000) / 48_000
+    line, noise, other = (
+        torch.sin(2 * torch.pi * 440 * time),
+        torch.randn(48_000),
+        torch.randn(48_000),
+    )
+    pair = noise.expand(1, 2, -1)
+    same, unlike = (float(loss(0.3 * x.unsqueeze(0), 0.3 * pair)["flat"]) for x in (other, line))
+    assert same < 0.2
+    assert unlike > 1
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 60), (3, 60, 20)])

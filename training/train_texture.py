@@ -36,11 +36,33 @@ __all__ = ["main", "rough"]
 
 HELD = 12, 200
 """Excerpts and tokens of the validation set, which is always the same."""
-WEIGHTS = {"near": 0.7, "fooled": 0.7, "unlike": 0.5, "critic": 1.0, "flow": 0.5, "rough": 0.8}
+WEIGHTS = {
+    "near": 0.7,
+    "fooled": 0.7,
+    "unlike": 0.5,
+    "critic": 1.0,
+    "flow": 0.5,
+    "rough": 0.8,
+    "power": 0.4,
+}
 LATER = 0.2
 """Earliest time at which the flow's own loss still counts."""
 _REGIONS = 8
 """Of the spectrum, each of which is to be as rough as the original."""
+
+
+def power(real: Tensor, fake: Tensor, free: Tensor) -> Tensor:
+    """Has each region its power? Mean |ln ratio| over the excerpt.
+
+    An expected value of ln has the right mean and no peaks, and so too little power. real, fake:
+    ln mels relative to the level, ``[batch, frames, mels]``.
+    """
+    a, b = (
+        ((2 * x).exp().unflatten(-1, (_REGIONS, -1)).mean(dim=-1) * free).sum(dim=1)
+        for x in (fake, real)
+    )
+    least = 1e-6 * b.sum(dim=1, keepdim=True)  # so far down nobody hears it
+    return ((a + least).log() - (b + least).log()).abs().mean()
 
 
 class Texture(nn.Module):
@@ -134,6 +156,13 @@ def train_texture(args: argparse.Namespace) -> None:
         normal = codec.normalizer(codec.shift(features, -levels))
         return normal[..., : config.mel_dims].unflatten(-1, (-1, config.mels)).flatten(1, 2)
 
+    def spectrum(normal: Tensor) -> Tensor:
+        """ln mels relative to the level, of normalised ones ``[batch, frames, mels]``."""
+        frames = normal.unflatten(1, (-1, config.mel_frames)).flatten(2)
+        scale = codec.normalizer
+        frames = frames * scale.deviation[: config.mel_dims] + scale.mean[: config.mel_dims]
+        return frames.unflatten(-1, (config.mel_frames, -1)).flatten(1, 2)
+
     def made(flow: FlowDecoder, given: Expected, chance: Chance) -> Mels:
         target = residuals.normal(given) / flow.deviation
         known = chance.known.unsqueeze(-1)
@@ -181,6 +210,7 @@ def train_texture(args: argparse.Namespace) -> None:
             "critic": critic_loss(seen, judged),
             "flow": later,
             "rough": rough(real, fake, free),
+            "power": power(spectrum(real), spectrum(fake), free),
         }
         terms["total"] = torch.stack([WEIGHTS[k] * v for k, v in terms.items()]).sum()
         return terms
@@ -199,6 +229,8 @@ def train_texture(args: argparse.Namespace) -> None:
             "near": float(near(real, fake, free)),
             "plain": float(near(real, expected, free)),
             "rough": float(rough(real, fake, free)),
+            "power": float(power(spectrum(real), spectrum(fake), free)),
+            "plain_power": float(power(spectrum(real), spectrum(expected), free)),
             "time": in_time,
             "bands": across,
             "flow": float(residuals.flow_loss(averaged.flow, given, held_chance, LATER)),
