@@ -284,7 +284,7 @@ def test_music_in_an_archive_in_the_package_is_found(game: Archive, tmp_path: Pa
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_what_a_person_has_read_holds_for_that_copyright_file_alone(
-    changed: bool, game: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    changed: bool, game: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prose = "The music is by Anna and under the licence CC-BY 3.0.\n"
     game.package("prose", "1.0-1", {"usr/share/prose/music/a.ogg": tmp_path / "1.ogg"}, prose)
@@ -294,7 +294,9 @@ def test_what_a_person_has_read_holds_for_that_copyright_file_alone(
         file.write('[[package.read]]\nfiles = ["data/music/*"]\n')
         file.write('license = "CC-BY-3.0"\ncopyright = "Anna"\n')
     assert game.collect(tmp_path / "out", "--packages", "prose") == (2 if changed else 0)
-    if not changed:
+    if changed:
+        assert "prose: nobody has read the copyright file" in caplog.text
+    else:
         assert works(tmp_path / "out") == {"a.ogg": "CC-BY-3.0"}
 
 

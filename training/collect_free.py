@@ -92,6 +92,12 @@ class Package:
     def statements(self, text: bytes) -> CopyrightFile:
         """What its copyright file says, together with what a person has read of that very file."""
         known = hashlib.sha256(text).hexdigest() == self.copyright_sha256
+        if self.read and not known:
+            logger.warning(
+                "%s: nobody has read the copyright file of this version yet; music whose licence "
+                "it states in prose alone is left out",
+                self.name,
+            )
         return CopyrightFile(text.decode("utf-8", errors="replace"), self.read if known else ())
 
 
@@ -218,6 +224,8 @@ def _unpack(deb: Path, package: Package, folder: Path) -> tuple[bytes, dict[str,
                         below = path[len(package.root) :]
                         if package.holds(below) and _fits(below, member.size):
                             found[below] = _store(data, folder / f"{len(found)}")
+            while unpacking.stdout.read(1 << 20):  # what pads the archive
+                pass
             damaged = unpacking.wait() != 0
         except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
             unpacking.kill()
