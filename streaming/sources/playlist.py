@@ -12,6 +12,7 @@ from streaming.errors import SourceError
 from streaming.sources.base import DecodedSource
 from streaming.sources.files import audio_files, open_file
 from streaming.sources.readers import Reader, quoted
+from streaming.status import printable
 
 __all__ = ["FileSource", "Playlist"]
 
@@ -88,9 +89,15 @@ class Playlist(DecodedSource):
                     self._random.shuffle(self._queue)
             self._current = self._queue.pop(0)
             try:
-                return open_file(self._current.path)
+                return open_file(self._current.path, self._stopped)
             except SourceError as error:
-                self._remove(str(error))
+                if not self._stopped.is_set():
+                    self._remove(str(error))
+            except Exception as error:  # of a library: the next one may be better
+                logger.debug("opening failed", exc_info=True)
+                self._remove(
+                    f"{quoted(self._current.path)} cannot be played: {printable(str(error))}."
+                )
         return None
 
     def _reader_done(self, reader: Reader) -> None:
@@ -104,7 +111,7 @@ class Playlist(DecodedSource):
             logger.warning(
                 "%s was played for %.1f s only: %s.",
                 name,
-                reader.frames_read / reader.rate,
+                reader.seconds_read,
                 reader.damage,
             )
 
