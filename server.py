@@ -153,6 +153,8 @@ def make_playlist(arguments: argparse.Namespace) -> Callable[[], MucPlaylist]:
 
 def holds_tokens(song: str) -> bool:
     """Whether it is a .muc file, or a folder with such files and no other music."""
+    if "://" in song:
+        return False
     path = Path(song)
     if not path.is_dir():
         return path.suffix.lower() == MUC_SUFFIX

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import logging
 import re
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 _AU_HEADER: Final = struct.Struct(">4sIIIII")  # magic, offset, size, encoding, rate, channels
 _BUFFER_BYTES: Final = 1 << 16
 _HURT: Final = "it is corrupt or ends early"
+_PIPE_BYTES: Final = 1 << 12
+"""A stream runs ahead of its sound by what is in the pipe, and with it a title that comes along."""
 _POLL_S: Final = 0.1
 _EXIT_TIMEOUT_S: Final = 5.0
 # A media file may name other files or addresses to read from; only plain files are followed, and
@@ -66,6 +69,7 @@ class FfmpegReader(Reader):
         name: the title if there are no tags.
         stopped: gives up waiting for ffmpeg to find audio in a slow input.
         options: of ffmpeg's for this input.
+        shown: what it is, for a message, if the source does not say.
 
     Raises:
         SourceError: ffmpeg is not there, does not start, or finds no audio (until `stopped`).
@@ -77,6 +81,7 @@ class FfmpegReader(Reader):
         name: str,
         stopped: threading.Event,
         options: tuple[str, ...] = (),
+        shown: str = "",
     ) -> None:
         program = ffmpeg_program()
         if program is None:
@@ -86,7 +91,8 @@ class FfmpegReader(Reader):
             target = f"file:{source.resolve()}"
         elif isinstance(source, str):
             protocols, target = _WEB_PROTOCOLS, source
-        shown = quoted(source) if isinstance(source, (Path, str)) else name.capitalize()
+        if not callable(source):
+            shown = quoted(source)
         command = [program, "-nostdin", "-hide_banner", "-v", "level+warning"]
         command += ["-protocol_whitelist", protocols, *options, "-i", target]
         command += ["-map", "0:a:0", "-map_metadata", "0", "-map_metadata", "0:s:a:0"]
@@ -167,6 +173,8 @@ class FfmpegReader(Reader):
         """Hand a stream of bytes over to ffmpeg."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError), self._process.stdin as stdin:
+            if hasattr(fcntl, "F_SETPIPE_SZ"):
+                fcntl.fcntl(stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             while data := feed():
                 stdin.write(data)
                 stdin.flush()

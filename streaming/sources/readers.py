@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,11 +42,13 @@ ENDS_EARLY: Final = "it ends early"
 CORRUPT: Final = "it is corrupt"
 UNDECODABLE: Final = "a part of it cannot be decoded"
 _TITLE_LIMIT: Final = 200
+_SECRET: Final = re.compile(r"^(\w+://)[^/?#]*@")
 
 
-def quoted(path: Path | str) -> str:
-    """A file's name for a message: one line, in quotation marks."""
-    return f"'{printable(str(path), 300)}'"
+def quoted(place: Path | str) -> str:
+    """A file's name or an address for a message: one line in quotation marks, no password in it."""
+    shown = _SECRET.sub(r"\1", str(place))
+    return f"'{printable(shown, 300)}'"
 
 
 def tagged_title(title: str, artist: str, fallback: str) -> str:

@@ -75,7 +75,7 @@ class StreamReader(ChainReader):
     ) -> None:
         self._stream = stream
         try:
-            super().__init__(_parts(stream.read, name, stopped), shown)
+            super().__init__(_parts(stream.read, name, shown, stopped), shown)
         except BaseException:
             stream.close()
             raise
@@ -85,13 +85,13 @@ class StreamReader(ChainReader):
         self._stream.close()
 
 
-def _parts(feed: Feed, name: str, stopped: threading.Event) -> Iterator[Reader | str]:
+def _parts(feed: Feed, name: str, shown: str, stopped: threading.Event) -> Iterator[Reader | str]:
     head = b""
     while len(head) < len(OGG_MAGIC) and (data := feed()):
         head += data
     feed = _resumed(head, feed)
     if head[: len(OGG_MAGIC)] != OGG_MAGIC:
-        yield FfmpegReader(feed, name, stopped)
+        yield FfmpegReader(feed, name, stopped, shown=shown)
         return
     links = OggLinks(feed)
     while links.next_link() and not stopped.is_set():
