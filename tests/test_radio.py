@@ -206,14 +206,19 @@ def test_a_file_that_ffmpeg_must_seek_in_is_fetched_by_it(station: Station, tmp_
     assert titles == [("Seeking", 0)]
 
 
-def test_pieces_of_one_stream_are_played_as_one(station: Station, tmp_path: Path) -> None:
+@pytest.mark.parametrize("live", [False, True])
+def test_pieces_of_one_stream_are_played_as_one(
+    station: Station, tmp_path: Path, live: bool
+) -> None:
     (tmp_path / "hls").mkdir()
-    encoded(
-        tmp_path / "hls" / "all.m3u8", 5.0, "-c:a", "aac", "-hls_time", "1", "-hls_list_size", "0"
-    )
+    pieces = ("-c:a", "aac", "-hls_time", "1", "-hls_list_size", "0")
+    encoded(tmp_path / "hls" / "all.m3u8", 5.0, *pieces)
     for path in (tmp_path / "hls").iterdir():
-        kind = "application/vnd.apple.mpegurl" if path.suffix == ".m3u8" else "video/mp2t"
-        station.answers[f"/{path.name}"] = answer(path.read_bytes(), kind)
+        station.answers[f"/{path.name}"] = answer(path.read_bytes(), "video/mp2t")
+    kind = "application/vnd.apple.mpegurl"
+    ended = (tmp_path / "hls" / "all.m3u8").read_bytes()
+    still_live = answer(ended.replace(b"#EXT-X-ENDLIST", b""), kind)
+    station.answers["/all.m3u8"] = [*([still_live] * live), answer(ended, kind)]
     out, _ = read_all(Playlist([f"{station.url}/all.m3u8"]))
     assert abs(out.shape[1] - 5 * RATE) < 6000
 

@@ -32,6 +32,7 @@ _TIMEOUT_S: Final = 10.0
 """For each step of connecting, and for a radio to send nothing before it counts as lost."""
 _READ_BYTES: Final = 1 << 12
 _MOST_LIST_BYTES: Final = 1 << 20
+_HLS_END: Final = b"#EXT-X-ENDLIST"
 _RESUME_WAITS_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 _UNTOUCHED: Final = "%/:=&?~+!$,;'@()*[]"
 _ICY_TITLE: Final = re.compile(rb"StreamTitle='(.*?)';", re.DOTALL)
@@ -75,6 +76,8 @@ def open_address(url: str, stopped: threading.Event) -> Reader | list[str]:
         ):
             data = stream.read_all(_MOST_LIST_BYTES)
             if is_hls(data):
+                if _HLS_END in data:
+                    return FfmpegReader(url, stream.name, stopped)
                 return RadioReader(lambda: FfmpegReader(url, stream.name, stopped), shown)
             entries = [urljoin(url, entry) for entry in list_entries(data)]
             return [entry for entry in entries if is_web_address(entry)]
