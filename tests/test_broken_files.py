@@ -305,6 +305,18 @@ def test_a_damaged_frame_costs_that_frame(
 
 
 @needs_ffmpeg
+def test_damage_is_told_of_standard_input_as_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(written(tmp_path / "a.flac", noise(4)))
+    at = len(data) // 4
+    data[at : at + 100] = bytes(100)
+    out, _ = read_all(StdinSource(descriptor=fed(bytes(data))))
+    assert 3.8 * RATE < out.shape[1] < 4 * RATE
+    assert "Standard input was played for 3.9 s only: it is corrupt" in caplog.text
+
+
+@needs_ffmpeg
 def test_a_damaged_link_is_told_and_the_next_one_played(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import select
 import stat
@@ -23,6 +24,8 @@ from streaming.sources.readers import Feed, Reader, SoundFileReader
 from streaming.sources.streams import FileStream, StreamReader
 
 __all__ = ["RawFormat", "RawReader", "StdinSource"]
+
+logger = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.1
 _MAX_CHANNELS: Final = 64
@@ -136,6 +139,15 @@ class StdinSource(DecodedSource):
             reason = self._last_reader.damage or "it is empty"
             raise SourceError(f"Standard input cannot be played: {reason}.")
         return None
+
+    def _reader_done(self, reader: Reader) -> None:
+        if reader.damage and reader.frames_read:
+            logger.warning(
+                "%s was played for %.1f s only: %s.",
+                _NAME.capitalize(),
+                reader.seconds_read,
+                reader.damage,
+            )
 
     def _wait_for_input(self) -> int | None:
         """The descriptor once there is something to read from it; None when stopped before."""

@@ -68,7 +68,7 @@ def open_address(url: str, stopped: threading.Event) -> Reader | list[str]:
     stream = WebStream(url, stopped)
     with contextlib.ExitStack() as unless_played:
         unless_played.callback(stream.close)
-        suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+        suffix = PurePosixPath(urlsplit(stream.url).path).suffix.lower()
         if stream.kind == "text/html":
             raise SourceError(f"{shown} is a web page; name the address of its stream.")
         if stream.kind in _LIST_KINDS or (
@@ -79,7 +79,7 @@ def open_address(url: str, stopped: threading.Event) -> Reader | list[str]:
                 if _HLS_END in data:
                     return FfmpegReader(url, stream.name, stopped)
                 return RadioReader(lambda: FfmpegReader(url, stream.name, stopped), shown)
-            entries = [urljoin(url, entry) for entry in list_entries(data)]
+            entries = [urljoin(stream.url, entry) for entry in list_entries(data)]
             return [entry for entry in entries if is_web_address(entry)]
         if not stream.live and (suffix in _SEEKING_SUFFIXES or stream.kind in _SEEKING_KINDS):
             return FfmpegReader(url, stream.name, stopped, _RECONNECTING)
@@ -104,6 +104,7 @@ class WebStream:
         stopped: gives up waiting for a lost connection.
 
     Attributes:
+        url: where it was found in the end.
         name: of the station or file.
         kind: MIME type, such as ``audio/mpeg``.
         live: whether it has no length that could be known.
@@ -118,6 +119,7 @@ class WebStream:
         self._url = url
         self._stopped = stopped
         self._response = _ask(url)
+        self.url = self._response.url
         headers = self._response.headers
         self.kind = headers.get_content_type()
         icy = any(key.lower().startswith(("icy-", "ice-")) for key in headers)
@@ -161,8 +163,12 @@ class WebStream:
             found += data
         return found[:limit]
 
-    def close(self) -> None:
+    def interrupt(self) -> None:
+        """Make a `read` that waits in another thread return."""
         self._response.hang_up()
+
+    def close(self) -> None:
+        self.interrupt()
         self._response.close()
 
     def _read(self) -> bytes:
@@ -208,6 +214,10 @@ class _WebReader(StreamReader):
             # A live stream is damaged wherever one comes in; only how it ends matters.
             self.damage = self._web.damage or (None if self._web.live else self.damage)
         return block
+
+    def interrupt(self) -> None:
+        super().interrupt()
+        self._web.interrupt()
 
 
 class _Response(http.client.HTTPResponse):
