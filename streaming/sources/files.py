@@ -66,7 +66,7 @@ def open_file(path: Path, stopped: threading.Event) -> Reader:
     """A reader for the audio file or named pipe at `path`, chosen by what it holds.
 
     Uncompressed sound whose header tells the truth about its length is libsndfile's: exact, and
-    without a process. All else is ffmpeg's where that is installed, since it plays on after
+    without a process. All else is ffmpeg's if that is installed, since it plays on after
     damage and does without lengths; what it does not know goes to libsndfile. Without ffmpeg
     libsndfile plays what it can.
 

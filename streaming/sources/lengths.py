@@ -37,7 +37,7 @@ class _Chunks:
     padding: int = 2
     size_counts_head: bool = False
     kinds: tuple[bytes, ...] = ()
-    """What follows the file's size, where others use the same chunks."""
+    """What follows the file's size, if other formats are cut alike."""
 
 
 _WAVE = (b"WAVE",)

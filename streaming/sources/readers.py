@@ -61,7 +61,7 @@ def tagged_title(title: str, artist: str, fallback: str) -> str:
 
 
 def check_rate(rate: int, shown: str) -> None:
-    """Raise SourceError where sound of that sample rate cannot be resampled; shown: what it is."""
+    """Raise SourceError if sound of that rate cannot be resampled; shown: what it is of."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise SourceError(
             f"{shown} has {rate} samples a second; from {MIN_RATE} to {MAX_RATE} can be played."
@@ -75,7 +75,7 @@ class Reader(ABC):
         rate: samples per second of what `read` returned last.
         title: what to show while that plays.
         frames_read, seconds_read: how much was returned so far.
-        expected_frames: as many as there should be, where that is known.
+        expected_frames: as many as there should be; None if that is not known.
         damage: None, or how the audio fell short ("it ends early").
     """
 

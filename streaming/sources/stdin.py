@@ -102,7 +102,7 @@ class RawReader(Reader):
 class StdinSource(DecodedSource):
     """Plays what comes in on standard input.
 
-    Without `raw` the input is an audio file or stream: ffmpeg decodes it where it is
+    Without `raw` the input is an audio file or stream: ffmpeg decodes it if it is
     installed; else a redirected file may have any format that libsndfile knows, and a pipe
     must carry WAV or AU, the formats that it can read without seeking.
 

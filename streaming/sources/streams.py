@@ -57,8 +57,8 @@ class StreamReader(ChainReader):
     """Decodes a stream of bytes with ffmpeg, an Ogg stream link by link.
 
     Args:
-        stream: closed with the reader, and where that cannot be made.
-        name: the title where there are no tags.
+        stream: closed with the reader, and if that cannot be made.
+        name: the title if there are no tags.
         shown: what it is, for a message.
         stopped: gives up waiting.
 
