@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Streams music at 350 bits per second over a WebSocket, and to an MQTT broker: files, a pipe, a
-sound input, or a stream that there is already, at a sender or at a broker.
+"""Streams music at 350 bits per second over a WebSocket, and to an MQTT broker: files, an Internet
+radio, a pipe, a sound input, or a stream that there is already, at a sender or at a broker.
 
 What is encoded already, in ``.muc`` files or by another sender, is sent on without a model.
 """
@@ -153,6 +153,8 @@ def make_playlist(arguments: argparse.Namespace) -> Callable[[], MucPlaylist]:
 
 def holds_tokens(song: str) -> bool:
     """Whether it is a .muc file, or a folder with such files and no other music."""
+    if "://" in song:
+        return False
     path = Path(song)
     if not path.is_dir():
         return path.suffix.lower() == MUC_SUFFIX

@@ -34,6 +34,8 @@ Progress = Callable[[float, float | None], None]
 """Told the seconds done, and those that there are where that is known."""
 
 _BLOCK_SAMPLES: Final = SAMPLE_RATE
+_MOST_S: Final = 1e6
+"""What is longer than that does not know how long it is."""
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,9 @@ def _sound(
 
 
 def _duration_s(path: Path) -> float | None:
-    """Seconds of an audio file, where libsndfile knows it."""
+    """Seconds of an audio file, if libsndfile knows them; of a pipe nobody does."""
     try:
-        return float(soundfile.info(str(path)).duration)
+        seconds = float(soundfile.info(str(path)).duration) if path.is_file() else 0.0
     except (soundfile.SoundFileError, OSError, ValueError, TypeError):
         return None
+    return seconds if 0 < seconds < _MOST_S else None

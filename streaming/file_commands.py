@@ -7,7 +7,7 @@ import functools
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import codec
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from streaming.cli import number
 from streaming.compute import default_threads, use_threads
-from streaming.errors import SettingsError
+from streaming.errors import SettingsError, SourceError, UserError
 from streaming.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
 from streaming.protocol import MAX_SEED
 from streaming.status import StatusLine, printable
@@ -89,18 +89,19 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         )
     info = commands.add_parser(
         "info",
-        help="what is in a .muc file, or in those of a folder; needs no model",
-        description="Reads all of it, so it also finds what is damaged.",
+        help="what is in .muc files, or in those of folders; needs no model",
+        description="Reads all of them, so it also finds what is damaged.",
     )
-    info.add_argument("source", type=Path, metavar="IN", help="a .muc file, or a folder")
+    info.add_argument(
+        "sources", nargs="+", type=Path, metavar="IN", help="a .muc file, or a folder"
+    )
     info.add_argument("--json", action="store_true", help="one JSON object a file")
 
 
 def run_command(arguments: argparse.Namespace, load_codec: LoadCodec = codec.load) -> None:
     """Do what the arguments ask. Raises UserError or CodecError."""
     if arguments.command == "info":
-        for path in _muc_files(arguments.source):
-            sys.stdout.write(_shown(path, MucReader(path).describe(), as_json=arguments.json))
+        _describe(arguments.sources, as_json=arguments.json)
         return
     from streaming.batch import run_jobs  # imports libraries for audio files
 
@@ -118,6 +119,29 @@ def run_command(arguments: argparse.Namespace, load_codec: LoadCodec = codec.loa
     files = "" if len(done) == 1 else f" in {len(done)} files"
     rate = f", {8 * size / seconds:.0f} bit/s" if seconds else ""
     logger.info("%.2f s of music, %d bytes as .muc%s%s", seconds, size, rate, files)
+
+
+def _describe(sources: Sequence[Path], *, as_json: bool) -> None:
+    """Say what is in all of them. Raises UserError if some cannot be read, after the others."""
+    found: list[Path | UserError] = []
+    for source in sources:
+        try:
+            found += _muc_files(source)
+        except UserError as error:
+            found.append(error)
+    failures: list[UserError] = []
+    for one in found:
+        try:
+            if isinstance(one, UserError):
+                raise one
+            sys.stdout.write(_shown(one, MucReader(one).describe(), as_json=as_json))
+        except UserError as error:
+            if len(found) == 1:
+                raise
+            logger.warning("left out: %s", error)
+            failures.append(error)
+    if failures:
+        raise SourceError(f"{len(failures)} of {len(found)} files failed; the last: {failures[-1]}")
 
 
 def _jobs(arguments: argparse.Namespace) -> list[Job]:

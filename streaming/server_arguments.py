@@ -75,9 +75,10 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "songs",
         nargs="*",
-        metavar="SONG|FOLDER|FILE.muc|ws://…|mqtt://…|-",
-        help="what to stream; .muc files and another sender's stream need no model; - is standard "
-        "input; nothing is the demo track, looped",
+        metavar="SONG|FOLDER|http://…|FILE.muc|ws://…|mqtt://…|-",
+        help="what to stream; http:// is an Internet radio, a file or a playlist on the web; .muc "
+        "files and another sender's stream need no model; - is standard input; nothing is the demo "
+        "track, looped",
     )
     parser.add_argument(
         "--capture",

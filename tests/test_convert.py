@@ -18,6 +18,7 @@ from codec.__main__ import main
 from codec.errors import WeightsError
 from streaming.atomic import written_whole
 from streaming.batch import Job, pair_files
+from streaming.convert import encode_file
 from streaming.errors import SinkError, SourceError
 from streaming.level import limit
 from streaming.muc import MucEncoder, MucReader, StreamHeader
@@ -278,6 +279,48 @@ def test_info_says_what_is_there(tmp_path, capsys):
     assert "256 lost in 1 gaps" in shown
     assert "damaged" in shown
     assert "\x1b" not in shown
+
+
+def test_info_takes_several_files_and_one_that_is_bad_keeps_no_other_back(tmp_path, capsys):
+    good = MucEncoder(StreamHeader("nano", "nano-3", "a" * 64)).finish(0)
+    for name in ("a.muc", "c.muc", "folder/d.muc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(good)
+    (tmp_path / "b.muc").write_bytes(b"This is no music.")
+    (tmp_path / "empty").mkdir()
+    names = ("a.muc", "b.muc", "missing.muc", "empty", "c.muc", "folder")
+    paths = [tmp_path / name for name in names]
+    assert run("info", paths[0], paths[4], "--json", load_codec=load_none) == 0
+    shown = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [str(tmp_path / "a.muc"), str(tmp_path / "c.muc")]
+    assert run("info", *paths, "--json", load_codec=load_none) == 2
+    out, err = capsys.readouterr()
+    assert [Path(json.loads(line)["file"]).name for line in out.splitlines()] == [
+        *("a.muc", "c.muc", "d.muc")
+    ]
+    assert [("b.muc" in line, "missing" in line, "empty" in line) for line in err.splitlines()] == [
+        *((True, False, False), (False, True, False), (False, False, True), (False, False, True))
+    ]
+    assert "3 of 6 files failed" in err
+    assert "Traceback" not in err
+
+
+def test_progress_of_a_file_that_does_not_know_its_length_has_no_end(tmp_path):
+    song(tmp_path / "a.flac")
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)  # as of a pipe
+    (tmp_path / "b.flac").write_bytes(data)
+    told = []
+    for name in ("a", "b"):
+        encode_file(
+            tmp_path / f"{name}.flac",
+            tmp_path / f"{name}.muc",
+            FakeCodec(),
+            progress=lambda done_s, total_s: told.append(total_s),
+        )
+    assert {round(total_s, 3) if total_s else None for total_s in told} == {2.083, None}
+    assert np.array_equal(tokens_of(tmp_path / "a.muc"), tokens_of(tmp_path / "b.muc"))
 
 
 def test_info_needs_no_torch(tmp_path):

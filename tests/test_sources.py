@@ -390,7 +390,7 @@ def test_unreadable_places_are_one_sentence(tmp_path, monkeypatch, caplog):
 
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(SourceError, match="is a folder"):
-        files_module.open_file(tmp_path)
+        files_module.open_file(tmp_path, threading.Event())
 
 
 def test_stopping_ends_the_stream(tmp_path):
@@ -577,12 +577,12 @@ def test_ffmpeg_troubles_are_contained(tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SourceError, match="not installed"):
-        ffmpeg_module.FfmpegReader(path, "a")
+        ffmpeg_module.FfmpegReader(path, "a", threading.Event())
     monkeypatch.setattr(ffmpeg_module, "ffmpeg_program", lambda: "/nowhere/ffmpeg")
     with pytest.raises(SourceError, match="does not start"):
-        ffmpeg_module.FfmpegReader(path, "a")
+        ffmpeg_module.FfmpegReader(path, "a", threading.Event())
     monkeypatch.undo()
-    reader = ffmpeg_module.FfmpegReader(path, "a")
+    reader = ffmpeg_module.FfmpegReader(path, "a", threading.Event())
 
     def wait(timeout):
         raise subprocess.TimeoutExpired("ffmpeg", timeout)

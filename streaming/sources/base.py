@@ -143,14 +143,15 @@ class Source(ABC):
 class DecodedSource(Source):
     """Plays readers one after another without a gap.
 
-    Consecutive readers of one sample rate pass through the same resampler as one signal, so
-    an album whose tracks run into each other stays seamless, and so does a loop.
+    What has one sample rate passes through the same resampler as one signal, whichever readers it
+    comes from, so an album whose tracks run into each other stays seamless, and so does a loop.
     """
 
     def __init__(self, title: str | None = None) -> None:
         super().__init__(title)
         self._reader: Reader | None = None
         self._resampler: Resampler | None = None
+        self._held: NDArray[np.float32] | None = None
         self._ended = False
 
     @abstractmethod
@@ -158,7 +159,7 @@ class DecodedSource(Source):
         """The reader to play next, or None when there is no more."""
 
     def _reader_done(self, reader: Reader) -> None:
-        """Hear that `reader` has given all that it has (see its `frames_read`, `damage`)."""
+        """Hear that `reader` has given all that it has (see its `seconds_read`, `damage`)."""
 
     def _open(self) -> None:
         # The first samples show whether there is anything to play at all.
@@ -172,18 +173,20 @@ class DecodedSource(Source):
             if self._reader is None:
                 self._ended = True
                 return self._flush()
-            if self._resampler is None or self._resampler.in_rate != self._reader.rate:
-                tail = self._flush()
-                self._resampler = Resampler(self._reader.rate, SAMPLE_RATE)
-                return tail
-        assert self._resampler is not None
-        block = self._reader.read(_CHUNK_FRAMES)
+        block, self._held = self._held, None
+        if block is None:
+            block = self._reader.read(_CHUNK_FRAMES)
         if block.shape[1] == 0:
             reader, self._reader = self._reader, None
             reader.close()
             if not self._stopped.is_set():
                 self._reader_done(reader)
             return block
+        if self._resampler is None or self._resampler.in_rate != self._reader.rate:
+            if (tail := self._flush()).shape[1]:  # still under the title before
+                self._held = block
+                return tail
+            self._resampler = Resampler(self._reader.rate, SAMPLE_RATE)
         self._set_title(self._reader.title)
         return self._resampler.push(block)
 

@@ -7,34 +7,49 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from streaming.errors import SourceError
 from streaming.sources.base import DecodedSource
 from streaming.sources.files import audio_files, open_file
+from streaming.sources.lists import LIST_SUFFIXES, is_hls, local_entries
 from streaming.sources.readers import Reader, quoted
+from streaming.sources.web import is_web_address, open_address
+from streaming.status import printable
 
 __all__ = ["FileSource", "Playlist"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_LIST_BYTES: Final = 1 << 20
+_MOST_DEPTH: Final = 5
+
 
 @dataclass(eq=False)
 class _Item:
-    """One place in the playlist; the same file may be in it twice."""
+    """One place in the playlist; the same song may be in it twice.
 
-    path: Path
+    depth: playlists in which the one lies that named it.
+    """
+
+    song: Path | str
+    depth: int = 0
     warned: bool = False
 
 
 class Playlist(DecodedSource):
-    """Plays files, and folders with all that is in them, without gaps.
+    """Plays files, folders with all that is in them, and what is on the web, without gaps.
+
+    A playlist in a file or on the web (M3U, PLS) stands for what it names. An Internet radio does
+    not end, and is come back to when it is lost.
 
     An item that cannot be played is left out with one warning, for good: so a looped playlist
     of unplayable files ends in an error instead of spinning. An item that is damaged part of
     the way plays as far as it can be read.
 
     Args:
-        paths: files and folders. Folders are searched at all levels, in sorted order.
+        songs: files, folders and addresses (``http://``, ``https://``). Folders are searched at
+            all levels, in sorted order.
         loop: start over at the end, without end.
         shuffle: play each round in a random order.
         seed: of that order; None draws one.
@@ -46,14 +61,14 @@ class Playlist(DecodedSource):
 
     def __init__(
         self,
-        paths: Sequence[str | Path],
+        songs: Sequence[str | Path],
         loop: bool = False,
         shuffle: bool = False,
         seed: int | None = None,
         title: str | None = None,
     ) -> None:
         super().__init__(title)
-        self._paths = [Path(path) for path in paths]
+        self._songs = [_song(song) for song in songs]
         self._loop = loop
         self._shuffle = shuffle
         self._random = random.Random(seed)
@@ -65,14 +80,14 @@ class Playlist(DecodedSource):
         self._last_problem = "no files were named."
 
     def _open(self) -> None:
-        for path in self._paths:
-            if path.is_dir():
-                found = audio_files(path, onerror=self._folder_unreadable)
+        for song in self._songs:
+            if isinstance(song, Path) and song.is_dir():
+                found = audio_files(song, onerror=self._folder_unreadable)
                 if not found:
-                    self._problem(f"There are no audio files in {quoted(path)}.")
+                    self._problem(f"There are no audio files in {quoted(song)}.")
                 self._items += map(_Item, found)
             else:
-                self._items.append(_Item(path))
+                self._items.append(_Item(song))
         super()._open()
 
     def _next_reader(self) -> Reader | None:
@@ -88,14 +103,45 @@ class Playlist(DecodedSource):
                     self._random.shuffle(self._queue)
             self._current = self._queue.pop(0)
             try:
-                return open_file(self._current.path)
+                opened = self._open_song(self._current.song)
+                if isinstance(opened, Reader):
+                    return opened
+                self._replace(opened)
             except SourceError as error:
-                self._remove(str(error))
+                if not self._stopped.is_set():
+                    self._remove(str(error))
+            except Exception as error:  # of a library: the next one may be better
+                logger.debug("opening failed", exc_info=True)
+                reason = printable(str(error) or type(error).__name__)
+                self._remove(f"{quoted(self._current.song)} cannot be played: {reason}.")
         return None
+
+    def _open_song(self, song: Path | str) -> Reader | list[str]:
+        """A reader, or the songs that are named there. Raises SourceError."""
+        if isinstance(song, str):
+            return open_address(song, self._stopped)
+        if song.suffix.lower() in LIST_SUFFIXES and song.is_file():
+            with song.open("rb") as file:
+                data = file.read(_MOST_LIST_BYTES)
+            if not is_hls(data):
+                return local_entries(song, data)
+        return open_file(song, self._stopped)
+
+    def _replace(self, songs: list[str]) -> None:
+        """Put what a list names in its place."""
+        current = self._current
+        assert current is not None
+        if not songs or current.depth == _MOST_DEPTH:
+            self._remove(f"{quoted(current.song)} names no songs.")
+            return
+        items = [_Item(_song(song), current.depth + 1) for song in songs]
+        place = self._items.index(current)
+        self._items[place : place + 1] = items
+        self._queue[:0] = items
 
     def _reader_done(self, reader: Reader) -> None:
         assert self._current is not None
-        name = quoted(self._current.path)
+        name = quoted(self._current.song)
         if reader.frames_read == 0:
             damage = reader.damage
             self._remove(f"{name} cannot be played: {damage}." if damage else f"{name} is empty.")
@@ -104,7 +150,7 @@ class Playlist(DecodedSource):
             logger.warning(
                 "%s was played for %.1f s only: %s.",
                 name,
-                reader.frames_read / reader.rate,
+                reader.seconds_read,
                 reader.damage,
             )
 
@@ -116,7 +162,7 @@ class Playlist(DecodedSource):
     def _problem(self, problem: str) -> None:
         self._problems += 1
         self._last_problem = problem
-        if len(self._paths) > 1 or self._items or self._queue:
+        if len(self._songs) > 1 or self._items or self._queue:
             logger.warning("Skipped: %s", problem)
 
     def _folder_unreadable(self, error: OSError) -> None:
@@ -135,3 +181,8 @@ class FileSource(Playlist):
 
     def __init__(self, path: str | Path, title: str | None = None) -> None:
         super().__init__([path], title=title)
+
+
+def _song(song: str | Path) -> Path | str:
+    text = str(song)
+    return text if is_web_address(text) else Path(text)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,21 +14,41 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from codec.constants import CHANNELS, SAMPLE_RATE
 from streaming.errors import SourceError
+from streaming.resample import MAX_RATE, MIN_RATE
 from streaming.sources.channels import to_stereo
 from streaming.status import printable
 
-__all__ = ["Reader", "SoundFileReader", "quoted", "tagged_title"]
+__all__ = [
+    "CORRUPT",
+    "ENDS_EARLY",
+    "UNDECODABLE",
+    "ChainReader",
+    "Feed",
+    "Reader",
+    "SoundFileReader",
+    "check_rate",
+    "quoted",
+    "tagged_title",
+]
 
+logger = logging.getLogger(__name__)
+
+Feed = Callable[[], bytes]
+"""Waits for the next bytes of a stream and returns them; `b""` at its end, and from then on."""
+
+ENDS_EARLY: Final = "it ends early"
+CORRUPT: Final = "it is corrupt"
+UNDECODABLE: Final = "a part of it cannot be decoded"
 _TITLE_LIMIT: Final = 200
-_OGG_PAGE: Final = b"OggS"
-_OGG_LAST_PAGE: Final = 0x04
-_OGG_TAIL_BYTES: Final = 1 << 17  # an Ogg page has at most 65307 bytes
+_SECRET: Final = re.compile(r"^(\w+://)[^/?#]*@")
 
 
-def quoted(path: Path | str) -> str:
-    """A file's name for a message: one line, in quotation marks."""
-    return f"'{printable(str(path), 300)}'"
+def quoted(place: Path | str) -> str:
+    """A file's name or an address for a message: one line in quotation marks, no password in it."""
+    shown = _SECRET.sub(r"\1", str(place))
+    return f"'{printable(shown, 300)}'"
 
 
 def tagged_title(title: str, artist: str, fallback: str) -> str:
@@ -36,13 +60,22 @@ def tagged_title(title: str, artist: str, fallback: str) -> str:
     return title or printable(fallback, _TITLE_LIMIT).strip()
 
 
+def check_rate(rate: int, shown: str) -> None:
+    """Raise SourceError if sound of that rate cannot be resampled; shown: what it is of."""
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise SourceError(
+            f"{shown} has {rate} samples a second; from {MIN_RATE} to {MAX_RATE} can be played."
+        )
+
+
 class Reader(ABC):
     """Audio from one place. After the end, `damage` says what was wrong with it, if anything.
 
     Attributes:
-        rate: samples per second of what `read` returns.
-        title: what to show while it plays.
-        frames_read: samples returned so far.
+        rate: samples per second of what `read` returned last.
+        title: what to show while that plays.
+        frames_read, seconds_read: how much was returned so far.
+        expected_frames: as many as there should be; None if that is not known.
         damage: None, or how the audio fell short ("it ends early").
     """
 
@@ -50,12 +83,22 @@ class Reader(ABC):
         self.rate = rate
         self.title = title
         self.frames_read = 0
+        self.seconds_read = 0.0
+        self.expected_frames: int | None = None
         self.damage: str | None = None
 
     def read(self, frames: int) -> NDArray[np.float32]:
         """1 to `frames` finite samples `[2, n]`; `[2, 0]` at the end, also of bad audio."""
-        block = self._read(frames)
+        try:
+            block = self._read(frames)
+        except Exception as error:  # a fault of a library's must not end what plays after this
+            logger.debug("reading failed", exc_info=True)
+            self.damage = f"reading it failed ({printable(str(error) or type(error).__name__)})"
+            block = np.zeros((CHANNELS, 0), np.float32)
         self.frames_read += block.shape[1]
+        self.seconds_read += block.shape[1] / self.rate
+        if not block.shape[1] and self.frames_read < (self.expected_frames or 0):
+            self.damage = self.damage or ENDS_EARLY
         return block
 
     @abstractmethod
@@ -75,50 +118,44 @@ class SoundFileReader(Reader):
     """Reads what libsndfile reads: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU, CAF, W64.
 
     Args:
-        file: a path, or the descriptor of a pipe (which libsndfile reads for WAV and AU only).
+        file: a path, an open file, or the descriptor of a pipe (which libsndfile reads for WAV
+            and AU only).
         name: the title if the file has no tags.
 
     Raises:
         SourceError: libsndfile cannot open it.
     """
 
-    def __init__(self, file: Path | int, name: str) -> None:
+    def __init__(self, file: Path | io.RawIOBase | int, name: str) -> None:
+        shown = quoted(file if isinstance(file, Path) else name)
         try:
             self._file = soundfile.SoundFile(
                 str(file) if isinstance(file, Path) else file, closefd=False
             )
-        except (soundfile.SoundFileError, OSError, ValueError) as error:
-            shown = quoted(file if isinstance(file, Path) else name)
+        except Exception as error:  # of many types, a TypeError among them
             raise SourceError(f"{shown} is not audio that can be decoded.") from error
+        try:
+            check_rate(self._file.samplerate, shown)
+        except SourceError:
+            self._file.close()
+            raise
         super().__init__(
             self._file.samplerate, tagged_title(self._file.title, self._file.artist, name)
         )
-        self._path = file if isinstance(file, Path) else None
         self._is_ogg = self._file.format == "OGG"
-        self._seekable = self._file.seekable()
+        self.uncompressed = self._file.format not in ("FLAC", "OGG", "MP3") and (
+            self._file.subtype.startswith(("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW"))
+        )
+        if self._file.seekable() and (self.uncompressed or self._is_ogg):
+            self.expected_frames = self._file.frames  # of others it may be a guess
 
     def _read(self, frames: int) -> NDArray[np.float32]:
         try:
             block = self._file.read(frames, dtype="float32", always_2d=True)
         except soundfile.SoundFileError:
-            self.damage = "it is corrupt"
-            return np.zeros((2, 0), np.float32)
-        if len(block) == 0 and self.damage is None:
-            self.damage = self._shortfall()
+            self.damage = f"{CORRUPT}, or of unknown length; ffmpeg may play more of it"
+            return np.zeros((CHANNELS, 0), np.float32)
         return to_stereo(block, ogg_order=self._is_ogg)
-
-    def _shortfall(self) -> str | None:
-        """What is missing at the end of the file, as far as its format lets us know."""
-        if self._path is None or not self._seekable:
-            return None
-        # libsndfile cuts the length of a truncated WAV or AIFF to what is there and says so
-        # in its log alone.
-        truncated = (
-            self.frames_read < self._file.frames
-            or "(should be" in self._file.extra_info
-            or (self._is_ogg and not _ogg_is_complete(self._path))
-        )
-        return "it ends early" if truncated else None
 
     def interrupt(self) -> None:
         """A file never waits."""
@@ -127,14 +164,50 @@ class SoundFileReader(Reader):
         self._file.close()
 
 
-def _ogg_is_complete(path: Path) -> bool:
-    """Whether the last page of an Ogg file is marked as the last one (RFC 3533, section 6)."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _OGG_TAIL_BYTES))
-            tail = file.read()
-    except OSError:
-        return False
-    at = tail.rfind(_OGG_PAGE)
-    return 0 <= at < len(tail) - 5 and bool(tail[at + 5] & _OGG_LAST_PAGE)
+class ChainReader(Reader):
+    """Plays readers one after another as one: rate and title are those of what is just read.
+
+    Args:
+        parts: the readers, opened one by one as they are needed and closed in here; instead of
+            one that cannot be opened, what is wrong with it.
+        shown: what they are parts of, for a message.
+
+    Raises:
+        SourceError: there is no reader among them.
+    """
+
+    def __init__(self, parts: Iterator[Reader | str], shown: str) -> None:
+        super().__init__(SAMPLE_RATE, "")
+        self._parts = parts
+        self._part = self._next()
+        if self._part is None:
+            raise SourceError(f"{shown} is not audio that can be decoded.")
+        self.rate, self.title = self._part.rate, self._part.title
+
+    def _read(self, frames: int) -> NDArray[np.float32]:
+        while self._part is not None:
+            block = self._part.read(frames)
+            if block.shape[1]:
+                self.rate, self.title = self._part.rate, self._part.title
+                return block
+            self.damage = self.damage or self._part.damage
+            self._part.close()
+            self._part = self._next()
+        return np.zeros((CHANNELS, 0), np.float32)
+
+    def _next(self) -> Reader | None:
+        for part in self._parts:
+            if isinstance(part, Reader):
+                return part
+            self.damage = self.damage or part
+        return None
+
+    def interrupt(self) -> None:
+        part = self._part
+        if part is not None:
+            part.interrupt()
+
+    def close(self) -> None:
+        part, self._part = self._part, None
+        if part is not None:
+            part.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import select
 import stat
@@ -17,10 +19,13 @@ from streaming.errors import SettingsError, SourceError
 from streaming.resample import MAX_RATE, MIN_RATE
 from streaming.sources.base import DecodedSource
 from streaming.sources.channels import to_stereo
-from streaming.sources.ffmpeg import FfmpegReader, ffmpeg_program
-from streaming.sources.readers import Reader, SoundFileReader
+from streaming.sources.ffmpeg import ffmpeg_program
+from streaming.sources.readers import Feed, Reader, SoundFileReader
+from streaming.sources.streams import FileStream, StreamReader
 
 __all__ = ["RawFormat", "RawReader", "StdinSource"]
+
+logger = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.1
 _MAX_CHANNELS: Final = 64
@@ -63,30 +68,24 @@ class RawFormat:
 
 
 class RawReader(Reader):
-    """Reads bare samples from a descriptor, as they come in."""
+    """Reads bare samples from a stream of bytes, as they come in."""
 
-    def __init__(self, descriptor: int, raw: RawFormat, name: str) -> None:
+    def __init__(self, feed: Feed, raw: RawFormat, name: str) -> None:
         super().__init__(raw.rate, name)
-        self._descriptor = descriptor
+        self._feed = feed
         self._channels = raw.channels
         self._is_float = raw.encoding == "f32"
         self._frame_bytes = raw.channels * (4 if self._is_float else 2)
         self._rest = b""
-        self._interrupted = False
 
     def _read(self, frames: int) -> NDArray[np.float32]:
-        while not self._interrupted:
-            if not select.select([self._descriptor], [], [], _POLL_S)[0]:
-                continue
-            data = os.read(self._descriptor, frames * self._frame_bytes - len(self._rest))
-            if not data:
-                break
-            data = self._rest + data
-            whole = len(data) - len(data) % self._frame_bytes
-            self._rest = data[whole:]
-            if whole:
-                return to_stereo(self._decode(data[:whole]).reshape(-1, self._channels))
-        return np.zeros((CHANNELS, 0), np.float32)
+        while len(self._rest) < self._frame_bytes:
+            if not (data := self._feed()):
+                return np.zeros((CHANNELS, 0), np.float32)
+            self._rest += data
+        whole = min(frames, len(self._rest) // self._frame_bytes) * self._frame_bytes
+        data, self._rest = self._rest[:whole], self._rest[whole:]
+        return to_stereo(self._decode(data).reshape(-1, self._channels))
 
     def _decode(self, data: bytes) -> NDArray[np.float32]:
         if self._is_float:
@@ -94,16 +93,16 @@ class RawReader(Reader):
         return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768.0)
 
     def interrupt(self) -> None:
-        self._interrupted = True
+        """The stream ends by itself."""
 
     def close(self) -> None:
-        """The descriptor belongs to the caller."""
+        """The stream belongs to the caller."""
 
 
 class StdinSource(DecodedSource):
     """Plays what comes in on standard input.
 
-    Without `raw` the input is an audio file or stream: ffmpeg decodes it where it is
+    Without `raw` the input is an audio file or stream: ffmpeg decodes it if it is
     installed; else a redirected file may have any format that libsndfile knows, and a pipe
     must carry WAV or AU, the formats that it can read without seeking.
 
@@ -141,6 +140,15 @@ class StdinSource(DecodedSource):
             raise SourceError(f"Standard input cannot be played: {reason}.")
         return None
 
+    def _reader_done(self, reader: Reader) -> None:
+        if reader.damage and reader.frames_read:
+            logger.warning(
+                "%s was played for %.1f s only: %s.",
+                _NAME.capitalize(),
+                reader.seconds_read,
+                reader.damage,
+            )
+
     def _wait_for_input(self) -> int | None:
         """The descriptor once there is something to read from it; None when stopped before."""
         descriptor = sys.stdin.fileno() if self._descriptor is None else self._descriptor
@@ -152,10 +160,11 @@ class StdinSource(DecodedSource):
         return None
 
     def _open_reader(self, descriptor: int) -> Reader:
+        stream = FileStream(io.FileIO(descriptor, closefd=False), self._stopped)
         if self._raw is not None:
-            return RawReader(descriptor, self._raw, _NAME)
+            return RawReader(stream.read, self._raw, _NAME)
         if ffmpeg_program() is not None:
-            return FfmpegReader(descriptor, _NAME, self._stopped)
+            return StreamReader(stream, _NAME, _NAME.capitalize(), self._stopped)
         try:
             return SoundFileReader(descriptor, _NAME)
         except SourceError as error:
