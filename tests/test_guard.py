@@ -16,6 +16,7 @@ from websockets.typing import Origin
 
 import client
 import server
+from streaming import guard
 from streaming.errors import RefusedError, SettingsError, TransportError
 from streaming.guard import (
     AUTH_TOKEN_VARIABLE,
@@ -174,14 +175,53 @@ async def test_a_web_page_may_listen_where_it_is_named():
 
 
 def test_the_gate_counts_in_all_and_by_address():
-    gate = Gate(Limits(connections=3, per_address=2))
-    assert [gate.enter(a) for a in ("a", "a", "a", "b", "c")] == [True, True, False, True, False]
+    gate = Gate(Limits(connections=3, per_address=2, reserve=0))
+    places = [gate.enter(address) for address in ("a", "a", "a", "b", "c")]
+    assert [place is not None for place in places] == [True, True, False, True, False]
     assert (gate.open, gate.refused) == (3, 2)
-    gate.leave("a")
-    assert gate.enter("c")
-    for address in "abc":
-        gate.leave(address)
+    places[0].leave()
+    places.append(gate.enter("c"))
+    for place in filter(None, places[1:]):
+        place.leave()
     assert gate.open == 0
+
+
+def test_beyond_the_limits_there_is_a_reserve_of_which_nobody_gets_much():
+    gate = Gate(Limits(connections=2, per_address=1, reserve=3))
+    gate.enter("a")
+    gate.enter("b")
+    places = [gate.enter(address) for address in "aaabc"]
+    assert [place is not None and place.reserved for place in places] == [
+        *(True, True, False, True, False)
+    ]
+    assert (gate.open, gate.refused) == (2, 5)
+    places[0].leave()
+    assert gate.enter("c").reserved
+
+
+def test_an_ipv6_network_of_a_customer_is_one_address_and_ipv4_is_what_it_is():
+    group = guard.address_group
+    assert group("2001:db8:1:2:3:4:5:6") == group("2001:db8:1:2::1") == "2001:db8:1:2::/64"
+    assert group("2001:db8:1:3::1") != group("2001:db8:1:2::1")
+    assert group("::ffff:192.0.2.7") == group("192.0.2.7") == "192.0.2.7"
+    assert group("::ffff:192.0.2.7") != group("::ffff:192.0.2.8")
+    assert group("fe80::1%eth0") == "fe80::/64"
+    assert group("") == ""
+    gate = Gate(Limits(per_address=2, reserve=0))
+    hosts = ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::3")
+    assert [gate.enter(host) is not None for host in hosts] == [True, True, False, True]
+
+
+def test_what_a_trusted_proxy_asks_for_counts_for_whom_it_asks():
+    gate = Gate(Limits(connections=9, per_address=1), lambda address: address == "proxy")
+    places = [gate.enter("proxy") for _ in range(3)]
+    assert [place.move(client) for place, client in zip(places, "aab", strict=True)] == [
+        *(True, False, True)
+    ]
+    assert (gate.open, gate.refused) == (3, 1)
+    assert gate.enter("a").reserved  # on its own way it is the same address
+    places[0].leave()
+    assert places[1].move("a")
 
 
 def test_a_budget_of_bytes_fills_up_slowly():
