@@ -191,15 +191,15 @@ async def open_server(
 
 
 def _warn_of_strangers(settings: ServiceSettings) -> None:
-    """Say what is open to whoever can reach the address."""
-    if is_loopback(settings.host):
-        return
-    if not settings.auth_tokens:
+    """Say what is open to whoever can reach the address, or the proxy before it."""
+    here_alone = is_loopback(settings.host)
+    if not settings.auth_tokens and (settings.proxies or not here_alone):
         logger.warning(
             "everybody who can reach %s can listen: --auth-token-file keeps others out",
-            settings.host,
+            "the proxy" if here_alone else settings.host,
         )
-    if settings.tls is None and (settings.auth_tokens or settings.publish_tokens):
+    secretive = settings.auth_tokens or settings.publish_tokens
+    if settings.tls is None and secretive and not here_alone:
         logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
 
 

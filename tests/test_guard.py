@@ -174,6 +174,13 @@ def test_who_opens_the_door_to_strangers_is_warned(host, secrets, tls, told, cap
     assert is_loopback(host) is (host in ("127.0.0.1", "localhost", "::1"))
 
 
+@pytest.mark.parametrize(("secrets", "told"), [([], ["the proxy can listen"]), ([SECRET], [])])
+def test_who_is_behind_a_proxy_is_open_to_strangers_too(secrets, told, caplog):
+    _warn_of_strangers(ServiceSettings(auth_tokens=secrets, proxies=Proxies(["127.0.0.1"])))
+    assert len(caplog.records) == len(told)
+    assert all(part in caplog.text for part in told)
+
+
 # Guesses
 
 

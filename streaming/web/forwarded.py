@@ -36,6 +36,9 @@ class Proxies:
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._networks = [_network(text) for text in texts]
 
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
     def trusts(self, address: str) -> bool:
         """Whether ``address`` is one of theirs."""
         parsed = parse_address(address)
