@@ -547,6 +547,16 @@ async def test_tls_and_websocket_have_their_time_together(tmp_path):
             await until(caller._cutting.cancelled)  # and who is in has no such limit
 
 
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_who_has_not_asked_for_anything_does_not_hold_up_the_end(tmp_path, encrypted):
+    tls = server_context(*make_certificate(tmp_path)) if encrypted else None
+    async with serving(limits=Limits(handshake_s=1e6), tls=tls) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await until(lambda: server.gate.open == 1)
+    assert await reader.read() == b""
+    writer.close()
+
+
 async def test_health_is_told_when_the_house_is_full_also_over_tls(tmp_path):
     cert, key = make_certificate(tmp_path)
     async with serving(limits=Limits(connections=1), tls=server_context(cert, key)) as server:

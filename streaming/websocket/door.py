@@ -37,12 +37,22 @@ class Caller(socket.socket):
         super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
         self.place = place
         self._door = door
-        self._cutting = asyncio.get_running_loop().call_later(time_s, self._cut)
+        self._cutting = asyncio.get_running_loop().call_later(time_s, self.cut)
         door.callers[self.fileno()] = self
+
+    @property
+    def stays(self) -> bool:
+        """Whether the handshakes are done."""
+        return self._cutting.cancelled()
 
     def stay(self) -> None:
         """The handshakes are done."""
         self._cutting.cancel()
+
+    def cut(self) -> None:
+        """End it; the event loop finds the end, and closes it."""
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._door.callers.get(self.fileno()) is self:
@@ -50,10 +60,6 @@ class Caller(socket.socket):
             self._cutting.cancel()
             self.place.leave()
         super().close()
-
-    def _cut(self) -> None:
-        with contextlib.suppress(OSError):
-            self.shutdown(socket.SHUT_RDWR)  # the event loop finds its end, and closes it
 
 
 class Door:
@@ -93,8 +99,9 @@ class _Listening(socket.socket):
     system's queue, and wake the event loop without end.
     """
 
-    def __init__(self, family: int, door: Door) -> None:
-        super().__init__(family, socket.SOCK_STREAM)
+    def __init__(self, family: int, protocol: int, door: Door) -> None:
+        # By the protocol the event loop knows that small packets are not to wait (TCP_NODELAY).
+        super().__init__(family, socket.SOCK_STREAM, protocol)
         self._door = door
         self._spare = os.open(os.devnull, os.O_RDONLY)
         self._rests_until_s = -math.inf
@@ -154,9 +161,9 @@ async def listen_on(host: str, port: int, door: Door) -> list[socket.socket]:
     bound: list[socket.socket] = []
     missing: OSError | None = None
     with contextlib.ExitStack() as unless_all_went_well:
-        for family, _, _, _, address in dict.fromkeys(found):
+        for family, _, protocol, _, address in dict.fromkeys(found):
             try:
-                listening = _Listening(family, door)
+                listening = _Listening(family, protocol, door)
                 unless_all_went_well.callback(listening.close)
                 if os.name == "posix":
                     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

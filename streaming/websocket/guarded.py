@@ -80,8 +80,11 @@ class GuardedServer:
             raise
 
     async def close(self) -> None:
-        """Listen no longer, and close all connections."""
+        """Listen no longer, close all connections, and cut those that only begin."""
         for server in self._servers:
             server.close()
+        for caller in list(self._door.callers.values()):
+            if not caller.stays:
+                caller.cut()
         for server in self._servers:
             await server.wait_closed()
