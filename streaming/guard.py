@@ -96,6 +96,8 @@ class Gate:
 
     is_proxy: whether an address is that of a trusted proxy, whose connections count only in all
     until it has told for whom each of them is (:meth:`Place.move`).
+
+    Attributes: ``open``, how many there are, without reserved ones; ``refused``, how many were.
     """
 
     def __init__(
@@ -103,30 +105,47 @@ class Gate:
     ) -> None:
         self._limits = limits
         self._is_proxy = is_proxy
-        self._open: Counter[str] = Counter()
+        self._by_group: Counter[str] = Counter()
         self._reserved: Counter[str] = Counter()
+        self.open = 0
         self.refused = 0
-
-    @property
-    def open(self) -> int:
-        """How many there are, without reserved ones."""
-        return self._open.total()
 
     def enter(self, address: str) -> Place | None:
         """A place for one more connection from ``address``; None where there is none for it."""
         group = "" if self._is_proxy(address) else address_group(address)
         limits = self._limits
         if self.open < limits.connections and self._fits(group):
-            return Place(self, self._open, group)
+            self.open += 1
+            self._by_group[group] += 1
+            return Place(self, group)
         self.refused += 1
         if self._reserved.total() >= limits.reserve:
             return None
         if group and self._reserved[group] >= _RESERVED_EACH:
             return None
-        return Place(self, self._reserved, group, reserved=True)
+        self._reserved[group] += 1
+        return Place(self, group, reserved=True)
 
     def _fits(self, group: str) -> bool:
-        return not group or self._open[group] < self._limits.per_address
+        return not group or self._by_group[group] < self._limits.per_address
+
+    def _move(self, group: str, address: str) -> str | None:
+        new = address_group(address)
+        if new == group:
+            return group
+        if not self._fits(new):
+            self.refused += 1
+            return None
+        _less(self._by_group, group)
+        self._by_group[new] += 1
+        return new
+
+    def _leave(self, group: str, *, reserved: bool) -> None:
+        if reserved:
+            _less(self._reserved, group)
+        else:
+            self.open -= 1
+            _less(self._by_group, group)
 
 
 class Place:
@@ -135,33 +154,20 @@ class Place:
     Attributes: ``reserved``, whether it is beyond the limits and may only ask for health.
     """
 
-    def __init__(
-        self, gate: Gate, count: Counter[str], group: str, *, reserved: bool = False
-    ) -> None:
+    def __init__(self, gate: Gate, group: str, *, reserved: bool = False) -> None:
         self._gate = gate
-        self._count = count
         self._group = group
         self.reserved = reserved
-        count[group] += 1
 
     def move(self, address: str) -> bool:
         """From now on it counts for ``address``; False where that has no place left for it."""
-        group = address_group(address)
-        if self.reserved or group == self._group:
-            return True
-        if not self._gate._fits(group):
-            self._gate.refused += 1
-            return False
-        self.leave()
-        self._group = group
-        self._count[group] += 1
-        return True
+        group = self._group if self.reserved else self._gate._move(self._group, address)
+        self._group = self._group if group is None else group
+        return group is not None
 
     def leave(self) -> None:
         """The connection has gone."""
-        self._count[self._group] -= 1
-        if self._count[self._group] <= 0:
-            del self._count[self._group]
+        self._gate._leave(self._group, reserved=self.reserved)
 
 
 class Guesses:
@@ -320,3 +326,10 @@ def is_loopback(host: str) -> bool:
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _less(counter: Counter[str], name: str) -> None:
+    """One less of ``name``, which is forgotten with the last one."""
+    counter[name] -= 1
+    if counter[name] <= 0:
+        del counter[name]

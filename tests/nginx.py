@@ -37,7 +37,7 @@ class Nginx:
             f"daemon off; master_process off; pid {folder}/nginx.pid; error_log stderr info;\n"
             f"events {{}}\nhttp {{ access_log off;\n{paths}\n{block}}}\n"
         )
-        command = [program, "-p", folder, "-c", config]
+        command = [program, "-p", str(folder), "-c", str(config)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log

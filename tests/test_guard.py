@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -415,7 +416,7 @@ async def test_a_web_page_may_listen_where_it_is_named():
 
 def test_the_gate_counts_in_all_and_by_address():
     gate = Gate(Limits(connections=3, per_address=2, reserve=0))
-    places = [gate.enter(address) for address in ("a", "a", "a", "b", "c")]
+    places: list[Any] = [gate.enter(address) for address in ("a", "a", "a", "b", "c")]
     assert [place is not None for place in places] == [True, True, False, True, False]
     assert (gate.open, gate.refused) == (3, 2)
     places[0].leave()
@@ -429,13 +430,14 @@ def test_beyond_the_limits_there_is_a_reserve_of_which_nobody_gets_much():
     gate = Gate(Limits(connections=2, per_address=1, reserve=3))
     gate.enter("a")
     gate.enter("b")
-    places = [gate.enter(address) for address in "aaabc"]
+    places: list[Any] = [gate.enter(address) for address in "aaabc"]
     assert [place is not None and place.reserved for place in places] == [
         *(True, True, False, True, False)
     ]
     assert (gate.open, gate.refused) == (2, 5)
     places[0].leave()
-    assert gate.enter("c").reserved
+    places.append(gate.enter("c"))
+    assert places[-1].reserved
 
 
 def test_an_ipv6_network_of_a_customer_is_one_address_and_ipv4_is_what_it_is():
@@ -453,12 +455,13 @@ def test_an_ipv6_network_of_a_customer_is_one_address_and_ipv4_is_what_it_is():
 
 def test_what_a_trusted_proxy_asks_for_counts_for_whom_it_asks():
     gate = Gate(Limits(connections=9, per_address=1), lambda address: address == "proxy")
-    places = [gate.enter("proxy") for _ in range(3)]
+    places: list[Any] = [gate.enter("proxy") for _ in range(3)]
     assert [place.move(client) for place, client in zip(places, "aab", strict=True)] == [
         *(True, False, True)
     ]
     assert (gate.open, gate.refused) == (3, 1)
-    assert gate.enter("a").reserved  # on its own way it is the same address
+    places.append(gate.enter("a"))  # on its own way it is the same address
+    assert places[-1].reserved
     places[0].leave()
     assert places[1].move("a")
 
