@@ -111,7 +111,7 @@ class Gate:
         self.refused = 0
 
     def enter(self, address: str) -> Place | None:
-        """A place for one more connection from ``address``; None where there is none for it."""
+        """A place for one more connection from ``address``; None if there is none for it."""
         group = "" if self._is_proxy(address) else address_group(address)
         limits = self._limits
         if self.open < limits.connections and self._fits(group):
@@ -160,7 +160,7 @@ class Place:
         self.reserved = reserved
 
     def move(self, address: str) -> bool:
-        """From now on it counts for ``address``; False where that has no place left for it."""
+        """From now on it counts for ``address``; False if that has no place left for it."""
         group = self._group if self.reserved else self._gate._move(self._group, address)
         self._group = self._group if group is None else group
         return group is not None
@@ -176,7 +176,7 @@ class Guesses:
     Each secret that is named takes one from a store, and one that is right puts it back. When the
     store is empty, secrets from there are looked at one after the other, one every ``pause_s``,
     right or wrong: so listeners who share an address with somebody who guesses are late, and not
-    shut out. Where more than ``patience_s`` would have to be waited, it is for later.
+    shut out. If it would have to wait longer than ``patience_s``, it is refused for now.
 
     free: how many wrong ones the store holds; one comes back every ``pause_s``. most: how many
     address groups are remembered, those that were heard of last. clock, sleep: monotonic seconds;
@@ -201,14 +201,14 @@ class Guesses:
         self._full_s: dict[str, float] = {}  # when the store is full again
 
     async def turn(self, address: str) -> bool:
-        """Wait until a secret from ``address`` may be looked at; False: not for too long."""
+        """Wait until a secret from ``address`` may be looked at; False if that takes too long."""
         wait_s = self.take(address, self._clock())
         if wait_s:
             await self._sleep(wait_s)
         return wait_s is not None
 
     def take(self, address: str, now_s: float) -> float | None:
-        """Seconds to wait before a secret from ``address`` is looked at; None: later."""
+        """Seconds to wait before a secret from ``address`` is looked at; None: too many."""
         group = address_group(address)
         full_s = max(now_s, self._full_s.pop(group, now_s))
         wait_s = max(0.0, full_s + self._pause_s - self._free_s - now_s)
@@ -274,7 +274,7 @@ def read_auth_tokens(
 
 
 def fit_to_files(limits: Limits) -> tuple[Limits, str]:
-    """Limits that this process has enough open files for, and a sentence where those are lower.
+    """Limits that this process has enough open files for, and a sentence if those are lower.
 
     Raises the soft limit of open files as far as needed and allowed.
     """
@@ -302,7 +302,7 @@ def fit_to_files(limits: Limits) -> tuple[Limits, str]:
 
 
 def parse_address(text: str) -> IPv4Address | IPv6Address | None:
-    """An IP address, an IPv4 one also where it is written as IPv6; None where it is none."""
+    """An IP address, an IPv4 one also if it is written as IPv6; None if it is none."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

@@ -99,7 +99,7 @@ def _refuse_without_link(arguments: argparse.Namespace, *names: str) -> None:
 
 
 def _link_key(file: Path | None) -> bytes:
-    """The key in a file; empty where none is named. Raises SettingsError."""
+    """The key in a file; empty if none is named. Raises SettingsError."""
     if file is None:
         return b""
     try:

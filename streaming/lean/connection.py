@@ -89,7 +89,7 @@ class LeanDial:
 
     @property
     def puzzle(self) -> str:
-        """What to say where something comes and no hello is in it."""
+        """What to say if something comes and no hello is in it."""
         return "something comes, but no hello that can be read: is it the right speed, and " + (
             "has the sender the same --link-key-file?"
             if self._key

@@ -7,7 +7,7 @@ It finds every damage of up to three bits and every burst of up to 16. Before th
 a *salt* that is not sent: what both ends know already, such as the weights and the seed. So a frame
 of another stream, or one that would land elsewhere, is as wrong as one that is damaged.
 
-Where both ends have a key, six bytes in the checksum's place are a tag: BLAKE2s with that key and
+If both ends have a key, six bytes in the checksum's place are a tag: BLAKE2s with that key and
 a digest of six bytes, over the same salt and frame. Who has no key can neither make a frame
 nor change one.
 

@@ -132,7 +132,7 @@ class Framer:
 
 
 def bit_rate(packet_tokens: int, fec: Fec | None = None, key: bytes = b"") -> float:
-    """Bits a second of everything: packets, hello, title, parity, and tags where there is a key."""
+    """Bits a second of everything: packets, hello, title, parity, and tags if there is a key."""
     packet_s = packet_tokens / TOKEN_RATE
     packet = frame_overhead(key) + 1 + packed_size(packet_tokens)
     hello_s = -(-HELLO_INTERVAL_TOKENS // packet_tokens) * packet_s

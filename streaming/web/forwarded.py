@@ -27,8 +27,8 @@ class Proxies:
 
     Each proxy adds the address that it was asked from at the right end. So the client is the first
     address from the right that is no trusted proxy's: what stands left of it the client may have
-    made up. Where a hop has no address (``unknown``, a name in its place, a Unix socket, nonsense),
-    or where the two headers tell of different clients, it is the trusted proxy itself.
+    made up. If a hop has no address (``unknown``, a name in its place, a Unix socket, nonsense),
+    or if the two headers tell of different clients, it is the trusted proxy itself.
 
     texts: addresses such as ``127.0.0.1`` or networks such as ``10.0.0.0/8``. Raises SettingsError.
     """
@@ -69,7 +69,7 @@ class Proxies:
 
 
 def _forwarded_for(header: str) -> list[str]:
-    """What each element of a ``Forwarded`` header names behind ``for=``; empty where nothing."""
+    """What each element of a ``Forwarded`` header names behind ``for=``; empty if nothing."""
     hops: list[str] = []
     if len(header) > _MOST_FORWARDED:  # somebody means us to work on it
         return hops

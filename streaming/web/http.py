@@ -57,7 +57,7 @@ _ALWAYS: Final = {
 
 
 HEALTH: Final = "/healthz"
-"""What is answered also where there is no room for anything else."""
+"""What is answered even if there is no room for anything else."""
 TOO_MANY_GUESSES: Final = (
     "Too many wrong secrets come from your address; try again in a few seconds."
 )
@@ -127,7 +127,7 @@ def one(headers: Headers, name: str) -> str:
 
 
 def bearer(headers: Headers) -> str:
-    """The secret in ``Authorization: Bearer SECRET``; empty where there is none."""
+    """The secret in ``Authorization: Bearer SECRET``; empty if there is none."""
     kind, _, given = one(headers, "Authorization").partition(" ")
     return given.strip() if kind.lower() == "bearer" else ""
 

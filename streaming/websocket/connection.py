@@ -93,7 +93,7 @@ class GuardedConnection(ServerConnection):
         return self._caller is not None and self._caller.place.reserved
 
     def introduce(self, proxies: Proxies) -> bool:
-        """Learn from the request who asks; False where too many connections are from there."""
+        """Learn from the request who asks; False if too many connections are from there."""
         assert self.request is not None
         self.address = proxies.client(self.address, self.request.headers)
         return self._caller is None or self._caller.place.move(self.address)

@@ -132,7 +132,7 @@ class _Listening(socket.socket):
     def _turn_away(self, error: OSError) -> None:
         """Accept and close one connection in spite of ``error``.
 
-        Raises OSError where that fails: then the event loop leaves the socket alone for a second.
+        Raises OSError if that fails: then the event loop leaves the socket alone for a second.
         """
         self._door.exhausted.warning(
             "connections are turned away, since the system has nothing left for them (%s)",
@@ -152,7 +152,7 @@ class _Listening(socket.socket):
 async def listen_on(host: str, port: int, door: Door) -> list[socket.socket]:
     """Sockets bound to the addresses of ``host``, not listening yet; port 0 takes any free one.
 
-    Raises OSError where there is none, or OverflowError where there can be no such port.
+    Raises OSError if there is none, or OverflowError if there can be no such port.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
