@@ -61,6 +61,7 @@ missing_packages() {
         has_chromium || echo chromium
         command -v chromedriver >/dev/null || echo chromium-driver
         has_program mosquitto && has_program mosquitto_passwd || echo mosquitto
+        has_program nginx || echo nginx
     fi
     if [ "$PROFILE" = train ]; then
         command -v fluidsynth >/dev/null || echo fluidsynth

@@ -24,6 +24,7 @@ from streaming.push.cli import add_push_arguments, publish_tokens, push_settings
 from streaming.service_settings import PRESETS, ServiceSettings
 from streaming.timeline import parse_duration_s
 from streaming.tls import server_context
+from streaming.web.forwarded import Proxies
 
 __all__ = ["make_settings", "read_arguments"]
 
@@ -59,6 +60,7 @@ def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
         auth_tokens=read_auth_tokens(arguments.auth_token, arguments.auth_token_file),
         limits=Limits(arguments.max_listeners, arguments.max_per_address),
         origins=arguments.allow_origin,
+        proxies=Proxies(arguments.trust_proxy),
         tls=server_context(arguments.tls_cert, arguments.tls_key),
         hop=arguments.hop,
         lookahead=arguments.lookahead,
@@ -208,6 +210,14 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         help="let a web page listen, such as https://radio.example; may be given more than once",
     )
     parser.add_argument(
+        "--trust-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="of a reverse proxy, or its network: believe its X-Forwarded-For or Forwarded header; "
+        "may be given more than once",
+    )
+    parser.add_argument(
         "--max-listeners",
         type=number(int, 1, 100_000),
         default=Limits.connections,
@@ -219,7 +229,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         type=number(int, 1, 100_000),
         default=Limits.per_address,
         metavar="N",
-        help="connections at once from one address (default: %(default)s)",
+        help="connections at once from one address, or one /64 of IPv6 (default: %(default)s)",
     )
     parser.add_argument(
         "--max-lag",

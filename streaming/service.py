@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from codec.constants import TOKEN_RATE
 from streaming.compute import settle
-from streaming.guard import AuthTokens, is_loopback
+from streaming.guard import AuthTokens, fit_to_files, is_loopback
 from streaming.hub import HISTORY_TOKENS, Hub, StreamInfo
 from streaming.lean import sending
 from streaming.mqtt import publishing
@@ -172,13 +172,17 @@ async def open_server(
     intake: takes the publishers without whom there is nothing to hear yet.
     """
     _warn_of_strangers(settings)
+    limits, too_many = fit_to_files(settings.limits)
+    if too_many:
+        logger.warning("%s", too_many)
     async with WebSocketServer(
         hub,
         settings.host,
         settings.port,
         auth=AuthTokens(settings.auth_tokens),
-        limits=settings.limits,
+        limits=limits,
         origins=settings.origins,
+        proxies=settings.proxies,
         tls=settings.tls,
         intake=intake,
     ) as server:
@@ -187,15 +191,15 @@ async def open_server(
 
 
 def _warn_of_strangers(settings: ServiceSettings) -> None:
-    """Say what is open to whoever can reach the address."""
-    if is_loopback(settings.host):
-        return
-    if not settings.auth_tokens:
+    """Say what is open to whoever can reach the address, or the proxy before it."""
+    here_alone = is_loopback(settings.host)
+    if not settings.auth_tokens and (settings.proxies or not here_alone):
         logger.warning(
             "everybody who can reach %s can listen: --auth-token-file keeps others out",
-            settings.host,
+            "the proxy" if here_alone else settings.host,
         )
-    if settings.tls is None and (settings.auth_tokens or settings.publish_tokens):
+    secretive = settings.auth_tokens or settings.publish_tokens
+    if settings.tls is None and secretive and not here_alone:
         logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
 
 

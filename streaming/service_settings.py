@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from streaming.errors import SettingsError
 from streaming.guard import Limits
 from streaming.hub import MAX_LAG_S
+from streaming.web.forwarded import Proxies
 
 if TYPE_CHECKING:
     from codec.base import Codec, EncoderWindow
@@ -45,11 +46,11 @@ class ServiceSettings:
     given; lookahead: overrides the codec's. All in tokens. seed: None takes the store's, or 0.
     rewind_s: how much of the stream is held for those who come back or listen to the past. store:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
-    auth_tokens, limits, origins, tls: see :class:`streaming.websocket.WebSocketServer`. mqtt: the
-    broker to which the stream goes as well. push: the relay to which it is pushed as well.
-    publish_tokens: of those who may push their stream here, where it is they who are served. lean:
-    the one-way link to which it goes as well. entropy_coding: packets in fewer bits for listeners
-    that take them so.
+    auth_tokens, limits, origins, proxies, tls: see
+    :class:`streaming.websocket.WebSocketServer`. mqtt: the broker to which the stream goes as well.
+    push: the relay to which it is pushed as well. publish_tokens: of those who may push their
+    stream here, where it is they who are served. lean: the one-way link to which it goes as well.
+    entropy_coding: packets in fewer bits for listeners that take them so.
     """
 
     host: str = "127.0.0.1"
@@ -63,6 +64,7 @@ class ServiceSettings:
     auth_tokens: Sequence[str] = field(default=(), repr=False)
     limits: Limits = field(default_factory=Limits)
     origins: Sequence[str] = ()
+    proxies: Proxies = field(default_factory=Proxies)
     tls: ssl.SSLContext | None = None
     hop: int | None = None
     lookahead: int | None = None

@@ -268,6 +268,13 @@ async def test_bytes_that_are_no_websocket_harm_nobody(hub, server, caplog):
     assert "Traceback" not in caplog.text
 
 
+async def test_small_packets_do_not_wait_for_others_to_go_with(hub, server):
+    async with plain_connect(server.url):
+        (connection,) = server._server.connections
+        raw = connection.transport.get_extra_info("socket")
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_who_does_not_join_is_told_and_closed(monkeypatch):
     monkeypatch.setattr("streaming.sender_session.JOIN_TIMEOUT_S", 0.05)
     hub = make_hub()

@@ -30,5 +30,5 @@ async def sending(hub: Hub, settings: LeanSettings | None) -> AsyncIterator[Lean
     from streaming.lean.publisher import LeanPublisher
 
     async with LeanPublisher(hub, settings) as publisher:
-        logger.info("sending to %s", settings.address)
+        logger.info("sending to %s, %.0f bit/s", settings.address, publisher.bits_per_s)
         yield publisher

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Final
 
 from streaming.cli import number
 from streaming.errors import SettingsError
 from streaming.lean.connection import LeanDial
 from streaming.lean.fec import check_library
+from streaming.lean.framing import MAX_KEY_BYTES
 from streaming.lean.hello import MAX_SEED, Fec
 from streaming.lean.ports import Address, SerialAddress, UdpAddress
 from streaming.lean.publisher import LeanSettings
 
 __all__ = ["add_lean_arguments", "lean_dial", "lean_settings"]
+
+_LEAST_KEY_BYTES: Final = 16
+_MOST_KEY_FILE: Final = 4096
 
 
 def add_lean_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
@@ -28,6 +34,13 @@ def add_lean_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
         "--udp",
         metavar="HOST:PORT" if sends else "[ADDRESS]:PORT",
         help=f"{purpose}, a frame a datagram; may be a multicast group",
+    )
+    group.add_argument(
+        "--link-key-file",
+        type=Path,
+        metavar="FILE",
+        help="a secret of both ends, 32 to 64 hexadecimal digits, by which frames are known to be "
+        "the sender's; takes 18 bit/s with packets of 48 tokens",
     )
     if sends:
         group.add_argument(
@@ -48,10 +61,7 @@ def lean_settings(arguments: argparse.Namespace) -> LeanSettings | None:
     """Where a sender sends; None where it does not. Raises UserError."""
     address = _address(arguments, host_needed=True)
     if address is None:
-        for name in ("fec", "line_rate"):
-            if getattr(arguments, name) is not None:
-                option = name.replace("_", "-")
-                raise SettingsError(f"--{option} needs a link: give --serial or --udp.")
+        _refuse_without_link(arguments, "fec", "line_rate", "link_key_file")
         return None
     if arguments.seed is not None and arguments.seed > MAX_SEED:
         raise SettingsError(
@@ -60,7 +70,7 @@ def lean_settings(arguments: argparse.Namespace) -> LeanSettings | None:
     fec = None if arguments.fec is None else Fec.parse(arguments.fec)
     if fec is not None:
         check_library()
-    return LeanSettings(address, fec, arguments.line_rate)
+    return LeanSettings(address, fec, arguments.line_rate, _link_key(arguments.link_key_file))
 
 
 def lean_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> LeanDial | None:
@@ -70,6 +80,7 @@ def lean_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> LeanDial | N
     """
     address = _address(arguments, host_needed=False)
     if address is None:
+        _refuse_without_link(arguments, "link_key_file")
         return None
     if elsewhere:
         raise SettingsError(
@@ -77,7 +88,34 @@ def lean_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> LeanDial | N
         )
     if arguments.start != "live":
         raise SettingsError("--from means nothing on a one-way link; leave it out.")
-    return LeanDial(address)
+    return LeanDial(address, key=_link_key(arguments.link_key_file))
+
+
+def _refuse_without_link(arguments: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(arguments, name) is not None:
+            option = name.replace("_", "-")
+            raise SettingsError(f"--{option} needs a link: give --serial or --udp.")
+
+
+def _link_key(file: Path | None) -> bytes:
+    """The key in a file; empty if none is named. Raises SettingsError."""
+    if file is None:
+        return b""
+    try:
+        with file.open(encoding="utf-8-sig") as opened:
+            text = opened.read(_MOST_KEY_FILE).strip()
+        key = bytes.fromhex(text) if text.isalnum() else b""
+    except OSError as error:
+        raise SettingsError(f"Cannot read the key in {file} ({error.strerror}).") from None
+    except ValueError:  # other letters, an odd number of digits, or no text at all
+        key = b""
+    if not _LEAST_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
+        raise SettingsError(
+            f"There is no key in {file}: it has {2 * _LEAST_KEY_BYTES} to {2 * MAX_KEY_BYTES} "
+            "hexadecimal digits; `openssl rand -hex 32` makes a good one."
+        )
+    return key
 
 
 def _address(arguments: argparse.Namespace, *, host_needed: bool) -> Address | None:

@@ -24,18 +24,29 @@ __all__ = ["LeanConnection", "LeanDial"]
 logger = logging.getLogger(__name__)
 
 _SILENCE_S: Final = 15.0
+_PUZZLED_S: Final = 60.0
+"""Two hellos should have come by then."""
 
 
 class LeanDial:
     """Opens the link and waits for the first hello; a :data:`streaming.link.Dial`.
 
+    key: of the frames' tags; empty: they have none.
+
     Attributes: ``known``, the codecs that can be decoded here, to be added to; ``traffic``, to
     count what arrives with, byte for byte.
     """
 
-    def __init__(self, address: Address, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        address: Address,
+        clock: Callable[[], float] = time.monotonic,
+        key: bytes = b"",
+    ) -> None:
         self._address = address
         self._clock = clock
+        self._key = key
+        self._reached: dict[bytes, int] = {}
         self._successor = b""
         self._unread_bytes = 0
         self.known: list[CodecIdentity] = []
@@ -44,7 +55,12 @@ class LeanDial:
     async def __call__(self) -> LeanConnection:
         """Raises TransportError where the link cannot be opened or is lost, or ProtocolError."""
         port = await self._address.open_reader()
-        receiver = LeanReceiver(self._identify, datagrams=self._address.datagrams)
+        receiver = LeanReceiver(
+            self._identify,
+            datagrams=self._address.datagrams,
+            key=self._key,
+            reached=self._reached,
+        )
         connection = LeanConnection(port, receiver, self)
         try:
             logger.info("listening on %s, for a hello first", self._address)
@@ -70,6 +86,15 @@ class LeanDial:
     def begin_with(self, frame: bytes) -> None:
         """The next connection has heard this already."""
         self._successor = frame
+
+    @property
+    def puzzle(self) -> str:
+        """What to say if something comes and no hello is in it."""
+        return "something comes, but no hello that can be read: is it the right speed, and " + (
+            "has the sender the same --link-key-file?"
+            if self._key
+            else "does the sender have a --link-key-file?"
+        )
 
     def now_s(self) -> float:
         """Monotonic seconds."""
@@ -104,8 +129,15 @@ class LeanConnection:
     async def meet(self, heard: bytes = b"") -> None:
         """Wait until a hello has come. heard: bytes from before. Raises TransportError."""
         self._take(heard)
+        puzzled_s = math.inf
         while not self._waiting:
-            self._take(await self._read())
+            data = await self._read()
+            self._take(data)
+            now_s = self._dial.now_s()
+            puzzled_s = min(puzzled_s, now_s + _PUZZLED_S)
+            if now_s >= puzzled_s and not self._waiting:
+                puzzled_s = now_s + _PUZZLED_S
+                logger.warning("%s", self._dial.puzzle)
 
     async def send(self, message: str | bytes) -> None:
         """Nobody hears it: what is asked for is what there is."""
@@ -131,18 +163,19 @@ class LeanConnection:
             raise
 
     async def _read(self) -> bytes:
-        while True:
-            try:
-                data = await asyncio.wait_for(self._port.read(), _SILENCE_S)
-            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+        reading = asyncio.ensure_future(self._port.read())
+        try:
+            while not (await asyncio.wait({reading}, timeout=_SILENCE_S))[0]:
                 if not self._silent:
                     self._silent = True
                     logger.warning("nothing has come for %.0f s; waiting", _SILENCE_S)
-            else:
-                if self._silent:
-                    self._silent = False
-                    logger.info("something comes again")
-                return data
+            data = reading.result()
+            if self._silent:
+                self._silent = False
+                logger.info("something comes again")
+            return data
+        finally:
+            reading.cancel()
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
 
@@ -31,11 +31,14 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 
 @dataclass(frozen=True)
 class LeanSettings:
-    """Where to send. bits_per_s: never faster than so; None: as fast as the link carries."""
+    """Where to send. bits_per_s: never faster than so; None: as fast as the link carries. key: of
+    the frames' tags; empty: they have none.
+    """
 
     address: Address
     fec: Fec | None = None
     bits_per_s: float | None = None
+    key: bytes = field(default=b"", repr=False)
 
     @property
     def line_bits_per_s(self) -> float | None:
@@ -50,7 +53,8 @@ class LeanPublisher:
     Entering it raises TransportError where the link cannot be opened, and SettingsError where it
     cannot carry the stream. A device that is lost later is waited for; what it misses is dropped.
 
-    Attributes: ``line``, what waits to be sent; ``losses``, how often the link was lost.
+    Attributes: ``bits_per_s``, what the stream takes with all that goes with it; ``line``, what
+    waits to be sent; ``losses``, how often the link was lost.
     """
 
     def __init__(
@@ -59,8 +63,10 @@ class LeanPublisher:
         self._hub = hub
         self._settings = settings
         self._clock = clock
-        rate, line = bit_rate(hub.info.packet_tokens, settings.fec), settings.line_bits_per_s
-        self._framer = Framer(hub.info, settings.fec)
+        line = settings.line_bits_per_s
+        rate = bit_rate(hub.info.packet_tokens, settings.fec, settings.key)
+        self.bits_per_s = rate
+        self._framer = Framer(hub.info, settings.fec, settings.key)
         if line is not None and line < rate:
             raise SettingsError(
                 f"The stream needs {rate:.0f} bit/s and the line carries {line:.0f}; choose longer "
@@ -109,7 +115,7 @@ class LeanPublisher:
                 if self._over or self._hub.ended:
                     return
                 # We were too slow, or another stream has taken the place of this one.
-                self._framer = Framer(self._hub.info, self._settings.fec)
+                self._framer = Framer(self._hub.info, self._settings.fec, self._settings.key)
                 self._hub.leave(outbox)
                 outbox = self._join()
         except SettingsError as error:

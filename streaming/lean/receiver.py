@@ -24,10 +24,12 @@ from streaming.lean.hello import HELLO_BYTES, MAX_TITLE_BYTES, LeanHello
 from streaming.packing import packed_size, unpack_tokens
 from streaming.protocol import MAX_INDEX, End, Hello, Title, Tokens, clean_text
 from streaming.session import CodecIdentity
+from streaming.sparse_log import SparseLog
 
 __all__ = ["LeanReceiver"]
 
 logger = logging.getLogger(__name__)
+_repeated = SparseLog(logger)
 
 Identify = Callable[[bytes], CodecIdentity]
 """The codec whose weights have a SHA-256 that begins so. Raises ProtocolError."""
@@ -47,17 +49,29 @@ class LeanReceiver:
     """Feed it with :meth:`receive`; the first message that comes out is a hello.
 
     identify: which codec it is. history: at most so many tokens from before the hello are wanted.
-    datagrams: whether no frame goes on in the bytes that come next.
+    datagrams: whether no frame goes on in the bytes that come next. key: without which no frame is
+    believed; with one, nothing that has been heard already is heard again. reached: how far each
+    stream had come by its context, to be kept from one receiver to the next.
 
     Attributes: ``hello`` as it was heard last; ``successor``, the frame with which another stream
     has begun, to begin anew with.
     """
 
-    def __init__(self, identify: Identify, history: int = 256, *, datagrams: bool = False) -> None:
+    def __init__(
+        self,
+        identify: Identify,
+        history: int = 256,
+        *,
+        datagrams: bool = False,
+        key: bytes = b"",
+        reached: dict[bytes, int] | None = None,
+    ) -> None:
         self._identify = identify
         self._history = history
         self._datagrams = datagrams
-        self._scanner = Scanner(self._salt)
+        self._key = key
+        self._reached = {} if reached is None else reached
+        self._scanner = self._new_scanner()
         self._heard = b""  # before the hello
         self._context = b""
         self._next = 0
@@ -91,7 +105,19 @@ class LeanReceiver:
                 out += [message.encode() for message in self._take(frame, now_s)]
         if self._datagrams:
             self._scanner.clear()
+        if self.hello is not None:
+            self._reached[self._context] = self._next
         return out
+
+    def _new_scanner(self) -> Scanner:
+        return Scanner(self._salt, self._key, self._place)
+
+    def _place(self, kind: Kind, body: bytes) -> bytes:
+        """The whole number of a frame that says the low byte of it: a key vouches for it too."""
+        if kind not in (Kind.TOKENS, Kind.PARITY):
+            return b""
+        nearest = self._nearest if kind is Kind.TOKENS else self._nearest_before
+        return (nearest(body[0]) % 2**32).to_bytes(4, "big")
 
     def _salt(self, kind: Kind, length: int) -> bytes | None:
         """What the checksum of such a frame begins with, if there can be one."""
@@ -115,6 +141,8 @@ class LeanReceiver:
     def _tune_in(self, frame: Frame, now_s: float) -> list[str | bytes]:
         """Begin with the first hello, and with what was heard before it."""
         said = LeanHello.decode(frame.body)
+        if self._is_past(said):
+            return []
         codec = self._identify(said.digest)
         self._context, self.hello = said.context, said
         self._anchor(said, now_s)
@@ -139,7 +167,7 @@ class LeanReceiver:
         """What was heard before the hello, as far as it is wanted."""
         base = max(0, self._number(said.next_token) - _SURE_PACKETS)
         self._next, self._heard_s = self._phase + base * said.packet_tokens, -math.inf
-        scanner = Scanner(self._salt)
+        scanner = self._new_scanner()
         scanner.push(self._heard[: len(self._heard) - self._scanner.unread_bytes])
         self._heard = b""
         past: list[Tokens] = []
@@ -152,6 +180,17 @@ class LeanReceiver:
     def _number(self, token: int) -> int:
         assert self.hello is not None
         return (token - self._phase) // self.hello.packet_tokens
+
+    def _nearest(self, low: int) -> int:
+        """The number of a packet that ends in the byte ``low``."""
+        base = self._number(self._next)
+        ahead = (low - base) % 256
+        return base + ahead - (256 if ahead >= 256 - _BACK_PACKETS else 0)
+
+    def _nearest_before(self, low: int) -> int:
+        """The same of a packet that has been sent."""
+        base = self._number(self._next)
+        return base - (base - low) % 256
 
     def _anchor(self, said: LeanHello, now_s: float) -> None:
         """The stream stands where the hello says."""
@@ -188,15 +227,12 @@ class LeanReceiver:
         hello = self.hello
         assert hello is not None
         packet_s = hello.packet_tokens / TOKEN_RATE
-        base = self._number(self._next)
-        ahead = (low - base) % 256
-        if ahead >= 256 - _BACK_PACKETS:
-            ahead -= 256
+        number = self._nearest(low)
+        ahead = number - self._number(self._next)
         silent_s = now_s - self._heard_s
         unsure = _SURE_PACKETS * packet_s < silent_s < math.inf
         if unsure or ahead * packet_s > silent_s + _SLACK_S:
             return []
-        number = base + ahead
         end = self._phase + (number + 1) * hello.packet_tokens
         if number < 0 or end > MAX_INDEX:
             return []
@@ -208,9 +244,8 @@ class LeanReceiver:
     def _parity(self, low: int, place: int, payload: bytes) -> list[Tokens]:
         if self._repair is None or self.hello is None or self.hello.fec is None:
             return []
-        fec, base = self.hello.fec, self._number(self._next)
-        back = (base - low) % 256
-        first = base - back
+        fec, first = self.hello.fec, self._nearest_before(low)
+        back = self._number(self._next) - first
         late = back > fec.data + fec.parity + _BACK_PACKETS
         if late or first < 0 or first % fec.data or place >= fec.parity:
             return []
@@ -241,6 +276,8 @@ class LeanReceiver:
         except ProtocolError as error:
             logger.debug("passing over a hello: %s", error)
             return []
+        if self._is_past(said):
+            return []
         packet_s = said.packet_tokens / TOKEN_RATE
         if said.context != self._context:
             if now_s - self._heard_s < _STILL_HERE_S + 2 * packet_s:
@@ -248,11 +285,11 @@ class LeanReceiver:
                     logger.warning("another sender is heard on this link too")
                 self._told_of_another = True
                 return []
-            self.successor = encode_frame(Kind.HELLO, body)
+            self.successor = encode_frame(Kind.HELLO, body, key=self._key)
             raise TransportError("Another stream has begun on this link.")
         ahead = said.next_token - self._next
         if ahead < -_BACK_PACKETS * said.packet_tokens:
-            self.successor = encode_frame(Kind.HELLO, body)
+            self.successor = encode_frame(Kind.HELLO, body, key=self._key)
             raise TransportError("The stream on this link has jumped back.")
         self.hello = said
         if ahead <= 0:
@@ -263,6 +300,16 @@ class LeanReceiver:
             self._anchor(said, now_s)
         self._next, self._heard_s = said.next_token, now_s
         return tokens
+
+    def _is_past(self, said: LeanHello) -> bool:
+        """Whether somebody repeats a hello that was heard before; without a key it may be true."""
+        past = self._reached.get(said.context, -1)
+        if said.context == self._context:  # in which one may be overtaken
+            past -= _BACK_PACKETS * said.packet_tokens
+        if not self._key or said.next_token > past:
+            return False
+        _repeated.warning("what was sent before is heard again, and passed over")
+        return True
 
     def _renew_repair(self, hello: LeanHello) -> None:
         self._earlier_repairs = self.repaired

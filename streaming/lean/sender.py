@@ -11,7 +11,7 @@ from typing import Final
 from codec.constants import TOKEN_RATE
 from streaming.hub import StreamInfo
 from streaming.lean.fec import FecEncoder
-from streaming.lean.framing import FRAME_OVERHEAD, Kind, encode_frame
+from streaming.lean.framing import Kind, encode_frame, frame_overhead
 from streaming.lean.hello import HELLO_BYTES, MAX_TITLE_BYTES, Fec, LeanHello
 from streaming.packing import pack_tokens, packed_size
 from streaming.protocol import Tokens, clean_text
@@ -23,18 +23,18 @@ HELLO_INTERVAL_TOKENS: Final = 624
 _HELLO_AGAIN_TOKENS: Final = 96
 """Behind a jump, in case that the hello which tells of it is lost."""
 TITLE_BITS_PER_S: Final = 1.5
-_MAX_TITLE_FRAME: Final = MAX_TITLE_BYTES + FRAME_OVERHEAD
 _END_COPIES: Final = 3
 
 
 class Framer:
     """Frames of one stream; raises SettingsError where they cannot carry it.
 
-    info: the stream. fec: the code across packets, if any. All methods return frames in the order
-    in which they are to be sent.
+    info: the stream. fec: the code across packets, if any. key: of the frames' tags, if they have
+    any. All methods return frames in the order in which they are to be sent.
     """
 
-    def __init__(self, info: StreamInfo, fec: Fec | None = None) -> None:
+    def __init__(self, info: StreamInfo, fec: Fec | None = None, key: bytes = b"") -> None:
+        self._key = key
         self._hello = LeanHello.of(info, fec)
         self._context = self._hello.context
         self._packet_tokens = info.packet_tokens
@@ -45,7 +45,8 @@ class Framer:
         self._since_hello = 0
         self._title = b""
         self._title_is_new = False
-        self._title_bytes = float(_MAX_TITLE_FRAME)  # that may be spent
+        self._max_title_frame = MAX_TITLE_BYTES + frame_overhead(key)
+        self._title_bytes = float(self._max_title_frame)  # that may be spent
 
     def title(self, title: str) -> None:
         """What plays from here on; sent with the packets."""
@@ -74,20 +75,31 @@ class Framer:
     def end(self) -> list[bytes]:
         """The stream is over."""
         body = (self._next or 0).to_bytes(4, "big")
-        return [encode_frame(Kind.END, body, self._context)] * _END_COPIES
+        return [self._frame(Kind.END, body)] * _END_COPIES
+
+    def _frame(self, kind: Kind, body: bytes) -> bytes:
+        return encode_frame(kind, body, self._context, self._key)
+
+    def _numbered(self, kind: Kind, number: int, rest: bytes) -> bytes:
+        """A frame that says the low byte of a packet's number; with a key all of it counts."""
+        salt = (
+            self._context
+            + bytes((self._phase,))
+            + (number.to_bytes(4, "big") if self._key else b"")
+        )
+        return encode_frame(kind, bytes((number & 255,)) + rest, salt, self._key)
 
     def _packet(self, part: Tokens) -> list[bytes]:
         payload = pack_tokens(part.tokens)
         first, self._next = part.first_token, part.end_token
         if len(part.tokens) != self._packet_tokens:
             body = first.to_bytes(4, "big") + payload
-            return [encode_frame(Kind.PLACED, body, self._context)]
+            return [self._frame(Kind.PLACED, body)]
         number = (first - self._phase) // self._packet_tokens
-        salt = self._context + bytes((self._phase,))
-        frames = [encode_frame(Kind.TOKENS, bytes((number & 255,)) + payload, salt)]
+        frames = [self._numbered(Kind.TOKENS, number, payload)]
         if self._encoder is not None:
             for group, place, row in self._encoder.push(number, payload):
-                frames.append(encode_frame(Kind.PARITY, bytes((group & 255, place)) + row, salt))
+                frames.append(self._numbered(Kind.PARITY, group, bytes((place,)) + row))
         return frames
 
     def _beside(self, sent_tokens: int, delay_s: float) -> list[bytes]:
@@ -95,10 +107,10 @@ class Framer:
         assert self._next is not None
         frames = []
         earned = TITLE_BITS_PER_S / 8 * sent_tokens / TOKEN_RATE
-        self._title_bytes = min(2.0 * _MAX_TITLE_FRAME, self._title_bytes + earned)
-        frame = encode_frame(Kind.TITLE, self._title, self._context)
+        self._title_bytes = min(2.0 * self._max_title_frame, self._title_bytes + earned)
+        frame = self._frame(Kind.TITLE, self._title)
         # What is told again must leave enough for what may come to be told.
-        needed = len(frame) if self._title_is_new else _MAX_TITLE_FRAME + len(frame)
+        needed = len(frame) if self._title_is_new else self._max_title_frame + len(frame)
         if (self._title or self._title_is_new) and self._title_bytes >= needed:
             self._title_bytes -= len(frame)
             self._title_is_new = False
@@ -115,14 +127,15 @@ class Framer:
         if phase != self._phase and self._fec is not None:
             self._encoder = FecEncoder(self._fec)  # packets are numbered anew
         self._phase = phase
-        return [encode_frame(Kind.HELLO, self._hello.at(next_token, delay_s).encode())]
+        hello = self._hello.at(next_token, delay_s)
+        return [encode_frame(Kind.HELLO, hello.encode(), key=self._key)]
 
 
-def bit_rate(packet_tokens: int, fec: Fec | None = None) -> float:
-    """Bits a second of everything: packets, hello, title and parity."""
+def bit_rate(packet_tokens: int, fec: Fec | None = None, key: bytes = b"") -> float:
+    """Bits a second of everything: packets, hello, title, parity, and tags if there is a key."""
     packet_s = packet_tokens / TOKEN_RATE
-    packet = FRAME_OVERHEAD + 1 + packed_size(packet_tokens)
+    packet = frame_overhead(key) + 1 + packed_size(packet_tokens)
     hello_s = -(-HELLO_INTERVAL_TOKENS // packet_tokens) * packet_s
-    beside = 8 * (HELLO_BYTES + FRAME_OVERHEAD) / hello_s
+    beside = 8 * (HELLO_BYTES + frame_overhead(key)) / hello_s
     parity = 0.0 if fec is None else (packet + 1) * fec.parity / fec.data
     return 8 * (packet + parity) / packet_s + beside + TITLE_BITS_PER_S

@@ -13,6 +13,7 @@ from streaming.errors import TransportError
 from streaming.guard import AuthTokens
 from streaming.link import Messages
 from streaming.protocol import Failure, Publish
+from streaming.sparse_log import SparseLog
 from streaming.websocket.client import SILENCE_S, TIMEOUT_S, Connection
 from streaming.websocket.common import CLOSE_TIMEOUT_S, peer
 
@@ -51,13 +52,14 @@ class Intake:
         self._auth = auth
         self._silence_s = silence_s
         self._timeout_s = timeout_s
+        self._wrong_secrets = SparseLog(logger)
         self._holder: _Holder | None = None
         self._fresh = asyncio.Event()  # the holder's connection was handed to nobody yet
 
     def admit(self, connection: WebSocket, publish: Publish) -> Failure | None:
         """Give the place to ``connection``, or say why not."""
         if not self._auth.admit(publish.auth_token):
-            logger.warning("publisher %s has no right publish token", peer(connection))
+            self._wrong_secrets.warning("publisher %s has no right publish token", peer(connection))
             return Failure("auth", "This relay needs a publish token, and yours is not right.")
         holder = self._holder
         if holder is not None:

@@ -33,9 +33,13 @@ TOO_BIG: Final = 1009
 
 
 def peer(connection: Connection) -> str:
-    """Address and port of the other end."""
+    """Address and port of the other end, and behind a trusted proxy who that asks for."""
     address = connection.remote_address
-    return f"{address[0]}:{address[1]}" if address else "(gone)"
+    if not address:
+        return "(gone)"
+    told = getattr(connection, "address", address[0])
+    through = f"{address[0]}:{address[1]}"
+    return through if told == address[0] else f"{told} through {through}"
 
 
 @contextlib.contextmanager

@@ -9,22 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
 from websockets.protocol import Event
 from websockets.protocol import State as WebSocketState
 
-from streaming.guard import ByteBudget, Gate, Limits
+from streaming.guard import ByteBudget, Limits
+from streaming.web.forwarded import Proxies
+from streaming.web.http import METHOD_NOT_ALLOWED, is_upgrade
+from streaming.websocket.door import Caller, Door
 
-__all__ = ["Framing", "GuardedConnection"]
+__all__ = ["Framing", "GuardedConnection", "without_body"]
 
 _UNREAD_BYTES: Final = 65_536
 """Of answers to the pings of one who may send without end, before it is cut off."""
 _FRAMES: Final = 8
+_METHODS: Final = (b"GET", b"HEAD")
+_LONGEST_METHOD: Final = 20
+_TOKEN: Final = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,20}")
 
 
 class Framing:
@@ -48,22 +56,52 @@ class Framing:
 
 
 class GuardedConnection(ServerConnection):
-    """A connection that counts at the gate from its first byte, and may not send without end.
+    """A connection that may not send without end, and knows who is at its other end.
 
-    Attributes: ``authorized``, whether the handshake named a right secret; ``on_room``, called when
-    the transport takes more again; ``on_answer``, called when the other end has answered a
+    Attributes: ``address``, who that is, in front of any trusted proxy once :meth:`introduce` was
+    called; ``authorized``, whether the handshake named a right secret; ``on_room``, called when the
+    transport takes more again; ``on_answer``, called when the other end has answered a
     :meth:`question`.
     """
 
-    def __init__(self, gate: Gate, limits: Limits, *args: Any, **options: Any) -> None:
+    def __init__(self, door: Door, limits: Limits, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._gate = gate
+        self._door = door
+        self._caller: Caller | None = None
         self._budget: ByteBudget | None = ByteBudget(limits, time.monotonic())
-        self._entered: str | None = None
+        self._method: bytes | None = None
+        self._begun = b""  # of a request, until its method is known
         self._asked = b""
+        self.address = ""
         self.authorized = False
         self.on_room: Callable[[], None] | None = None
         self.on_answer: Callable[[], None] | None = None
+
+    @property
+    def head(self) -> bool:
+        """Whether headers alone are asked for."""
+        return self._method == b"HEAD"
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether a WebSocket is asked for, rather than an answer."""
+        return self.request is not None and not self.head and is_upgrade(self.request.headers)
+
+    @property
+    def reserved(self) -> bool:
+        """Whether it is beyond the limits, and may only ask for health."""
+        return self._caller is not None and self._caller.place.reserved
+
+    def introduce(self, proxies: Proxies) -> bool:
+        """Learn from the request who asks; False if too many connections are from there."""
+        assert self.request is not None
+        self.address = proxies.client(self.address, self.request.headers)
+        return self._caller is None or self._caller.place.move(self.address)
+
+    def stay(self) -> None:
+        """The handshakes are done, and have no time limit any more."""
+        if self._caller is not None:
+            self._caller.stay()
 
     @property
     def has_room(self) -> bool:
@@ -93,17 +131,37 @@ class GuardedConnection(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if peer else ""
-        if self._gate.enter(address):
-            self._entered = address
-        else:
-            self.transport.abort()  # to answer would be to work for whoever floods us
+        self.address = str(peer[0]) if peer else ""
+        self._caller = self._door.caller(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._entered is not None and self._may_send(len(data)):
-            super().data_received(data)
-        else:
+        if not self._may_send(len(data)):
             self.transport.abort()
+        elif self._method is None:
+            self._begin(data)
+        elif self._method in _METHODS:
+            super().data_received(data)
+
+    def _begin(self, data: bytes) -> None:
+        """Read the method: the library takes every request for a GET, and hangs up on a body."""
+        self._begun += data
+        method, space, rest = self._begun.partition(b" ")
+        if not space and len(self._begun) <= _LONGEST_METHOD:
+            return
+        begun, self._begun = self._begun, b""
+        if method == b"HEAD":
+            self._method = method
+            super().data_received(b"GET " + rest)
+        elif method == b"GET" or not _TOKEN.fullmatch(method):
+            self._method = b"GET"  # or nothing of HTTP, which the library finds out
+            super().data_received(begun)
+        else:
+            self._method = method
+            self.transport.write(METHOD_NOT_ALLOWED.response().serialize())
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()
 
     def trust(self) -> None:
         """From now on it may send as much as a sender has to."""
@@ -119,8 +177,11 @@ class GuardedConnection(ServerConnection):
         if self.on_room is not None:
             self.on_room()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._entered is not None:
-            self._gate.leave(self._entered)
-            self._entered = None
-        super().connection_lost(exc)
+
+def without_body(
+    connection: ServerConnection, request: Request, response: Response
+) -> Response | None:
+    """What the library sends in place of ``response`` to who asked for the headers alone."""
+    if isinstance(connection, GuardedConnection) and connection.head:
+        response.body = b""
+    return response

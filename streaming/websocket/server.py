@@ -13,23 +13,34 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from websockets.asyncio.server import Server, ServerConnection
-from websockets.asyncio.server import serve as websocket_serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from streaming.errors import TransportError
-from streaming.guard import AuthTokens, Gate, Limits
+from streaming.guard import AuthTokens, Gate, Guesses, Limits
 from streaming.hub import Hub
 from streaming.protocol import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE, Failure, Publish
 from streaming.sender_session import NO_PUBLISHERS, SenderSession
 from streaming.session import State
-from streaming.web.http import is_upgrade, origin_hosts, origin_may, text
-from streaming.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL, library_logger
+from streaming.sparse_log import SparseLog
+from streaming.web.forwarded import Proxies
+from streaming.web.http import (
+    FULL_HOUSE,
+    HEALTH,
+    TOO_MANY_GUESSES,
+    bearer,
+    origin_hosts,
+    origin_may,
+    route,
+    text,
+)
+from streaming.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL
 from streaming.websocket.common import peer as _peer
 from streaming.websocket.connection import GuardedConnection
+from streaming.websocket.guarded import GuardedServer
 from streaming.websocket.writer import Turns, Writer
 
 if TYPE_CHECKING:
@@ -50,6 +61,7 @@ _BACKLOG: Final = 512
 _PROTOCOL_ERROR: Final = 1002
 _POLICY_VIOLATION: Final = 1008
 _FAILURE_CODES: Final = {"protocol": _PROTOCOL_ERROR}
+_TOO_MANY_GUESSES: Final = Failure("busy", TOO_MANY_GUESSES)
 
 
 class WebSocketServer:
@@ -62,9 +74,11 @@ class WebSocketServer:
         tls: makes it ``wss://``.
         intake: takes publishers, in whose stead nobody can be heard yet: until :meth:`present`,
             listeners are asked to come again.
+        proxies: reverse proxies that say for whom they ask.
 
     Attributes: ``site``, which answers requests that want no WebSocket; without one they get 426.
-    ``names``, hosts by which this server is known besides its addresses.
+    ``names``, hosts by which this server is known besides its addresses. ``guesses``, which slows
+    down who names wrong secrets.
 
     Raises TransportError where it cannot listen there.
     """
@@ -81,8 +95,10 @@ class WebSocketServer:
         origins: Sequence[str] = (),
         tls: ssl.SSLContext | None = None,
         intake: Intake | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         self._intake = intake
+        self._proxies = proxies or Proxies()
         self._silent = intake is not None
         self.site: Site | None = None
         self._hub = hub
@@ -91,11 +107,26 @@ class WebSocketServer:
         self._origins = origins
         self.names = [host, *origin_hosts(origins)]
         self._tls = tls
-        self.gate = Gate(self._limits)
+        self.gate = Gate(self._limits, self._proxies.trusts)
+        self.guesses = Guesses(clock=clock)
         self._host = host
         self._clock = clock
-        self._server: Server | None = None
+        self._server = GuardedServer(
+            self.gate,
+            self._limits,
+            self._serve,
+            self._answer,
+            tls,
+            # The session refuses what is too long for a listener; a publisher may say more.
+            max_size=MAX_CLIENT_MESSAGE if intake is None else MAX_SERVER_MESSAGE,
+            max_queue=4,
+            write_limit=_WRITE_BUFFER_BYTES,
+            close_timeout=CLOSE_TIMEOUT_S,
+            backlog=_BACKLOG,
+        )
         self._turns: Turns | None = None
+        self._wrong_secrets = SparseLog(logger)
+        self._never_joined = SparseLog(logger)
         self.port = port
 
     @property
@@ -112,31 +143,10 @@ class WebSocketServer:
     async def __aenter__(self) -> WebSocketServer:
         self._turns = Turns()
         try:
-            self._server = await websocket_serve(
-                self._serve,
-                self._host,
-                self.port,
-                compression=None,
-                process_request=self._answer,
-                create_connection=cast(
-                    type[ServerConnection],
-                    functools.partial(GuardedConnection, self.gate, self._limits),
-                ),
-                open_timeout=self._limits.handshake_s,
-                ssl=self._tls,
-                # The session refuses what is too long for a listener; a publisher may say more.
-                max_size=MAX_CLIENT_MESSAGE if self._intake is None else MAX_SERVER_MESSAGE,
-                max_queue=4,
-                write_limit=_WRITE_BUFFER_BYTES,
-                ping_interval=None,  # the session's heartbeat does it
-                close_timeout=CLOSE_TIMEOUT_S,
-                logger=library_logger,
-                server_header=None,
-                backlog=_BACKLOG,
-            )
+            await self._server.open(self._host, self.port)
         except (OSError, OverflowError) as error:
             raise self._cannot_listen(error) from None
-        self.port = next(iter(self._server.sockets)).getsockname()[1]
+        self.port = self._server.port
         return self
 
     async def __aexit__(
@@ -145,11 +155,9 @@ class WebSocketServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._server is not None
-        for connection in list(self._server.connections):
+        for connection in self._server.connections:
             _cut_later(connection)
-        self._server.close()
-        await self._server.wait_closed()
+        await self._server.close()
 
     async def drained(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Wait until all listeners have left, as they do after the end, or for ``timeout_s``."""
@@ -157,45 +165,57 @@ class WebSocketServer:
         while self._hub.listeners and self._clock() < deadline_s:
             await asyncio.sleep(0.02)
 
-    async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _answer(self, connection: GuardedConnection, request: Request) -> Response | None:
         """Answer a plain request; None lets a WebSocket begin."""
-        if self.site is not None and not is_upgrade(request.headers):
-            return (await self.site.answer(request.path, request.headers)).response()
+        may_stay = connection.introduce(self._proxies) and not connection.reserved
+        plain = not connection.wants_websocket
+        if plain and self.site is not None and (may_stay or route(request.path) == HEALTH):
+            answer = await self.site.answer(request.path, request.headers, connection.address)
+            return answer.response()
+        if not may_stay:
+            return FULL_HOUSE.response()
+        if plain:
+            return text(
+                HTTPStatus.UPGRADE_REQUIRED, "Here are WebSockets alone.", Upgrade="websocket"
+            ).response()
         # No web page may listen in on somebody's sound input unless it is named or our own.
         if not origin_may(request.headers, self._origins, self.names):
             return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.").response()
-        return self._authorize(connection, request)
+        return await self._authorize(connection, bearer(request.headers))
 
-    def _authorize(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _authorize(self, connection: GuardedConnection, given: str) -> Response | None:
         """Check the header where there is one: a wrong secret gets no WebSocket at all."""
-        assert isinstance(connection, GuardedConnection)
-        kind, _, given = request.headers.get("Authorization", "").partition(" ")
-        if self._auth and kind.lower() == "bearer":
-            if not self._auth.admit(given.strip()):
-                logger.warning("listener %s has a wrong access token", _peer(connection))
-                return connection.respond(HTTPStatus.UNAUTHORIZED, "Wrong access token.\n")
-            connection.authorized = True
+        if not self._auth or not given:
+            return None
+        if not await self.guesses.turn(connection.address):
+            return text(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_GUESSES).response()
+        if not self._auth.admit(given):
+            self._warn_of_secret(connection)
+            return text(HTTPStatus.UNAUTHORIZED, "Wrong access token.").response()
+        self.guesses.right(connection.address)
+        connection.authorized = True
         return None
 
-    def _admit(self, connection: ServerConnection, auth_token: str) -> Failure | None:
-        assert isinstance(connection, GuardedConnection)
+    def _warn_of_secret(self, connection: GuardedConnection) -> None:
+        self._wrong_secrets.warning("listener %s has no right access token", _peer(connection))
+
+    def _admit(self, connection: GuardedConnection, auth_token: str) -> Failure | None:
         if not connection.authorized and not self._auth.admit(auth_token):
-            logger.warning("listener %s has no right access token", _peer(connection))
+            self._warn_of_secret(connection)
             return Failure("auth", "This sender needs an access token, and yours is not right.")
         return Failure("away", "Nobody publishes here yet.") if self._silent else None
 
-    def _admit_publisher(self, connection: ServerConnection, publish: Publish) -> Failure | None:
+    def _admit_publisher(self, connection: GuardedConnection, publish: Publish) -> Failure | None:
         if self._intake is None:
             return NO_PUBLISHERS
         refusal = self._intake.admit(connection, publish)
         if refusal is None:
-            assert isinstance(connection, GuardedConnection)
             connection.trust()
         return refusal
 
-    async def _serve(self, connection: ServerConnection) -> None:
-        assert isinstance(connection, GuardedConnection)
+    async def _serve(self, connection: GuardedConnection) -> None:
         assert self._turns is not None
+        connection.stay()
         raw = connection.transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: a listener whose network has vanished
@@ -220,7 +240,7 @@ class WebSocketServer:
         )
         session = writer.session
         try:
-            await self._read(connection, session)  # which ends with the connection
+            joined = await self._read(connection, session)  # which ends with the connection
         finally:
             session.leave()
             writer.stop()
@@ -230,26 +250,46 @@ class WebSocketServer:
         if closing:
             await closing[0]
         failure = session.failure
-        logger.info(
-            "listener %s left%s", _peer(connection), f": {failure.message}" if failure else ""
-        )
+        if joined:
+            why = f": {failure.message}" if failure else ""
+            logger.info("listener %s left%s", _peer(connection), why)
+        elif failure and failure.code != "auth":
+            self._never_joined.warning("%s did not join: %s", _peer(connection), failure.message)
 
     def _close_code(self, session: SenderSession) -> int:
         if session.failure is not None:
             return _FAILURE_CODES.get(session.failure.code, _POLICY_VIOLATION)
         return GOING_AWAY if self._hub.away else NORMAL
 
-    async def _read(self, connection: ServerConnection, session: SenderSession) -> None:
+    async def _read(self, connection: GuardedConnection, session: SenderSession) -> bool:
+        """Hand messages to the session while it stands; returns whether it has joined."""
+        joined = False
         try:
             async for data in connection:
-                before = session.state
-                session.receive(data, self._clock())
-                if before is State.JOINING and session.state is State.STREAMING:
-                    logger.info("listener %s joined", _peer(connection))
+                if joined:
+                    session.receive(data, self._clock())
+                    continue
+                await self._receive_first(connection, session, data)
                 if session.publishes:
-                    return
+                    return False
+                joined = session.state is State.STREAMING
+                if joined:
+                    logger.info("listener %s joined", _peer(connection))
         except ConnectionClosed as closed:
             logger.debug("%s: %s", _peer(connection), closed)
+        return joined
+
+    async def _receive_first(
+        self, connection: GuardedConnection, session: SenderSession, data: str | bytes
+    ) -> None:
+        """Hand on what may name a secret, when it is its turn."""
+        secretive = bool(self._auth or self._intake)
+        if secretive and not await self.guesses.turn(connection.address):
+            session.refuse(_TOO_MANY_GUESSES)
+            return
+        session.receive(data, self._clock())
+        if secretive and (session.failure is None or session.failure.code != "auth"):
+            self.guesses.right(connection.address)
 
     def _cannot_listen(self, error: OSError | OverflowError) -> TransportError:
         if isinstance(error, socket.gaierror):

@@ -26,6 +26,13 @@ export function decodeTokens(buffer) {
   return { first: view.getUint32(1), tokens };
 }
 
+/** Where the WebSocket is: in the page's own folder, whatever a proxy puts before it. */
+export function socketAddress() {
+  const address = new URL("./", location.href);
+  address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+  return address.href;
+}
+
 /** Estimated bytes on the wire of a message from the server, as the server counts them. */
 export function wireBytes(bytes) {
   const framed = bytes + (bytes <= 125 ? 2 : bytes <= 65535 ? 4 : 10);
@@ -56,8 +63,7 @@ export class Stream {
 
   connect() {
     this.on.state("connecting");
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/`);
+    const socket = new WebSocket(socketAddress());
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     let over = false; // for good: the stream has ended, or we are not let in
