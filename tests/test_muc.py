@@ -16,9 +16,8 @@ from streaming.muc import Clock, Finish, MucEncoder, MucMuxer, MucReader, Stream
 from streaming.muc.append import MucAppender, Survey
 from streaming.muc.framing import MAGIC, MAX_MESSAGE, RECORD_OVERHEAD, frame, scan
 from streaming.muc.messages import message_bytes, read_message
-from streaming.muc.reader import MAX_GAP_TOKENS
 from streaming.muc.writer import RECORD_TOKENS
-from streaming.protocol import Gap, Title, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, Gap, Title, Tokens
 
 HEADER = StreamHeader("nano", "nano-1", "a" * 64, seed=7)
 DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"

@@ -63,7 +63,7 @@ def test_a_day_takes_little_more_than_four_megabytes():
     buffer = RewindBuffer(DAY_TOKENS)
     for start in range(0, 3 * DAY_TOKENS // 2, 100_000):
         buffer.append(values(start, 100_000))
-    assert sum(block.nbytes for block in buffer._blocks) < 4.4e6
+    assert sum(block.nbytes for block in buffer._blocks.values()) < 4.4e6
     part = buffer.read(buffer.oldest_token, 1024)
     assert part == Tokens(buffer.oldest_token, values(buffer.oldest_token, 1024))
 
