@@ -267,6 +267,25 @@ def test_a_gap_of_more_than_ten_minutes_is_closed(reader):
     assert items[2:] == [Title("x", 15), Gap(20, 5)]
 
 
+def test_gaps_that_follow_one_another_are_one(reader):
+    half = MAX_GAP_TOKENS // 2
+    gaps = [Gap(10, half), Gap(10 + half, half + 1)]
+    behind = 10 + 2 * half + 1
+    closed = reader(muxed(Tokens(0, values(0, 10)), *gaps, Tokens(behind, values(10, 20))))
+    assert list(closed.items()) == [Tokens(0, values(0, 10)), Tokens(10, values(10, 20))]
+    gaps = [Gap(10, half), Gap(10 + half, half)]
+    near = reader(muxed(Tokens(0, values(0, 10)), *gaps, Tokens(behind - 1, values(10, 20))))
+    assert list(near.items())[1] == Gap(10, 2 * half)
+
+
+def test_a_title_behind_a_gap_that_is_closed_stays_with_its_music(reader):
+    behind = 2**31
+    file = reader(
+        muxed(Tokens(0, values(0, 10)), Title("x", behind), Tokens(behind, values(10, 20)))
+    )
+    assert list(file.items())[1:] == [Title("x", 10), Tokens(10, values(10, 20))]
+
+
 def test_another_stream_in_the_same_file_is_left_out(reader, caplog):
     other = StreamHeader("nano", "nano-1", "b" * 64)
     joined = encoded(10) + muxed(Tokens(10, values(10, 20)), header=other)
