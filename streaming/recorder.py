@@ -21,6 +21,7 @@ from streaming.muc.messages import Record
 from streaming.protocol import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tokens
 from streaming.session import Happening
 from streaming.status import printable
+from streaming.titles import TitleSieve
 
 __all__ = ["Recorder"]
 
@@ -47,6 +48,7 @@ class Recorder:
         self._limit = limit_samples
         self._file: MucAppender | None = None
         self._header: StreamHeader | None = None
+        self._titles = TitleSieve()
         self._next_token = 0
         self._missing = 0  # tokens just before the next one
         self._closed = 0  # tokens of gaps that are closed
@@ -77,7 +79,8 @@ class Recorder:
             if isinstance(happening, Hello):
                 self._begin(happening)
             elif isinstance(happening, Title):
-                self._append(happening)
+                if self._titles.passes(happening):
+                    self._append(happening)
             elif isinstance(happening, Gap):
                 self._reach(happening.first_token + happening.count)
             elif isinstance(happening, Tokens):
@@ -128,6 +131,7 @@ class Recorder:
         )
         if self._file is not None and self._goes_on(self._header, self._next_token, hello):
             return
+        self._titles = TitleSieve()
         there = self._there if self._file is None else None
         if self._file is not None:
             self._file.close()
@@ -172,6 +176,8 @@ class Recorder:
             if self._missing > MAX_GAP_TOKENS:
                 self._closed += self._missing
             self._missing = 0
+            if (title := self._titles.music()) is not None:
+                self._append(title)
             self._next_token = max(self._next_token, packet.first_token)
             self._append(Tokens(self._next_token, tokens))
             self._next_token += len(tokens)

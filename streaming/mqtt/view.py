@@ -152,7 +152,7 @@ class StreamView:
         hello = replace(self._hello, first_token=first, next_token=edge, age_s=age_s)
         if hello.first_at_s is not None:
             since_s = (first - self._hello.first_token) / TOKEN_RATE
-            hello = replace(hello, first_at_s=max(0.0, hello.first_at_s + since_s))
+            hello = replace(hello, first_at_s=hello.first_at_s + since_s)
         messages: list[str | bytes] = [hello.encode()]
         if window is not None and first < edge:
             messages.append(Tokens(first, window.tokens[first - window.first_token :]).encode())
