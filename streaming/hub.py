@@ -6,8 +6,8 @@ that of the event loop.
 A listener is a place in the stream (:mod:`streaming.outbox`): what it is to be sent is read from
 the rewind buffer when its connection has room, so a thousand listeners that are an hour behind take
 no more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back than
-it was before is dropped with an error event; nobody else notices. Who catches up on what was missed, or listens to the past on purpose, is not behind in
-this sense.
+it was before is dropped with an error event; nobody else notices. Who catches up on what was
+missed, or listens to the past on purpose, is not behind in this sense.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class Hub:
     entropy_coding: code packets in fewer bits for listeners that take them so.
 
     Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``titles``,
-    what is announced in it; ``traffic``, what each listener is sent of the live stream; ``drops``, how many were sent away, by the code
-    of the failure; ``joins``, how many came, ``returns`` of them for what they had missed;
-    ``most_listeners``, how many there were at once; ``max_lag_s``.
+    what is announced in it; ``traffic``, what each listener is sent of the live stream; ``drops``,
+    how many were sent away, by the code of the failure; ``joins``, how many came, ``returns`` of
+    them for what they had missed; ``most_listeners``, how many there were at once; ``max_lag_s``.
     """
 
     def __init__(

@@ -5,10 +5,10 @@
 When the connection is lost, :class:`Link` waits a little, dials again and names the token that it
 wants next; what was missed then arrives first. Waiting times grow by half from one attempt to the
 next, so that little is added to an outage, and are spread by chance, so that a thousand listeners
-of a sender that comes back do not come back at the same moment. They begin anew after a connection
-that has brought music for a while: who lets us in and fails at once is asked less and less. Only what waiting cannot mend ends
-it: a codec that cannot be decoded here, a key that is refused, something at the other end that is
-no sender.
+of a sender that comes back do not come back at the same moment. They begin anew once a connection
+has brought music for a while, so a sender that lets us in and then fails is asked less and less.
+Only what waiting cannot mend ends it: a codec that cannot be decoded here, a key that is refused,
+something at the other end that is no sender.
 """
 
 from __future__ import annotations

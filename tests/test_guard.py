@@ -295,7 +295,7 @@ async def redirecting(location):
 )
 async def test_a_redirect_to_another_origin_is_not_followed(location):
     async with redirecting(location) as url:
-        with pytest.raises(TransportError, match="sends listeners on to .*not followed"):
+        with pytest.raises(TransportError, match=r"sends listeners on to .*not followed"):
             await connect(url)
 
 

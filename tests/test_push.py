@@ -607,9 +607,11 @@ async def test_a_relay_that_fails_at_once_is_asked_less_and_less(monkeypatch):
         return 0.0
 
     monkeypatch.setattr(Backoff, "wait_s", wait_s)
-    async with answering(saying(Join().encode(), b"\xff")) as url:
-        async with Pusher(hub_of(), PushSettings(url, SECRET), clock=lambda: 0.0):
-            await until(lambda: len(waits) >= 6)
+    async with (
+        answering(saying(Join().encode(), b"\xff")) as url,
+        Pusher(hub_of(), PushSettings(url, SECRET), clock=lambda: 0.0),
+    ):
+        await until(lambda: len(waits) >= 6)
     assert waits[:6] == [0, 1, 2, 3, 4, 5]
 
 

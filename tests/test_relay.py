@@ -237,15 +237,16 @@ async def test_a_sender_with_a_clock_that_is_far_off_costs_nobody_the_stream(
     caplog, first_at_s, wrong_s
 ):
     hello = hub_of().hello(0, 0.0)
-    hello = replace(
-        hello, next_token=4800, age_s=wrong_s, delay_s=wrong_s, first_at_s=first_at_s
-    )
+    hello = replace(hello, next_token=4800, age_s=wrong_s, delay_s=wrong_s, first_at_s=first_at_s)
     packets = [Tokens(at, values(at, at + 48)) for at in range(0, 5760, 48)]
-    async with saying(hello, *packets) as url, relay(url, caplog) as here:
-        async with relay(here.url, caplog) as further:
-            listener = Listening(further.url, Join(history=1000))
-            await until(lambda: listener.place == 5760 or listener.task.done())
-            await listener.end()
+    async with (
+        saying(hello, *packets) as url,
+        relay(url, caplog) as here,
+        relay(here.url, caplog) as further,
+    ):
+        listener = Listening(further.url, Join(history=1000))
+        await until(lambda: listener.place == 5760 or listener.task.done())
+        await listener.end()
     assert np.array_equal(listener.tokens, values(listener.seen[0].first_token, 5760))
 
 
@@ -253,11 +254,11 @@ async def test_a_flood_of_titles_does_not_go_through(caplog):
     packets = [Tokens(at, values(at, at + 48)) for at in range(0, 96, 48)]
     titles = [Title(f"title {n}", 2**32 - 1 - n) for n in range(5000)]
     last = Title("after the flood", 48)
-    async with saying(hub_of().hello(0, 0.0), packets[0], *titles, last, packets[1]) as url:
-        async with relay(url, caplog) as here:
-            listener = Listening(here.url, Join(history=1000))
-            await until(lambda: listener.place == 96)
-            await listener.end()
+    everything = (hub_of().hello(0, 0.0), packets[0], *titles, last, packets[1])
+    async with saying(*everything) as url, relay(url, caplog) as here:
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 96)
+        await listener.end()
     assert len(listener.of(Title)) <= 17
     assert listener.session.title == "after the flood"
 

@@ -401,6 +401,17 @@ def test_who_catches_up_is_sent_the_rest_when_it_has_answered():
     assert session.state is State.ENDED
 
 
+def test_a_gap_does_not_count_as_music_on_the_way():
+    hub = make_hub()
+    session = SenderSession(hub, 0.0)
+    session.receive(Join().encode(), 0.0)
+    hub.skip(2**31, 0.0)
+    hub.publish(np.arange(48), 0.0)
+    assert sent(session)[-2:] == [Gap(48, 2**31), Tokens(48 + 2**31, np.arange(48))]
+    assert not session.waiting
+    assert session.heartbeat.ask(0.0) == hub.max_lag_s
+
+
 def test_end_of_the_stream_ends_the_session_without_failure():
     hub = make_hub()
     session = SenderSession(hub, 0.0)

@@ -206,7 +206,7 @@ class Broker:
 
         The library takes whatever a broker announces, and asks for the rest of a packet at once.
         """
-        library = client._client
+        library: Any = client._client
         receive = library._sock_recv
 
         def bounded(count: int) -> bytes:

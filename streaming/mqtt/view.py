@@ -146,8 +146,8 @@ class StreamView:
         first = edge if window is None else self._first_wanted(window)
         resumed = self._resumed_at()
         if resumed is not None and edge < resumed:
-            # What the broker kept is from before we left: the rest will come. It keeps tokens for so
-            # short a time that those which lie far back are news: the stream has jumped back.
+            # What the broker kept is from before we left: the rest will come. But tokens are kept
+            # for seconds, so those that lie far back are news: the stream has jumped back.
             told = window is not None or first_live is not None
             if not told or resumed - edge <= MOST_REPEATED_TOKENS:
                 first = edge = resumed
