@@ -45,8 +45,12 @@ class Beginning:
         return not self.start.live and heard < self.hello.next_token
 
     def complete(self, item: Tokens | Gap) -> bool:
-        """Whether the history is complete with ``item``, or need not be."""
-        return self.whole or _end(item) >= self.hello.next_token or self.in_the_past
+        """Whether the history is complete with ``item``, or need not be.
+
+        A sender that has hours to tell before the live edge is not waited for.
+        """
+        edge = min(self.hello.next_token, self.hello.first_token + MAX_GAP_TOKENS)
+        return self.whole or _end(item) >= edge or self.in_the_past
 
 
 Received: TypeAlias = Beginning | Tokens | Gap

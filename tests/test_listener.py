@@ -261,6 +261,7 @@ async def test_a_gap_of_more_than_ten_minutes_is_closed(count: int, announced: b
     )
     listener = await listen(script, file)
     assert (listener.session.lost_tokens, listener.session.gaps) == (count, 1)
+    assert listener.buffered_s == 0
     assert file.samples == 300 * 1920  # every token that came, and nothing for those that did not
     assert listener.position_s == (there + 200) / 25
     heard, whole = file.sound[:, : 100 * 1920], whole_sound(before)
@@ -300,26 +301,37 @@ async def test_a_gap_in_the_past_costs_nothing_of_what_is_behind_it() -> None:
     assert file.samples == 1000 * 1920
 
 
-async def test_a_history_without_end_takes_no_memory() -> None:
-    """What the sound cannot begin with is let go as it comes; 40 MB do not pile up."""
+async def test_who_sends_without_end_is_not_read_when_enough_waits() -> None:
+    """Whatever edge a sender claims: sound begins, and no more is read than will be decoded."""
+    sink = MemorySink()
+    sink.gate.clear()
     script = Script(hello(0, 2**32 - 1), then="wait")
-    listener = Listener(Output([MemorySink()]), FakeCodec())
+    script.add(*(Tokens(at, tokens(1024)).encode() for at in range(0, 1024 * 6000, 1024)))
+    listener = Listener(Output([sink]), FakeCodec())
     running = asyncio.create_task(listener.run(script))
-    message = np.zeros(1024, np.int64)
-    held = []
     tracemalloc.start()
     try:
-        for first in range(0, 1024 * 5000, 1024):
-            script.add(Tokens(first, message).encode())
-            if first % (1024 * 100) == 0:
-                while listener.session.next_token <= first:
-                    await asyncio.sleep(0.001)
-                held.append(tracemalloc.get_traced_memory()[0])
+        taken = 0
+        while script.taken < 4000 or script.taken > taken:
+            taken = script.taken
+            await asyncio.sleep(0.1)
+        assert script.taken < 4200
+        assert tracemalloc.get_traced_memory()[0] < 45_000_000
     finally:
         tracemalloc.stop()
+        sink.gate.set()
     listener.stop()
     await running
-    assert max(held) < 8_000_000
+    assert sink.samples > 0
+
+
+async def test_a_live_listener_keeps_no_more_of_the_past_than_it_can_begin_with() -> None:
+    all_tokens, file = tokens(3000), MemorySink()
+    script = Script(hello(0, 3000), *token_messages(all_tokens, size=1000), End(3000).encode())
+    await listen(script, file)
+    whole = whole_sound(all_tokens)[:, -file.samples :]
+    assert 50 * 1920 < file.samples < 100 * 1920
+    assert np.allclose(file.sound[:, 20_000:], whole[:, 20_000:], atol=1e-3)
 
 
 async def test_a_link_that_loses_in_bursts_leaves_music_that_continues() -> None:
