@@ -34,7 +34,7 @@ from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.output import Output
 from streaming.pace import Pace
 from streaming.playout import PlayoutBuffer
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tokens
 from streaming.rendering import Beginning, Rendering
 from streaming.session import CodecIdentity, Happening, ListenerSession
 from streaming.timeline import StartAt
@@ -91,6 +91,7 @@ class Listener:
         self._start_at = self.settings.start
         self._moving = False
         self._titles: deque[Title] = deque(maxlen=_KEPT_TITLES)
+        self._closed: deque[Gap] = deque()  # gaps that will not be heard, as far as they lie ahead
         self._buffer = PlayoutBuffer(0, int(_BUFFER_S * SAMPLE_RATE), self.settings.limit_samples)
         self._pace = Pace(self._buffer, output, self.settings, clock)
         self._broke: UserError | None = None
@@ -115,7 +116,11 @@ class Listener:
     @property
     def buffered_s(self) -> float:
         """Seconds of sound received, as tokens or decoded, and not yet heard."""
-        waiting = self.session.next_token * SAMPLES_PER_TOKEN - self.heard_sample
+        heard = self.heard_sample
+        while self._closed and self._closed[0].first_token * SAMPLES_PER_TOKEN < heard:
+            self._closed.popleft()
+        closed = sum(gap.count for gap in self._closed)
+        waiting = (self.session.next_token - closed) * SAMPLES_PER_TOKEN - heard
         return max(0, waiting) / SAMPLE_RATE
 
     @property
@@ -247,6 +252,7 @@ class Listener:
 
     def _welcome(self, hello: Hello) -> Beginning:
         """Something begins."""
+        self._closed.clear()
         self._pace.begin(hello)
         self._titles.append(Title(hello.title, hello.first_token))
         return self._beginning(hello)
@@ -293,6 +299,8 @@ class Listener:
         assert hello is not None
         assert decoder is not None
         end_token = item.end_token if isinstance(item, Tokens) else item.first_token + item.count
+        if isinstance(item, Gap) and item.count > MAX_GAP_TOKENS:
+            self._closed.append(item)
         self._pace.received(item, hello, decoder.decodable(end_token))
         if self._pace.jumps and self._start_at.live:
             self._let_go(rendering)

@@ -30,6 +30,7 @@ __all__ = [
     "MAX_AUTH_TOKEN",
     "MAX_CLIENT_MESSAGE",
     "MAX_DELAY_S",
+    "MAX_GAP_TOKENS",
     "MAX_INDEX",
     "MAX_NAME",
     "MAX_SEED",
@@ -62,6 +63,8 @@ MAX_SERVER_MESSAGE: Final = 65_536
 MAX_TOKENS_PER_MESSAGE: Final = 1024
 MAX_INDEX: Final = 2**32 - 1
 """Highest token index: five years of music."""
+MAX_GAP_TOKENS: Final = 600 * TOKEN_RATE
+"""A longer gap (ten minutes) is closed: what follows it is heard right after what came before."""
 MAX_TITLE: Final = 200
 """Characters of a title; longer ones are cut."""
 MAX_NAME: Final = 64
@@ -149,6 +152,8 @@ class Hello:
     release of its token when it is the last of its packet (lookahead and computing). stream: names
     the stream whose tokens these indices count, so that who comes back knows whether they are the
     same. first_at_s: Unix time at which the first token played at the source, where it is known.
+
+    Times that no listener would believe, from a clock that is wrong by ages, are not written.
     """
 
     type: ClassVar = "hello"
@@ -173,7 +178,7 @@ class Hello:
         optional: dict[str, Any] = {}
         if self.stream:
             optional["stream"] = self.stream
-        if self.first_at_s is not None:
+        if self.first_at_s is not None and 0 <= self.first_at_s <= MAX_UNIX_S:
             optional["first_at_s"] = round(self.first_at_s, 3)
         return _to_json(
             self.type,
@@ -188,8 +193,8 @@ class Hello:
                 "seed": self.seed,
                 "first_token": self.first_token,
                 "next_token": self.next_token,
-                "age_s": round(self.age_s, 3),
-                "delay_s": round(self.delay_s, 3),
+                "age_s": round(min(max(0.0, self.age_s), MAX_DELAY_S), 3),
+                "delay_s": round(min(max(0.0, self.delay_s), MAX_DELAY_S), 3),
                 "packet_tokens": self.packet_tokens,
                 "title": clean_text(self.title),
                 **optional,

@@ -18,9 +18,10 @@ from streaming.errors import FormatVersionError, SinkError
 from streaming.muc import MUC_SUFFIX, Clock, Finish, StreamHeader
 from streaming.muc.append import MucAppender, Survey
 from streaming.muc.messages import Record
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tokens
 from streaming.session import Happening
 from streaming.status import printable
+from streaming.titles import TitleSieve
 
 __all__ = ["Recorder"]
 
@@ -32,8 +33,9 @@ class Recorder:
 
     limit_samples: of music at 48 kHz, after which :attr:`full` is set; None: any number.
 
-    Attributes: ``path``, the file that is written to; ``samples`` of music in it, lost ones
-    included; ``bytes``, its length; ``full``.
+    Attributes: ``path``, the file that is written to; ``samples`` of music in it, as long as it
+    will play: lost ones included, but for gaps of more than ten minutes, which are closed;
+    ``bytes``, its length; ``full``.
 
     Raises SinkError where the file cannot be written, or exists and is no ``.muc`` file.
     """
@@ -46,7 +48,10 @@ class Recorder:
         self._limit = limit_samples
         self._file: MucAppender | None = None
         self._header: StreamHeader | None = None
+        self._titles = TitleSieve()
         self._next_token = 0
+        self._missing = 0  # tokens just before the next one
+        self._closed = 0  # tokens of gaps that are closed
         self._ended = False
         if self.path.suffix.lower() != MUC_SUFFIX:
             raise SinkError(f"{self._name} must end in {MUC_SUFFIX}, which is what is recorded.")
@@ -74,7 +79,8 @@ class Recorder:
             if isinstance(happening, Hello):
                 self._begin(happening)
             elif isinstance(happening, Title):
-                self._append(happening)
+                if self._titles.passes(happening):
+                    self._append(happening)
             elif isinstance(happening, Gap):
                 self._reach(happening.first_token + happening.count)
             elif isinstance(happening, Tokens):
@@ -125,18 +131,21 @@ class Recorder:
         )
         if self._file is not None and self._goes_on(self._header, self._next_token, hello):
             return
+        self._titles = TitleSieve()
         there = self._there if self._file is None else None
         if self._file is not None:
             self._file.close()
         if there is not None and self._goes_on(there.header, there.next_token, hello):
             assert there.header is not None
             header, self._next_token = there.header, there.next_token
+            self._closed = there.closed_tokens
             logger.info("going on in %s after %d tokens", self._name, there.next_token)
         else:
             if there is not None or self._file is not None:
                 self.path = self._free_name()
                 logger.info("another stream: recording it to %s", self._name)
-            self._next_token = hello.first_token
+            self._next_token, self._closed = hello.first_token, 0
+        self._missing = 0
         self._header, self._ended = header, False
         self._file = MucAppender(self.path, header)
         self._count()
@@ -164,6 +173,11 @@ class Recorder:
             left = -(-(self._limit - self.samples) // SAMPLES_PER_TOKEN)
             tokens = tokens[: max(0, left)]
         if len(tokens):
+            if self._missing > MAX_GAP_TOKENS:
+                self._closed += self._missing
+            self._missing = 0
+            if (title := self._titles.music()) is not None:
+                self._append(title)
             self._next_token = max(self._next_token, packet.first_token)
             self._append(Tokens(self._next_token, tokens))
             self._next_token += len(tokens)
@@ -171,17 +185,21 @@ class Recorder:
 
     def _reach(self, token: int) -> None:
         """Tokens up to there are missing."""
-        if self._limit is not None:
+        closes = self._missing + token - self._next_token > MAX_GAP_TOKENS
+        if self._limit is not None and not closes:
             left = -(-(self._limit - self.samples) // SAMPLES_PER_TOKEN)
             token = min(token, self._next_token + left)
         if token > self._next_token:
             self._append(Gap(self._next_token, token - self._next_token))
+            self._missing += token - self._next_token
             self._next_token = token
             self._count()
 
     def _count(self) -> None:
         assert self._header is not None
-        self.samples = (self._next_token - self._header.first_token) * SAMPLES_PER_TOKEN
+        closed = self._closed + (self._missing if self._missing > MAX_GAP_TOKENS else 0)
+        tokens = self._next_token - self._header.first_token - closed
+        self.samples = tokens * SAMPLES_PER_TOKEN
         self.full = self._limit is not None and self.samples >= self._limit
 
     def _end(self, reason: str) -> None:

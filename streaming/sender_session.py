@@ -174,7 +174,7 @@ class SenderSession:
             return None
         place = outbox.place
         message = outbox.take()
-        if outbox.place != place:
+        if isinstance(message, bytes):  # a gap is passed over without a token
             self.heartbeat.sent(outbox.place - place)
         return message
 

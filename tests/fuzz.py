@@ -95,7 +95,7 @@ def _decode(data: bytes) -> None:
 
 def _listener(data: bytes) -> None:
     session = ListenerSession(None)
-    with suppress(ProtocolError):
+    with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:50]:
             binary = line[:1] in (b"\x01", b"\x02")
             session.receive(line if binary else _text(line), 0.0)
@@ -106,7 +106,7 @@ def _coded(data: bytes) -> None:
     session = ListenerSession(None)
     hub = Hub(StreamInfo("nano", "nano-4", WEIGHTS_SHA256, 0, 16, "s"))
     session.receive(hub.hello(0, 0.0).encode(), 0.0)
-    with suppress(ProtocolError):
+    with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:20]:
             session.receive(line, 0.0)
 
@@ -129,7 +129,7 @@ def _publisher(data: bytes) -> None:
         return None if secrets.admit(publish.auth_token) else Failure("auth", "No.")
 
     session, relay = SenderSession(hub, 0.0, admit_publisher=admit), ListenerSession(None)
-    with suppress(ProtocolError):
+    with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:50]:
             message = line if line[:1] == b"\x01" else _text(line)
             if session.publishes:

@@ -307,16 +307,18 @@ def test_who_has_too_little_of_the_past_gets_plain_packets_until_it_has_enough(s
     assert len(heard(ListenerSession(None), messages)) == 7
 
 
-def test_nothing_is_told_from_before_a_gap(stream):
+@pytest.mark.parametrize("missing", [10, 90_000, 2**31])
+def test_nothing_is_told_from_before_a_gap(stream, missing):
     hub = make_hub(stream[:PACKET])
     sender, listener = joined(hub, history=PACKET), ListenerSession(None)
     messages = taken(sender)
-    hub.skip(10, 0.0)
+    hub.skip(missing, 0.0)
     messages += follow(hub, sender, stream[PACKET : 3 * PACKET])
     coded = [m for m in map(decode, messages) if isinstance(m, CodedTokens)]
     assert [m.context for m in coded] == [0, 0, 48]
     got = [h for h in heard(listener, messages) if isinstance(h, Tokens)]
     np.testing.assert_array_equal(got[-1].tokens, stream[2 * PACKET : 3 * PACKET])
+    assert listener.lost_tokens == missing
 
 
 def test_a_lost_packet_is_a_gap_until_one_stands_for_itself(stream):

@@ -62,6 +62,16 @@ def test_a_stream_is_recorded_as_it_is(tmp_path):
     assert records == [Clock(100, 1000.0)]
 
 
+def test_a_flood_of_titles_is_not_recorded(tmp_path):
+    recorder = Recorder(tmp_path / "a.muc")
+    take(recorder, greeting(0), *packets(0, 48))
+    take(recorder, *(Title(f"title {n}", 48) for n in range(1000)), *packets(48, 96))
+    take(recorder, Title("Next", 96), End(96, "over"))
+    recorder.close()
+    titles = [title.title for title in MucReader(tmp_path / "a.muc").describe().titles]
+    assert titles == ["Song", *(f"title {n}" for n in range(16)), "title 999", "Next"]
+
+
 def test_it_goes_on_in_the_file_that_is_there(tmp_path):
     path = tmp_path / "a.muc"
     recorder = Recorder(path)
@@ -113,6 +123,25 @@ def test_it_ends_where_it_was_told_to_the_sample(tmp_path, samples, count):
     recorder.close("enough")
     info = MucReader(tmp_path / "a.muc").describe()
     assert (info.tokens, info.samples, info.complete) == (count, samples, True)
+
+
+@pytest.mark.parametrize("count", [15_001, 90_000, 2**31])
+def test_a_gap_that_is_closed_does_not_count_for_the_limit(tmp_path, count):
+    path, behind = tmp_path / "a.muc", 48 + count
+    recorder = Recorder(path, 144 * 1920)
+    take(recorder, greeting(0), *packets(0, 48), Gap(48, 10_000), Gap(10_048, count - 10_000))
+    assert recorder.samples == 48 * 1920
+    take(recorder, Tokens(behind, ALL[48:96]))
+    assert (recorder.full, recorder.samples) == (False, 96 * 1920)
+    recorder.close()
+    assert MucReader(path).describe().samples == 96 * 1920
+    # Another program that goes on in the file counts alike.
+    recorder = Recorder(path, 144 * 1920)
+    take(recorder, greeting(behind, behind + 96), Tokens(behind + 48, ALL[96:160]))
+    assert (recorder.full, recorder.samples) == (True, 144 * 1920)
+    recorder.close("enough")
+    info = MucReader(path).describe()
+    assert (info.tokens, info.samples, info.complete) == (144, 144 * 1920, True)
 
 
 def test_a_gap_counts_for_the_limit(tmp_path):

@@ -197,10 +197,21 @@ async def test_a_recording_with_holes_is_played_in_time(file, tmp_path):
 
 def test_a_recording_of_years_is_not_held_in_memory(file):
     muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
-    gaps = [Gap(15_000 * n, 15_000) for n in range(4500)]
-    file.write_bytes(b"".join(muxer.push(gap) for gap in gaps))
+    music = [Tokens(15_000 * n, ALL[:1]) for n in range(4500)]
+    file.write_bytes(b"".join(muxer.push(tokens) for tokens in music))
     with pytest.raises(SourceError, match="longer than 31 days"):
         load_hub(file)
+
+
+async def test_a_recording_with_gaps_of_any_length_is_played_to_its_end(file, tmp_path):
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest, seed=5))
+    records: list[Record] = [Tokens(0, ALL), Gap(300, 9000), Gap(9300, 9000), Tokens(18_300, ALL)]
+    records += [Tokens(18_600 + 2**31, ALL), Finish(18_900 + 2**31)]
+    file.write_bytes(b"".join(muxer.push(record) for record in records))
+    out = tmp_path / "out.wav"
+    await listen_program(file, "--out", out)
+    with soundfile.SoundFile(out) as sound:
+        assert sound.frames == 900 * 1920
 
 
 async def test_a_recording_of_another_codec_is_refused(file, tmp_path):

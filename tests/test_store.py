@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from streaming.muc.append import MucAppender
 from streaming.muc.framing import MAGIC, frame
 from streaming.parsing import decode
 from streaming.protocol import Gap, Hello, Join, Title, Tokens
+from streaming.session import ListenerSession
 from streaming.store import TokenStore, restore, stored_place
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +78,32 @@ def test_what_was_stored_is_there_again_with_the_same_numbers_and_name(tmp_path)
     tokens = np.concatenate([m.tokens for m in messages if isinstance(m, Tokens)])
     assert np.array_equal(tokens, packet(0, 528).tokens)
     assert messages[-1] == Gap(528, 12)
+
+
+@pytest.mark.parametrize("hole", [48, 16_000, 90_000, 2**31])
+@pytest.mark.parametrize("keep", [KEEP, 2**32])
+def test_a_hole_of_any_length_is_a_gap_for_who_listens_to_the_past(tmp_path, hole, keep):
+    fill(tmp_path, 10)
+    store = open_store(tmp_path)
+    for index in range(10):
+        store.tokens(packet(480 + hole + 48 * index), 9000.0 + 1.92 * index)
+    store.close()
+    store = open_store(tmp_path)
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 7, 48, "s"), history_tokens=keep)
+    restore(hub, store)
+    store.close()
+    session = ListenerSession(None)
+    heard: list[Any] = []
+    outbox = hub.join(Join(next_token=0), 0.0)
+    while (message := outbox.take()) is not None:
+        heard += session.receive(message, 0.0)
+    behind = [item for item in heard[1:] if isinstance(item, Tokens)]
+    assert behind[-1].end_token == 960 + hole
+    if hole < keep:
+        assert Gap(480, hole) in heard
+        assert session.lost_tokens == hole
+    else:  # what is before it is no longer held
+        assert heard[0].first_token == 480 + hole
 
 
 @pytest.mark.parametrize("cut", range(1, 98, 7))
@@ -230,6 +258,7 @@ def test_the_disk_is_told_to_keep_it_every_few_seconds(tmp_path, monkeypatch):
 _WRITER = """
 import sys
 from pathlib import Path
+from typing import Any
 from tests.test_store import open_store, packet
 
 store = open_store(Path(sys.argv[1]))
