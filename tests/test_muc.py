@@ -185,6 +185,7 @@ def test_records_have_bounds(message):
     [
         HEADER,
         StreamHeader("mucodec", "x", "0" * 64, 2**53 - 1, 2**32 - 1, "0123456789abcdef"),
+        StreamHeader("mucodec", "x", "0" * 64, 0, 1000, "0123456789abcdef", 1256),
         Clock(5, 1_764_000_000.25),
         Tokens(3, np.array([0, 16_383, 1])),
         Title("“Ünïcode” – 音楽", 9),
@@ -213,6 +214,8 @@ def test_records_are_what_they_were(record):
         b'{"type":"clock","token":1,"at_s":-1}',
         b'{"type":"end","token":1,"padding":1920}',
         b'{"type":"stream","version":1}',
+        HEADER.encode().replace(b'"first_token":0', b'"first_token":5,"start_token":4'),
+        HEADER.encode().replace(b'"first_token":0', b'"first_token":5,"start_token":5000'),
         b'{"type":"title","title":"\xff","token":1}',
     ],
 )
@@ -251,6 +254,36 @@ def test_numbers_go_on_from_the_header(reader):
     info = file.describe()
     assert (info.first_token, info.end_token, info.lost_tokens, info.gaps) == (1000, 1040, 20, 2)
     assert info.samples == 40 * 1920 - 7
+
+
+def test_what_comes_before_the_music_is_context(reader):
+    header = StreamHeader("nano", "nano-1", "a" * 64, first_token=1000, start_token=1100)
+    records = (Title("Before", 1000), Tokens(1010, values(1010, 1200)), Finish(1200, 7))
+    file = reader(muxed(*records, header=header))
+    assert list(file.items()) == [Title("Before", 1100), Tokens(1100, values(1100, 1200))]
+    assert list(file.items(context=True)) == [
+        Title("Before", 1000),
+        Gap(1000, 10),
+        Tokens(1010, values(1010, 1200)),
+    ]
+    info = file.describe()
+    assert (info.first_token, info.end_token, info.lost_tokens) == (1100, 1200, 0)
+    assert info.samples == 100 * 1920 - 7
+
+
+def test_a_file_most_of_which_is_missing_is_told(reader):
+    hour = 3600 * 25
+    gaps = [Gap(48 + MAX_GAP_TOKENS * n, MAX_GAP_TOKENS) for n in range(400)]
+    end = 48 + 400 * MAX_GAP_TOKENS
+    bomb = reader(muxed(Tokens(0, values(0, 48)), *gaps, Tokens(end, values(0, 48))))
+    with pytest.raises(SourceError, match=r"'x' holds 4 s of music, and 240000 s .* --force"):
+        bomb.describe().check_silence("'x'")
+    reader(muxed(Tokens(0, values(0, 48)), *gaps[:6])).describe().check_silence("an hour may be")
+    with pytest.raises(SourceError):
+        reader(muxed(Tokens(0, values(0, 48)), *gaps[:7])).describe().check_silence("")
+    music = [Tokens(n, values(n, n + 1024)) for n in range(0, 2 * hour, 1024)]
+    later = [Gap(2 * hour + 1024 + gap.first_token, gap.count) for gap in gaps[:12]]
+    reader(muxed(*music, *later)).describe().check_silence("as much as there is may be")
 
 
 def test_an_end_before_the_last_token_is_none(reader):
@@ -344,4 +377,5 @@ def test_the_document_shows_every_record():
         Clock(48, 1_764_028_800.5),
         Gap(96, 25),
         Finish(480, reason="the source has ended"),
+        StreamHeader("nano", "nano-3", "0123456789abcdef" * 4, 5, 1000, "s", 1256),
     ]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from streaming.service import open_hub
 from streaming.service_settings import ServiceSettings
 from streaming.session import ListenerSession
 from streaming.store import TokenStore, restore, stored_place
+from tests.limits import limited
 
 ROOT = Path(__file__).parent.parent
 KEEP = 100_000
@@ -195,17 +194,6 @@ def test_a_folder_that_cannot_be_is_said(tmp_path):
     (tmp_path / "0000000000.muc").mkdir()
     with pytest.raises(SettingsError, match="choose another folder"):
         open_store(tmp_path)
-
-
-@contextlib.contextmanager
-def limited(what: int, limit: int) -> Iterator[None]:
-    """The system refuses what is beyond a limit of this process."""
-    soft, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(what, (soft, hard))
 
 
 def test_a_full_disk_costs_the_packets_of_that_time_and_not_the_music(tmp_path, caplog):
@@ -470,7 +458,6 @@ def test_a_mark_that_cannot_be_written_is_told_once_and_the_music_goes_on(tmp_pa
 
 _WRITER = """
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from tests.test_store import open_store, packet
 
