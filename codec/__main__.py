@@ -19,6 +19,7 @@ from streaming.cli import program_name
 from streaming.completion import add_completion_argument
 from streaming.errors import UserError
 from streaming.file_commands import add_commands, run_command
+from streaming.signals import raised_on_signals
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         if arguments.command != "fetch":
-            run_command(arguments, load_codec)
+            with raised_on_signals():
+                run_command(arguments, load_codec)
             return 0
         if arguments.cache is not None:
             os.environ["MUSIC350_CACHE"] = str(arguments.cache)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,7 @@ from streaming.atomic import written_whole
 from streaming.batch import Job, pair_files
 from streaming.errors import SinkError, SourceError
 from streaming.level import limit
-from streaming.muc import MucEncoder, MucReader, StreamHeader
+from streaming.muc import MucEncoder, MucMuxer, MucReader, StreamHeader
 from streaming.progress import ProgressBar
 from streaming.protocol import Gap, Title, Tokens
 from streaming.sinks import FileSink
@@ -191,6 +193,39 @@ def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     assert run("decode", tmp_path / "c.muc", tmp_path / "b.wav") == 2
     assert (tmp_path / "b.wav").read_bytes() == b"old"
     assert {p.name for p in tmp_path.iterdir()} == {"a.wav", "a.muc", "b.wav", "c.muc"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_old_file_and_nothing_else(tmp_path, number):
+    song(tmp_path / "a.wav")
+    (tmp_path / "a.muc").write_bytes(b"old")
+
+    class Interrupted(FakeCodec):
+        def encode_window(self, audio, window, *, first_token):
+            os.kill(os.getpid(), number)
+            return super().encode_window(audio, window, first_token=first_token)
+
+    before = signal.getsignal(number)
+    command = ("encode", tmp_path / "a.wav", tmp_path / "a.muc")
+    assert run(*command, load_codec=lambda n, **o: Interrupted()) == 130
+    assert signal.getsignal(number) is before
+    assert (tmp_path / "a.muc").read_bytes() == b"old"
+    assert {p.name for p in tmp_path.iterdir()} == {"a.wav", "a.muc"}
+
+
+def test_a_file_most_of_which_is_missing_is_decoded_only_where_that_is_asked_for(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("streaming.muc.reader._MOST_SILENCE", 100)
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
+    records = [Tokens(50 * n, np.arange(10)) for n in range(12)]
+    (tmp_path / "a.muc").write_bytes(b"".join(muxer.push(record) for record in records))
+    assert run("decode", tmp_path / "a.muc", tmp_path / "a.wav", load_codec=load_none) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a.muc' holds 5 s of music, and 18 s are missing in it; --force" in line
+    assert {p.name for p in tmp_path.iterdir()} == {"a.muc"}
+    assert run("decode", tmp_path / "a.muc", tmp_path / "a.flac", "--force") == 0
+    assert soundfile.info(tmp_path / "a.flac").frames == (50 * 11 + 10) * 1920
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
