@@ -19,7 +19,6 @@ from streaming.cli import program_name
 from streaming.completion import add_completion_argument
 from streaming.errors import UserError
 from streaming.file_commands import add_commands, run_command
-from streaming.signals import raised_on_signals
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -62,8 +61,7 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         if arguments.command != "fetch":
-            with raised_on_signals():
-                run_command(arguments, load_codec)
+            run_command(arguments, load_codec)
             return 0
         if arguments.cache is not None:
             os.environ["MUSIC350_CACHE"] = str(arguments.cache)

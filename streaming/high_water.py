@@ -68,9 +68,9 @@ class HighWaterMark:
         self._boot = _boot_id() if boot is None else boot
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if os.fstat(self._file).st_size < 2 * _SLOT_BYTES:
+            if (size := os.fstat(self._file).st_size) < 2 * _SLOT_BYTES:
                 # So that a disk that fills up later has the room already.
-                _write_all(self._file, bytes(2 * _SLOT_BYTES), 0)
+                _write_all(self._file, bytes(2 * _SLOT_BYTES - size), size)
                 os.fsync(self._file)
                 sync_folder(path.parent)
             found = _newest(os.pread(self._file, 2 * _SLOT_BYTES, 0))
@@ -78,7 +78,8 @@ class HighWaterMark:
             os.close(self._file)
             raise
         self._writes = 0 if found is None else found.write + 1
-        self._token = self._reserved = 0  # as this object has written them
+        self._token = 0  # as it was told to this object
+        self._reserved = 0  # of what this object has written, on the disk
         self.sent: int | None = None
         if found is not None and found.stream == stream:
             same = bool(self._boot) and found.boot == self._boot
@@ -86,6 +87,7 @@ class HighWaterMark:
 
     def raise_to(self, token: int) -> None:
         """Tokens up to ``token`` are about to be sent."""
+        self._token = token
         if token <= self._reserved:
             self._write(token, self._reserved)
         else:
@@ -93,7 +95,6 @@ class HighWaterMark:
             self._write(token, reserved)
             os.fsync(self._file)
             self._reserved = reserved
-        self._token = token
 
     def close(self) -> None:
         """Nothing more will be sent, and no number need be left out; a second time does nothing."""

@@ -24,6 +24,7 @@ from streaming.errors import FormatVersionError, SinkError, reason_of
 from streaming.muc import MUC_SUFFIX, Clock, Finish, StreamHeader
 from streaming.muc.append import MucAppender, Survey
 from streaming.muc.messages import MAX_CONTEXT, Record
+from streaming.muc.reader import MAX_GAP_TOKENS
 from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
 from streaming.session import Happening
 from streaming.status import printable
@@ -50,11 +51,11 @@ class _Beginning:
 class Recorder:
     """Writes what happens in a stream to ``path``.
 
-    limit_samples: of music at 48 kHz, after which :attr:`full` is set; None: any number. start:
+    limit_samples: of music at 48 kHz, after which it is :attr:`full`; None: any number. start:
     where in the stream to begin. waits: it is another that decides where the sound begins, and
     says so by :meth:`hear`.
 
-    Attributes: ``path``, the file that is written to; ``full``.
+    Attributes: ``path``, the file that is written to.
 
     Raises SinkError where the file cannot be written, is written by another program, or exists and
     is no ``.muc`` file.
@@ -69,7 +70,6 @@ class Recorder:
         waits: bool = False,
     ) -> None:
         self.path = Path(path)
-        self.full = limit_samples == 0
         self._wanted = self.path
         self._limit = limit_samples
         self._start = start or StartAt()
@@ -79,10 +79,12 @@ class Recorder:
         self._files = 0
         self._header: StreamHeader | None = None  # of the file, which there is once there is music
         self._clock: Clock | None = None
-        self._title: Title | None = None  # of what is heard first
+        self._titles: deque[Title] = deque(maxlen=_MOST_WAITING)  # until there is music
         self._next_token = 0
+        self._missing = 0  # tokens just before the next one
+        self._closed = 0  # tokens of gaps that are closed
         self._before = 0  # samples in earlier files
-        self._end_sample: int | None = None
+        self._end_sample: int | None = None  # at which there is enough
         self._ended = False
         if self.path.suffix.lower() != MUC_SUFFIX:
             raise SinkError(f"{self._name} must end in {MUC_SUFFIX}, which is what is recorded.")
@@ -95,10 +97,21 @@ class Recorder:
 
     @property
     def samples(self) -> int:
-        """Of music in the file and in those before it, lost ones included."""
+        """Of music in the file and in those before it, as long as it will play: lost ones included,
+        but for gaps of more than ten minutes, which are closed."""
         if self._header is None:
             return self._before
-        return self._before + max(0, self._next_token - self._header.music_from) * SAMPLES_PER_TOKEN
+        closed = self._closed + (self._missing if self._closes else 0)
+        tokens = self._next_token - self._header.music_from - closed
+        return self._before + max(0, tokens) * SAMPLES_PER_TOKEN
+
+    @property
+    def full(self) -> bool:
+        """Whether there is enough."""
+        if self._end_sample is None or self._header is None or self._closes:
+            return self._limit == 0
+        here = max(self._next_token, self._header.music_from)
+        return here * SAMPLES_PER_TOKEN >= self._end_sample
 
     def join(self, join: Join) -> Join:
         """The first message to the sender: ``join``, or where the file that is there ends."""
@@ -136,9 +149,11 @@ class Recorder:
             return
         while (beginning := self._beginnings.popleft()).hello is not hello:
             pass
-        first = _first_token(beginning)
-        goes_on = self._begin(hello, first, token)
-        self._end_at(self._next_token if goes_on and samples is None else token, samples)
+        self._end_sample = None
+        if self._begin(hello, _first_token(beginning), token):
+            self._try(Gap(self._next_token, token - self._next_token))
+            self._close_gap()
+        self._end_at(max(token, self._next_token) if samples is None else token, samples)
         for happening in beginning.waiting:
             if not self.full:
                 self._try(happening)
@@ -153,6 +168,11 @@ class Recorder:
         for file in (self._file, self._there):
             if file is not None:
                 file.close()
+
+    @property
+    def _closes(self) -> bool:
+        """Whether what is missing before the next token will be left out."""
+        return self._missing > MAX_GAP_TOKENS
 
     @property
     def _name(self) -> str:
@@ -186,20 +206,22 @@ class Recorder:
         """A stream begins, or goes on elsewhere; says whether that is in the file that there is."""
         if self._file is not None and self._goes_on(self._header, self._next_token, hello):
             return True
+        self._before, self._header = self.samples, None
         there, self._there = self._there, None
-        self._ended = False
+        self._ended, self._missing, self._closed = False, 0, 0
         if there is not None:
             survey, header = there.survey, there.survey.header
             # What is missing in between was missed, or it was never wanted.
             wanted = self._start.live or token <= survey.next_token
             if wanted and self._goes_on(header, survey.next_token, hello):
                 self._file, self._header, self._next_token = there, header, survey.next_token
+                self._titles.clear()
+                self._closed = survey.closed_tokens
                 logger.info("going on in %s after %d tokens", self._name, self._next_token)
                 self._try(Title(hello.title, hello.first_token) if hello.title else None)
                 return True
             there.close()
         if self._file is not None:
-            self._before = self.samples
             self._file.close()
             self._file = None
         first = max(first_token, token - MAX_CONTEXT)
@@ -209,15 +231,16 @@ class Recorder:
         self._next_token = first
         at_s = hello.first_at_s
         self._clock = None if at_s is None else Clock(hello.first_token, at_s)
-        self._title = Title(hello.title, token) if hello.title else None
+        self._titles.clear()
+        if hello.title:
+            self._titles.append(Title(hello.title, token))
         return False
 
     def _end_at(self, token: int, samples: int | None) -> None:
         """There is to be as much from ``token`` on as is left of the limit after ``samples``."""
         if self._limit is not None:
-            done = self.samples if samples is None else samples
-            self._end_sample = token * SAMPLES_PER_TOKEN + self._limit - done
-            self._fill()
+            left = self._limit - (self.samples if samples is None else samples)
+            self._end_sample = token * SAMPLES_PER_TOKEN + left
 
     def _goes_on(self, header: StreamHeader | None, next_token: int, hello: Hello) -> bool:
         """Whether ``hello`` begins the rest of what is in a file up to ``next_token``."""
@@ -235,10 +258,7 @@ class Recorder:
     def _write(self, happening: Happening | None) -> None:
         assert self._header is not None  # a hello comes first
         if isinstance(happening, Title):
-            if self._next_token <= self._header.music_from >= happening.token or not self._file:
-                self._title = Title(happening.title, self._header.music_from)
-            else:
-                self._append(happening)
+            self._announce(happening, self._header.music_from)
         elif isinstance(happening, Gap):
             self._reach(happening.first_token + happening.count)
         elif isinstance(happening, Tokens):
@@ -247,27 +267,47 @@ class Recorder:
             self._reach(happening.token)
             self._end(happening.reason or "the source has ended")
 
+    def _announce(self, title: Title, music_from: int) -> None:
+        if self._file is not None and self._next_token > music_from:
+            self._append(title)
+        elif title.token > music_from:
+            self._titles.append(title)
+        else:  # the last of those is what is heard first
+            self._titles.clear()
+            self._titles.append(Title(title.title, music_from))
+
     def _tokens(self, packet: Tokens) -> None:
         first = max(self._next_token, packet.first_token)
+        if first < packet.end_token:
+            self._close_gap()
         tokens = packet.tokens[first - packet.first_token :]
         tokens = tokens[: max(0, self._last(first + len(tokens)) - first)]
         if len(tokens):
             self._pass(Tokens(first, tokens), first + len(tokens))
 
+    def _close_gap(self) -> None:
+        """What is missing ends here; where it is left out, as much more is wanted."""
+        if self._closes:
+            self._closed += self._missing
+            if self._end_sample is not None:
+                self._end_sample += self._missing * SAMPLES_PER_TOKEN
+        self._missing = 0
+
     def _reach(self, token: int) -> None:
         """Tokens up to there are missing."""
-        token = self._last(token)
+        if self._missing + token - self._next_token <= MAX_GAP_TOKENS:  # otherwise it is closed
+            token = self._last(token)
         if (count := token - self._next_token) > 0:
             self._pass(Gap(self._next_token, count), token)
+            self._missing += count
 
     def _pass(self, record: Tokens | Gap, end_token: int) -> None:
         assert self._header is not None
-        if self._title is not None and end_token > self._header.music_from:
-            title, self._title = self._title, None
-            self._append(title)
+        while self._titles and end_token > self._header.music_from:
+            self._append(self._titles[0])
+            self._titles.popleft()
         self._append(record)
         self._next_token = end_token
-        self._fill()
 
     def _last(self, token: int) -> int:
         """``token``, or one past the last token that is wanted."""
@@ -275,13 +315,9 @@ class Recorder:
             return token
         return min(token, -(-self._end_sample // SAMPLES_PER_TOKEN))
 
-    def _fill(self) -> None:
-        here = self._next_token * SAMPLES_PER_TOKEN
-        self.full |= self._end_sample is not None and here >= self._end_sample
-
     def _end(self, reason: str) -> None:
         padding = 0
-        if self._end_sample is not None:
+        if self._end_sample is not None and not self._closes:
             padding = max(0, self._next_token * SAMPLES_PER_TOKEN - self._end_sample)
         self._append(Finish(self._next_token, min(padding, SAMPLES_PER_TOKEN - 1), reason))
         self._ended = True

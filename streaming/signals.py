@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
-__all__ = ["raised_on_signals", "set_on_signals", "unless"]
+__all__ = ["set_on_signals", "unless"]
 
 T = TypeVar("T")
 
@@ -22,7 +22,9 @@ def set_on_signals(stop: asyncio.Event) -> Iterator[None]:
     nothing changes and Ctrl-C raises KeyboardInterrupt as ever.
     """
     loop = asyncio.get_running_loop()
-    numbers = _catchable()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def restore() -> None:
         for number in numbers:
@@ -40,31 +42,6 @@ def set_on_signals(stop: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-@contextlib.contextmanager
-def raised_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that nothing half done stays.
-
-    For programs without an event loop; in threads but the main one nothing changes.
-    """
-    before: dict[int, Any] = {}
-    for number in _catchable():
-        with contextlib.suppress(ValueError):
-            before[number] = signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _catchable() -> list[signal.Signals]:
-    """SIGINT, SIGTERM, and SIGHUP unless it is ignored."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    return numbers
 
 
 async def unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -193,24 +191,6 @@ def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     assert run("decode", tmp_path / "c.muc", tmp_path / "b.wav") == 2
     assert (tmp_path / "b.wav").read_bytes() == b"old"
     assert {p.name for p in tmp_path.iterdir()} == {"a.wav", "a.muc", "b.wav", "c.muc"}
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_the_old_file_and_nothing_else(tmp_path, number):
-    song(tmp_path / "a.wav")
-    (tmp_path / "a.muc").write_bytes(b"old")
-
-    class Interrupted(FakeCodec):
-        def encode_window(self, audio, window, *, first_token):
-            os.kill(os.getpid(), number)
-            return super().encode_window(audio, window, first_token=first_token)
-
-    before = signal.getsignal(number)
-    command = ("encode", tmp_path / "a.wav", tmp_path / "a.muc")
-    assert run(*command, load_codec=lambda n, **o: Interrupted()) == 130
-    assert signal.getsignal(number) is before
-    assert (tmp_path / "a.muc").read_bytes() == b"old"
-    assert {p.name for p in tmp_path.iterdir()} == {"a.wav", "a.muc"}
 
 
 def test_a_file_most_of_which_is_missing_is_decoded_only_where_that_is_asked_for(

@@ -120,6 +120,25 @@ def test_it_ends_where_it_was_told_to_the_sample(tmp_path, samples, count):
     assert (info.tokens, info.samples, info.complete) == (count, samples, True)
 
 
+@pytest.mark.parametrize("count", [15_001, 90_000, 2**31])
+def test_a_gap_that_is_closed_does_not_count_for_the_limit(tmp_path, count):
+    path, behind = tmp_path / "a.muc", 48 + count
+    recorder = Recorder(path, 144 * 1920)
+    take(recorder, greeting(0), *packets(0, 48), Gap(48, count))
+    assert (recorder.full, recorder.samples) == (False, 48 * 1920)
+    take(recorder, Tokens(behind, ALL[48:96]))
+    assert (recorder.full, recorder.samples) == (False, 96 * 1920)
+    recorder.close()
+    # Another program that goes on in the file, behind such a gap once more, counts alike.
+    recorder = Recorder(path, 144 * 1920)
+    again = behind + 20_000
+    take(recorder, greeting(again, again + 96), Tokens(again, ALL[96:160]))
+    assert (recorder.full, recorder.samples) == (True, 144 * 1920)
+    recorder.close("enough")
+    info = MucReader(path).describe()
+    assert (info.tokens, info.samples, info.complete) == (144, 144 * 1920, True)
+
+
 def test_a_gap_counts_for_the_limit(tmp_path):
     recorder = Recorder(tmp_path / "a.muc", 100 * 1920)
     take(recorder, greeting(0), *packets(0, 48), Gap(48, 400))
@@ -137,7 +156,8 @@ def described(path):
 def test_what_is_recorded_is_what_is_heard_and_what_was_sent_before_is_context(tmp_path):
     recorder = Recorder(tmp_path / "a.muc", 100 * 1920 - 5, waits=True)
     beginning = greeting(0, 192, title="Before")
-    take(recorder, beginning, *packets(0, 96), Title("Heard", 60), *packets(96, 192))
+    take(recorder, beginning, *packets(0, 96), Title("Past", 50), Title("Heard", 60))
+    take(recorder, Title("Soon", 125), *packets(96, 192))
     assert not (tmp_path / "a.muc").exists()
     recorder.hear(beginning, 120, 0)
     take(recorder, Title("Next", 200), *packets(192, 336))
@@ -146,7 +166,7 @@ def test_what_is_recorded_is_what_is_heard_and_what_was_sent_before_is_context(t
     assert described(tmp_path / "a.muc") == (0, 120, 220, 100 * 1920 - 5)
     assert np.array_equal(recorded(tmp_path / "a.muc"), ALL[120:220])
     titles = MucReader(tmp_path / "a.muc").describe().titles
-    assert titles == [Title("Heard", 120), Title("Next", 200)]
+    assert titles == [Title("Heard", 120), Title("Soon", 125), Title("Next", 200)]
     assert np.array_equal(recorded(tmp_path / "a.muc", context=True), ALL[:220])
 
 

@@ -136,6 +136,8 @@ def test_two_programs_never_write_into_one_file(tmp_path, suffix, overwrite):
     with pytest.raises(SinkError, match=told):
         second.write(tone(1000))
     second.close()
+    with pytest.raises(SinkError, match=told):  # who comes later is told before there is sound
+        FileSink(path, overwrite=overwrite)
     first.write(tone(RATE))
     first.close()
     assert soundfile.info(path).frames == RATE + 1000

@@ -174,9 +174,10 @@ async def tape(folder):
     """A recording of its first 40 s."""
     muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest, 5, 0, "s"))
     played = tokens(5000)
-    records = [Clock(0, DAY_S), *(Tokens(n, played[n : n + 48]) for n in range(0, 960, 48))]
+    records: list[Record] = [Clock(0, DAY_S), Finish(960)]
+    records[1:1] = [Tokens(n, played[n : n + 48]) for n in range(0, 960, 48)]
     path = folder / "tape.muc"
-    path.write_bytes(b"".join(muxer.push(record) for record in [*records, Finish(960)]))
+    path.write_bytes(b"".join(muxer.push(record) for record in records))
     yield str(path), played
 
 
@@ -239,12 +240,9 @@ async def test_a_recording_with_context_is_broadcast_without_it(tmp_path):
         await listen_program(url, "--from", "token:500", "--seconds", "4", "--save", copy)
     assert MucReader(copy).header.first_token == 244
     playlist = MucPlaylist([copy])
-    items = list(playlist.items())
-    assert np.array_equal(
-        np.concatenate([item.tokens for item in items if isinstance(item, Tokens)]),
-        played[500:600],
-    )
-    assert items[1].first_token == 0
+    parts = [item for item in playlist.items() if isinstance(item, Tokens)]
+    assert parts[0].first_token == 0
+    assert np.array_equal(np.concatenate([part.tokens for part in parts]), played[500:600])
 
 
 async def test_a_recording_most_of_which_is_missing_is_played_only_where_that_is_asked_for(

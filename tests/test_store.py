@@ -356,7 +356,7 @@ def test_after_a_power_cut_no_number_is_used_twice(tmp_path, monkeypatch, tail, 
         assert store.next_token - stored_place(tmp_path)[1] <= 48 * 4  # about five seconds
 
 
-@pytest.mark.parametrize("damage", ["first half", "second half", "all", "gone"])
+@pytest.mark.parametrize("damage", ["first half", "second half", "all", "cut", "gone"])
 def test_a_mark_that_is_damaged_costs_numbers_and_uses_none_twice(tmp_path, monkeypatch, damage):
     disk = Disk(tmp_path, monkeypatch)
     store = open_store(tmp_path)
@@ -367,9 +367,9 @@ def test_a_mark_that_is_damaged_costs_numbers_and_uses_none_twice(tmp_path, monk
     mark = tmp_path / "mark"
     data = bytearray(mark.read_bytes())
     assert len(data) == 1024
-    for at in {"first half": (30,), "second half": (540,), "all": (30, 540), "gone": ()}[damage]:
+    for at in {"first half": (30,), "second half": (540,), "all": (30, 540)}.get(damage, ()):
         data[at] ^= 1
-    mark.write_bytes(data)
+    mark.write_bytes(data[:600] if damage == "cut" else data)
     if damage == "gone":
         mark.unlink()
     store = open_store(tmp_path)
@@ -377,10 +377,16 @@ def test_a_mark_that_is_damaged_costs_numbers_and_uses_none_twice(tmp_path, monk
     store.close()
 
 
-def test_an_end_that_is_lost_leaves_as_long_a_gap_for_everybody(tmp_path, caplog):
-    settings = ServiceSettings(store=tmp_path)
+def revived(folder):
+    """The hub of a sender that is started, and its store."""
     identity = StreamHeader("nano", "nano-1", "a" * 64)
-    hub, store = open_hub(settings, identity, 48)
+    hub, store = open_hub(ServiceSettings(store=folder), identity, 48)
+    assert store is not None
+    return hub, store
+
+
+def test_an_end_that_is_lost_leaves_as_long_a_gap_for_everybody(tmp_path, caplog):
+    hub, store = revived(tmp_path)
     for index in range(5):
         store.tokens(packet(48 * index), 1.92 * (index + 1))
         hub.publish(packet(48 * index).tokens, 0.0)
@@ -392,12 +398,14 @@ def test_an_end_that_is_lost_leaves_as_long_a_gap_for_everybody(tmp_path, caplog
     killed(store)
     (segment,) = tmp_path.glob("*.muc")
     os.truncate(segment, segment.stat().st_size - 200)
-    hub, store = open_hub(settings, identity, 48)
+    hub, store = revived(tmp_path)
     assert (hub.next_token, store.next_token) == (240, 240)
     assert "after a gap of 5.8 s" in caplog.text
     store.tokens(packet(240), 0.0)
     hub.publish(packet(240).tokens, 0.0)
-    outbox = hub.join(decode(session.rejoin()), 0.0)  # who has heard all of it misses nothing
+    coming_back = decode(session.rejoin())
+    assert isinstance(coming_back, Join)
+    outbox = hub.join(coming_back, 0.0)  # who has heard all of it misses nothing
     happened = []
     while (message := outbox.take()) is not None:
         happened += session.receive(message, 0.0)
@@ -425,9 +433,7 @@ def test_an_end_in_good_order_leaves_no_gap_even_when_the_machine_is_started_ane
 def test_a_store_of_before_there_were_marks_goes_on_after_a_gap(tmp_path):
     fill(tmp_path, 10)
     (tmp_path / "mark").unlink()
-    hub, store = open_hub(
-        ServiceSettings(store=tmp_path), StreamHeader("nano", "nano-1", "a" * 64), 48
-    )
+    hub, store = revived(tmp_path)
     assert hub.next_token == 480 + RESERVED_TOKENS
     store.close()
 
@@ -442,6 +448,17 @@ def test_a_relay_asks_again_for_what_its_store_has_lost(tmp_path):
     assert stored_place(tmp_path) == ("elsewhere", 96)
     store = open_store(tmp_path, stream="elsewhere")
     assert store.sent_token == store.next_token == 96
+    store.close()
+
+
+def test_numbers_that_could_be_neither_stored_nor_noted_are_noted_at_the_end(tmp_path):
+    store = open_store(tmp_path)
+    store.tokens(packet(0), 0.0)
+    with limited(resource.RLIMIT_FSIZE, 0):
+        store.tokens(packet(48), 0.0)
+    store.close()
+    store = open_store(tmp_path)
+    assert (store.next_token, store.sent_token) == (48, 96)
     store.close()
 
 

@@ -14,7 +14,9 @@ from typing import BinaryIO, Final
 from streaming.locking import lock, sync_folder
 from streaming.muc.framing import scan
 from streaming.muc.messages import Record, StreamHeader, end_token, read_message
+from streaming.muc.reader import MAX_GAP_TOKENS
 from streaming.muc.writer import MucMuxer
+from streaming.protocol import Tokens
 
 __all__ = ["MucAppender", "Survey"]
 
@@ -23,27 +25,37 @@ _SYNC_S: Final = 5.0
 
 @dataclass(frozen=True)
 class Survey:
-    """How a file stands: its first header, one past its last token, where its last record ends."""
+    """How a file stands: its first header, one past its last token, where its last record ends.
+
+    closed_tokens: those of gaps that are closed, see :data:`streaming.muc.reader.MAX_GAP_TOKENS`.
+    """
 
     header: StreamHeader | None
     next_token: int
     whole_bytes: int
     file_bytes: int
+    closed_tokens: int = 0
 
     @classmethod
     def of(cls, path: Path) -> Survey:
         """Read all of ``path``. Raises OSError and FormatVersionError."""
         header, next_token, whole = None, 0, 0
+        heard, closed = 0, 0
         with path.open("rb") as file:
             for message, end in scan(file):
                 record, whole = read_message(message), end
                 if isinstance(record, StreamHeader):
                     header = header or record
                     next_token = max(next_token, record.first_token)
+                    heard = max(heard, header.first_token)
                 elif record is not None:
                     next_token = max(next_token, end_token(record))
+                if isinstance(record, Tokens):
+                    if record.first_token - heard > MAX_GAP_TOKENS:
+                        closed += record.first_token - heard
+                    heard = max(heard, record.end_token)
             size = file.seek(0, os.SEEK_END)
-        return cls(header, next_token, whole, size)
+        return cls(header, next_token, whole, size, closed)
 
 
 class MucAppender:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -81,10 +82,20 @@ class FileSink(Sink):
             raise SinkError(f"{self._name} cannot be written: there is no such folder.")
         if self.path.is_dir():
             raise SinkError(f"{self._name} cannot be written: it is a folder.")
-        if self.path.is_file() and not self._overwrite:
-            raise self._exists()
+        if self.path.is_file():
+            if not self._overwrite:
+                raise self._exists()
+            self._check_free()
         if not os.access(self.path if self.path.exists() else folder, os.W_OK):
             raise SinkError(f"{self._name} cannot be written: permission denied.")
+
+    def _check_free(self) -> None:
+        """Tell at once of another program that writes there; what comes later shows in `_open`."""
+        with contextlib.suppress(PermissionError), self.path.open("rb") as file:
+            try:
+                lock(file.fileno())
+            except BlockingIOError:
+                raise self._in_use() from None
 
     def _open(self) -> int:
         """The file, empty and locked; a device or pipe as it is."""
@@ -102,9 +113,7 @@ class FileSink(Sink):
                 os.ftruncate(descriptor, 0)
         except BlockingIOError:
             os.close(descriptor)
-            raise SinkError(
-                f"Another program writes to {self._name}; stop it or choose another name."
-            ) from None
+            raise self._in_use() from None
         except BaseException:
             os.close(descriptor)
             raise
@@ -159,6 +168,9 @@ class FileSink(Sink):
         return SinkError(
             f"{self._name} is there already; choose another name, or give --overwrite."
         )
+
+    def _in_use(self) -> SinkError:
+        return SinkError(f"Another program writes to {self._name}; stop it or choose another name.")
 
     def _failure(self, error: Exception) -> SinkError:
         reason = getattr(error, "strerror", None) or "the disk may be full"
