@@ -24,6 +24,8 @@ __all__ = ["COARSE", "FINE", "JitterBuffer"]
 FINE: Final = 0.0005
 COARSE: Final = 0.01
 _WINDOW_S: Final = 300.0
+_MOST_PACKETS: Final = 7500
+"""As many as come in that time where each holds one token."""
 _LATE_SHARE: Final = 0.99
 _SAFETY: Final = 1.5
 _SMOOTHING_S: Final = 20.0
@@ -109,7 +111,7 @@ class JitterBuffer:
     def _note_transit(self, transit_s: float, now_s: float) -> None:
         self._transits.append((now_s, transit_s))
         insort(self._sorted, transit_s)
-        while self._transits[0][0] < now_s - _WINDOW_S:
+        while self._transits[0][0] < now_s - _WINDOW_S or len(self._transits) > _MOST_PACKETS:
             _, old_s = self._transits.popleft()
             del self._sorted[bisect_left(self._sorted, old_s)]
         count = len(self._sorted)

@@ -14,7 +14,7 @@ from streaming.jitter import JitterBuffer
 from streaming.listener_settings import CatchUp, ListenerSettings
 from streaming.output import Output
 from streaming.playout import LiveEdge, PlayoutBuffer
-from streaming.protocol import Gap, Hello, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, Gap, Hello, Tokens
 
 __all__ = ["Pace"]
 
@@ -98,6 +98,9 @@ class Pace:
         """``item`` came; now there can be sound up to ``decodable``, a token."""
         if isinstance(item, Gap):
             self._recent.clear()
+            if item.count > MAX_GAP_TOKENS:
+                self._edge = LiveEdge()
+                self.leave(on_purpose=not self.jitter.catch_up)
             return
         self._recent.append(item)
         end_token = item.end_token

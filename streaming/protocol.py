@@ -30,6 +30,7 @@ __all__ = [
     "MAX_AUTH_TOKEN",
     "MAX_CLIENT_MESSAGE",
     "MAX_DELAY_S",
+    "MAX_GAP_TOKENS",
     "MAX_INDEX",
     "MAX_NAME",
     "MAX_SEED",
@@ -62,6 +63,8 @@ MAX_SERVER_MESSAGE: Final = 65_536
 MAX_TOKENS_PER_MESSAGE: Final = 1024
 MAX_INDEX: Final = 2**32 - 1
 """Highest token index: five years of music."""
+MAX_GAP_TOKENS: Final = 600 * TOKEN_RATE
+"""A longer gap (ten minutes) is closed: what follows it is heard right after what came before."""
 MAX_TITLE: Final = 200
 """Characters of a title; longer ones are cut."""
 MAX_NAME: Final = 64

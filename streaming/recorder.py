@@ -24,8 +24,7 @@ from streaming.errors import FormatVersionError, SinkError, reason_of
 from streaming.muc import MUC_SUFFIX, Clock, Finish, StreamHeader
 from streaming.muc.append import MucAppender, Survey
 from streaming.muc.messages import MAX_CONTEXT, Record
-from streaming.muc.reader import MAX_GAP_TOKENS
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tokens
 from streaming.session import Happening
 from streaming.status import printable
 from streaming.timeline import StartAt

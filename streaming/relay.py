@@ -128,9 +128,7 @@ class Relay:
             await publisher.drop_store()
             hub.begin_anew(stream_info(hello), hello.first_token)
         elif hello.first_token > hub.next_token:
-            # More than a listener can wait for: who listens to the past must not meet it either.
             await publisher.gap(hello.first_token - hub.next_token)
-            hub.begin_anew(hub.info, hello.first_token)
         if hello.title:
             await publisher.title(hello.title, hello.first_token)
         self._note_filled()

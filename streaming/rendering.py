@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from codec.constants import SAMPLES_PER_TOKEN
+from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.decoding import DecodeThread, Regenerator
 from streaming.output import Output
 from streaming.playout import PlayoutBuffer
-from streaming.protocol import Gap, Hello, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, Gap, Hello, Tokens
 from streaming.timeline import StartAt
 
 __all__ = ["Beginning", "Received", "Rendering"]
@@ -27,13 +28,15 @@ _QUEUED_MESSAGES: Final = 4096
 class Beginning:
     """Something begins: ``hello`` said so at ``at_s``, and ``start`` is where to begin in it.
 
-    margin_s: sound that should still be there when the next packet comes.
+    margin_s: sound that should still be there when the next packet comes. whole: the sound begins
+    with the first token that comes, wherever that is.
     """
 
     hello: Hello
     at_s: float
     start: StartAt
     margin_s: float
+    whole: bool = False
 
     @property
     def in_the_past(self) -> bool:
@@ -42,7 +45,7 @@ class Beginning:
 
     def complete(self, item: Tokens | Gap) -> bool:
         """Whether the history is complete with ``item``, or need not be."""
-        return _end(item) >= self.hello.next_token or self.in_the_past
+        return self.whole or _end(item) >= self.hello.next_token or self.in_the_past
 
 
 Received: TypeAlias = Beginning | Tokens | Gap
@@ -95,21 +98,28 @@ class Rendering:
     async def run(self) -> None:
         """Decode until None was put, then finish the buffer."""
         place = self._place
-        history: list[Tokens | Gap] = []
+        history: deque[Tokens | Gap] = deque()
         regenerator: Regenerator | None = None
         anew = False
+        missing = 0
         while True:
             item = await self._queue.get()
-            if isinstance(item, Beginning):
+            missing = missing + item.count if isinstance(item, Gap) else 0
+            closes = missing > (0 if regenerator is None and place.whole else MAX_GAP_TOKENS)
+            if isinstance(item, Beginning) or (closes and regenerator is not None):
                 if regenerator is not None:
                     await regenerator.finish(fade_out=True)
-                place, regenerator, anew = item, None, True
+                place = item if isinstance(item, Beginning) else replace(place, whole=True)
+                self._regenerator = regenerator = None
+                anew = True
+            if isinstance(item, Beginning) or closes:
                 history.clear()
                 continue
             if item is not None:
                 history.append(item)
+                self._forget(history, place)
             if regenerator is None and history and (item is None or place.complete(item)):
-                start_token = await self._start(place, _end(history[-1]))
+                start_token = await self._start(place, history)
                 self._regenerator = regenerator = Regenerator(
                     self._decoder,
                     self._buffer,
@@ -118,9 +128,8 @@ class Rendering:
                     fade_in=anew,
                 )
             if regenerator is not None:
-                for received in history:
-                    await regenerator.feed(received)
-                history.clear()
+                while history:
+                    await regenerator.feed(history.popleft())
             if item is None:
                 break
         if regenerator is not None:
@@ -128,26 +137,37 @@ class Rendering:
         self._buffer.finish()
         self._pushed.set()
 
-    async def _start(self, place: Beginning, next_token: int) -> int:
+    def _forget(self, history: deque[Tokens | Gap], place: Beginning) -> None:
+        """Keep no more of the history than what the sound can begin with."""
+        window = self._decoder.window
+        packets = 2 * place.hello.packet_tokens + place.margin_s * TOKEN_RATE
+        kept = window.context + 2 * window.hop + window.lookahead + packets
+        while _end(history[-1]) - _end(history[0]) > kept:
+            history.popleft()
+
+    async def _start(self, place: Beginning, history: deque[Tokens | Gap]) -> int:
         """Choose the place where the sound begins, see `plan_start`."""
         hello, decoder = place.hello, self._decoder
-        if place.in_the_past:
+        first_token, next_token = history[0].first_token, _end(history[-1])
+        if place.in_the_past and not place.whole:
             heard = place.start.first_heard(hello.first_token)
-            start_token, hold_s = decoder.whole_frame(heard), 0.0
+            start_token, hold_s = decoder.whole_frame(max(heard, first_token)), 0.0
         else:
             live = next_token > hello.next_token or hello.next_token == hello.first_token
             age_s = 0.0 if live else hello.age_s + self._clock() - place.at_s
             plan = decoder.plan(
-                next_token, hello.first_token, hello.packet_tokens, age_s, place.margin_s
+                next_token, first_token, hello.packet_tokens, age_s, place.margin_s
             )
             start_token, hold_s = plan.start_token, plan.hold_s
+            if place.whole:
+                start_token = decoder.whole_frame(first_token)
         self._buffer.jump(start_token * SAMPLES_PER_TOKEN)
         self._output.hold_until_s = self._clock() + hold_s
         if self._begun is not None:
             await self._begun(hello, start_token, self._buffer.pushed_samples)
         logger.debug("starting at token %d, in %.2f s", start_token, hold_s)
         await decoder.start(
-            first_token=hello.first_token, start_token=start_token, stream_seed=hello.seed
+            first_token=first_token, start_token=start_token, stream_seed=hello.seed
         )
         return start_token
 

@@ -7,7 +7,6 @@ stream grows and let go as it grows old, so a short stream takes little.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
 from typing import Final
 
 import numpy as np
@@ -32,8 +31,7 @@ class RewindBuffer:
         self.capacity = capacity
         self.next_token = 0
         self._oldest = 0
-        self._blocks: deque[NDArray[np.uint16]] = deque()
-        self._first_block = 0  # number of the first of them
+        self._blocks: dict[int, NDArray[np.uint16]] = {}  # by number, in order; none in a gap
         self._gaps: list[tuple[int, int]] = []  # first token and one past the last, in order
 
     @property
@@ -46,17 +44,16 @@ class RewindBuffer:
         self.next_token = self._oldest = token
         self._blocks.clear()
         self._gaps.clear()
-        self._first_block = token // _BLOCK_TOKENS
 
     def append(self, tokens: NDArray[np.int64]) -> None:
         """Take the tokens that follow, int64 ``[n]``."""
         done = 0
         while done < len(tokens):
             number, at = divmod(self.next_token, _BLOCK_TOKENS)
-            while self._first_block + len(self._blocks) <= number:
-                self._blocks.append(np.zeros(_BLOCK_TOKENS, np.uint16))
+            if number not in self._blocks:
+                self._blocks[number] = np.zeros(_BLOCK_TOKENS, np.uint16)
             count = min(_BLOCK_TOKENS - at, len(tokens) - done)
-            self._blocks[number - self._first_block][at : at + count] = tokens[done : done + count]
+            self._blocks[number][at : at + count] = tokens[done : done + count]
             self.next_token += count
             done += count
         self._forget()
@@ -89,15 +86,14 @@ class RewindBuffer:
         pieces, at = [], first
         while at < end:
             number, offset = divmod(at, _BLOCK_TOKENS)
-            piece = self._blocks[number - self._first_block][offset : offset + end - at]
+            piece = self._blocks[number][offset : offset + end - at]
             pieces.append(piece)
             at += len(piece)
         return Tokens(first, np.concatenate(pieces).astype(np.int64))
 
     def _forget(self) -> None:
         oldest = self.oldest_token
-        while self._blocks and (self._first_block + 1) * _BLOCK_TOKENS <= oldest:
-            self._blocks.popleft()
-            self._first_block += 1
+        while self._blocks and ((first := next(iter(self._blocks))) + 1) * _BLOCK_TOKENS <= oldest:
+            del self._blocks[first]
         while self._gaps and self._gaps[0][1] <= oldest:
             self._gaps.pop(0)

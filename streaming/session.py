@@ -13,10 +13,12 @@ from typing import Final, TypeAlias
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from streaming.entropy.packets import PacketReader
-from streaming.errors import ProtocolError, RefusedError
+from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.parsing import decode
 from streaming.protocol import (
     CODED_KIND,
+    MAX_GAP_TOKENS,
+    MAX_TOKENS_PER_MESSAGE,
     CodedTokens,
     End,
     Failure,
@@ -31,7 +33,6 @@ from streaming.protocol import (
 from streaming.stats import Traffic
 
 __all__ = [
-    "MAX_GAP_TOKENS",
     "CodecIdentity",
     "Happening",
     "ListenerSession",
@@ -40,8 +41,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-MAX_GAP_TOKENS: Final = 600 * TOKEN_RATE
-"""A longer jump forward (ten minutes) is no loss on the way but another stream, and is refused."""
+_MOST_REPEATED_TOKENS: Final = 2 * MAX_TOKENS_PER_MESSAGE
+"""A sender repeats no more than this; what lies further back is a stream that has jumped back."""
 
 Happening: TypeAlias = Hello | Tokens | Gap | Title | End
 """What :meth:`ListenerSession.receive` reports, in the order of the stream."""
@@ -73,8 +74,9 @@ class ListenerSession:
     that lets us in.
 
     When the connection was lost, :meth:`rejoin` gives the first message on the next one. If what
-    answers is the same stream, :meth:`receive` goes on where it was, without another Hello; if not
-    (or if more is missing than one can wait for), it reports a Hello, with which all begins anew.
+    answers is the same stream, :meth:`receive` goes on where it was, without another Hello, however
+    much was missed. If not, or if that stream has gone back to lower numbers, it reports a Hello,
+    with which all begins anew.
 
     Attributes: ``hello`` as it came last; ``next_token``, the index of the token expected next;
     ``lost_tokens``, ``gaps`` (runs of them) and ``duplicate_tokens`` so far; ``traffic``; ``title``
@@ -130,9 +132,10 @@ class ListenerSession:
     def receive(self, data: str | bytes, now_s: float) -> list[Happening]:
         """Take one message; says what it brought, in order and without overlaps.
 
-        A jump forward comes as a Gap before the Tokens after it: filling it is the caller's choice.
-        Raises ProtocolError where the message is wrong, cannot be decoded here or is an error
-        event; the connection is then of no more use.
+        A jump forward, of any length, comes as a Gap before the Tokens after it: what to make of it
+        is the caller's choice. Raises ProtocolError where the message is wrong, cannot be decoded
+        here or is an error event, and TransportError where the stream has jumped back; the
+        connection is then of no more use.
         """
         message: Message | None = decode(data)
         coded_bits = None
@@ -194,7 +197,7 @@ class ListenerSession:
             before is not None
             and bool(hello.stream)
             and (hello.stream, hello.seed) == (before.stream, before.seed)
-            and hello.first_token - MAX_GAP_TOKENS <= self.next_token <= hello.next_token
+            and self.next_token <= hello.next_token
         )
 
     def _check(self, hello: Hello) -> None:
@@ -238,6 +241,8 @@ class ListenerSession:
 
     def _take_tokens(self, message: Tokens) -> list[Happening]:
         end = message.end_token
+        if self.next_token - end > _MOST_REPEATED_TOKENS:
+            raise TransportError("The stream has jumped back; start the listener again.")
         overlap = min(max(0, self.next_token - message.first_token), len(message.tokens))
         self.duplicate_tokens += overlap
         if overlap == len(message.tokens):
@@ -252,7 +257,8 @@ class ListenerSession:
         if count <= 0:
             return []
         if count > MAX_GAP_TOKENS:
-            raise ProtocolError(f"The stream jumped forward by {count} tokens; connect again.")
+            minutes = count / TOKEN_RATE / 60
+            logger.warning("%.0f minutes of the stream are missing; it begins anew there", minutes)
         gap = Gap(self.next_token, count)
         self.lost_tokens += count
         self.gaps += 1

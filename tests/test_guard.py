@@ -105,7 +105,7 @@ async def test_a_refused_header_is_one_sentence_for_our_listener(monkeypatch):
         headers = {"Authorization": "Bearer wrong"}
         return await plain_connect(url, additional_headers=headers, **options)
 
-    monkeypatch.setattr(client, "websocket_connect", with_header)
+    monkeypatch.setattr(client, "_Connect", with_header)
     async with serving(auth=AuthTokens([SECRET])) as server:
         with pytest.raises(RefusedError, match="access token"):
             await connect(server.url)
@@ -262,6 +262,75 @@ async def test_answers_of_others_are_one_sentence(status, told):
         url = f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}"
         with pytest.raises(TransportError, match=told):
             await connect(url)
+
+
+@contextlib.asynccontextmanager
+async def redirecting(location):
+    """A server that sends everybody to ``location``, in which PORT is its own."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {there}\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as one:
+        port = one.sockets[0].getsockname()[1]
+        there = location.replace("PORT", str(port))
+        yield f"ws://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "ws://localhost:PORT/",
+        "ws://127.0.0.2:PORT/",
+        "ws://127.0.0.1:9/",
+        "//127.0.0.1:9/",
+        "http://127.0.0.1/",
+        "wss://127.0.0.1:PORT/",
+        "ws://user@elsewhere.invalid:PORT/",
+        "ws://[",
+        "ws://127.0.0.1:99999999/",
+    ],
+)
+async def test_a_redirect_to_another_origin_is_not_followed(location):
+    async with redirecting(location) as url:
+        with pytest.raises(TransportError, match="sends listeners on to .*not followed"):
+            await connect(url)
+
+
+@pytest.mark.parametrize("location", ["/there", "ws://127.0.0.1:PORT/there", "//127.0.0.1:PORT/x"])
+async def test_a_redirect_within_the_origin_is_followed(location):
+    seen = []
+
+    async def answer(reader, writer):
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        seen.append(request.split()[1])
+        there = location.replace("PORT", str(port))
+        status = f"302 Found\r\nLocation: {there}" if len(seen) == 1 else "404 None"
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as one:
+        port = one.sockets[0].getsockname()[1]
+        with pytest.raises(TransportError, match="status 404"):
+            await connect(f"ws://127.0.0.1:{port}/here")
+    assert seen == ["/here", "/there" if "there" in location else "/x"]
+
+
+async def test_the_access_token_goes_to_nobody_but_who_was_asked(tmp_path, capsys):
+    told = []
+
+    async def other(reader, writer):
+        told.append(await reader.read())
+
+    async with await asyncio.start_server(other, "localhost", 0) as elsewhere:
+        port = elsewhere.sockets[0].getsockname()[1]
+        async with redirecting(f"ws://localhost:{port}/") as url:
+            arguments = [url, "--auth-token", SECRET, "--save", str(tmp_path / "a.muc")]
+            assert await asyncio.to_thread(client.main, arguments) == 2
+    assert told == []
+    assert "is not followed" in capsys.readouterr().err
 
 
 # TLS

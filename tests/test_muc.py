@@ -16,9 +16,8 @@ from streaming.muc import Clock, Finish, MucEncoder, MucMuxer, MucReader, Stream
 from streaming.muc.append import MucAppender, Survey
 from streaming.muc.framing import MAGIC, MAX_MESSAGE, RECORD_OVERHEAD, frame, scan
 from streaming.muc.messages import message_bytes, read_message
-from streaming.muc.reader import MAX_GAP_TOKENS
 from streaming.muc.writer import RECORD_TOKENS
-from streaming.protocol import Gap, Title, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, Gap, Title, Tokens
 
 HEADER = StreamHeader("nano", "nano-1", "a" * 64, seed=7)
 DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
@@ -299,6 +298,25 @@ def test_a_gap_of_more_than_ten_minutes_is_closed(reader):
     items = list(reader(muxed(*records, Finish(far + 16))).items())
     assert items[1] == Tokens(10, values(10, 20))
     assert items[2:] == [Title("x", 15), Gap(20, 5)]
+
+
+def test_gaps_that_follow_one_another_are_one(reader):
+    half = MAX_GAP_TOKENS // 2
+    gaps = [Gap(10, half), Gap(10 + half, half + 1)]
+    behind = 10 + 2 * half + 1
+    closed = reader(muxed(Tokens(0, values(0, 10)), *gaps, Tokens(behind, values(10, 20))))
+    assert list(closed.items()) == [Tokens(0, values(0, 10)), Tokens(10, values(10, 20))]
+    gaps = [Gap(10, half), Gap(10 + half, half)]
+    near = reader(muxed(Tokens(0, values(0, 10)), *gaps, Tokens(behind - 1, values(10, 20))))
+    assert list(near.items())[1] == Gap(10, 2 * half)
+
+
+def test_a_title_behind_a_gap_that_is_closed_stays_with_its_music(reader):
+    behind = 2**31
+    file = reader(
+        muxed(Tokens(0, values(0, 10)), Title("x", behind), Tokens(behind, values(10, 20)))
+    )
+    assert list(file.items())[1:] == [Title("x", 10), Tokens(10, values(10, 20))]
 
 
 def test_another_stream_in_the_same_file_is_left_out(reader, caplog):

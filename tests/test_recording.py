@@ -124,15 +124,15 @@ def test_it_ends_where_it_was_told_to_the_sample(tmp_path, samples, count):
 def test_a_gap_that_is_closed_does_not_count_for_the_limit(tmp_path, count):
     path, behind = tmp_path / "a.muc", 48 + count
     recorder = Recorder(path, 144 * 1920)
-    take(recorder, greeting(0), *packets(0, 48), Gap(48, count))
-    assert (recorder.full, recorder.samples) == (False, 48 * 1920)
+    take(recorder, greeting(0), *packets(0, 48), Gap(48, 10_000), Gap(10_048, count - 10_000))
+    assert recorder.samples == 48 * 1920
     take(recorder, Tokens(behind, ALL[48:96]))
     assert (recorder.full, recorder.samples) == (False, 96 * 1920)
     recorder.close()
-    # Another program that goes on in the file, behind such a gap once more, counts alike.
+    assert MucReader(path).describe().samples == 96 * 1920
+    # Another program that goes on in the file counts alike.
     recorder = Recorder(path, 144 * 1920)
-    again = behind + 20_000
-    take(recorder, greeting(again, again + 96), Tokens(again, ALL[96:160]))
+    take(recorder, greeting(behind, behind + 96), Tokens(behind + 48, ALL[96:160]))
     assert (recorder.full, recorder.samples) == (True, 144 * 1920)
     recorder.close("enough")
     info = MucReader(path).describe()

@@ -19,7 +19,7 @@ from streaming.link import Backoff
 from streaming.mqtt.address import MqttAddress
 from streaming.mqtt.connection import connect_mqtt
 from streaming.mqtt.publisher import MqttPublisher, MqttSettings
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tokens
 from streaming.service_settings import ServiceSettings
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
@@ -180,7 +180,7 @@ async def test_what_the_sender_no_longer_has_is_a_gap(caplog):
     assert np.array_equal(listener.tokens[48:], values(gap.first_token + gap.count, 4848))
 
 
-async def test_more_than_one_can_wait_for_makes_listeners_come_again(caplog):
+async def test_a_gap_of_more_than_ten_minutes_is_handed_on_as_any_other(caplog):
     hub = hub_of(history=1024)
     async with (
         WebSocketServer(hub, "127.0.0.1", 0) as server,
@@ -195,9 +195,12 @@ async def test_more_than_one_can_wait_for_makes_listeners_come_again(caplog):
         publish(hub, 20, size=1024)
         proxy.refusing = False
         await until(lambda: listener.place == 48 + 20 * 1024)
+        assert listener.link.reconnects == 0
         await listener.end()
-    assert len(listener.of(Hello)) == 2
-    assert listener.of(Hello)[1].stream == "s"
+    (gap,) = listener.of(Gap)
+    assert gap.first_token == 48
+    assert gap.count > MAX_GAP_TOKENS
+    assert np.array_equal(listener.tokens[48:], values(gap.first_token + gap.count, 20_528))
 
 
 async def test_another_stream_in_the_senders_place_begins_anew(caplog):

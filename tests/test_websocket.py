@@ -344,7 +344,7 @@ async def test_other_network_troubles_are_said(monkeypatch):
     async def fail(*args, **kwargs):
         raise OSError(101, "Network is unreachable")
 
-    monkeypatch.setattr(client, "websocket_connect", fail)
+    monkeypatch.setattr(client, "_Connect", fail)
     with pytest.raises(TransportError, match="Network is unreachable"):
         await connect("ws://127.0.0.1:1")
 

@@ -40,7 +40,8 @@ _library_logger.setLevel(logging.CRITICAL)
 
 _TIMEOUT_S: Final = 10.0
 MAX_PACKET_BYTES: Final = 8192
-"""A window of 1024 tokens has 1797 bytes; the broker is told to keep longer packets to itself."""
+"""A window of 1024 tokens has 1797 bytes. The broker is told to keep longer packets to itself, and
+left if it does not."""
 _QUEUED_PACKETS: Final = 1024
 _BAD_PASSWORD: Final = 134
 _NOT_AUTHORIZED: Final = 135
@@ -97,6 +98,7 @@ class Broker:
         self._on_lost = on_lost
         self._client: aiomqtt.Client | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._flooded = False
         self._arrived: asyncio.Queue[Received | None] = asyncio.Queue(_QUEUED_PACKETS)
 
     async def __aenter__(self) -> Broker:
@@ -122,6 +124,7 @@ class Broker:
             max_queued_incoming_messages=_QUEUED_PACKETS,
             logger=_library_logger,
         )
+        self._limit(client)
         try:
             await client.__aenter__()
         except aiomqtt.MqttError as error:
@@ -198,6 +201,24 @@ class Broker:
         if self._pump is None or self._pump.done():
             raise self._broken("it was lost")
 
+    def _limit(self, client: aiomqtt.Client) -> None:
+        """Read no packet that is too long, and hold no more of them than fit into the queue.
+
+        The library takes whatever a broker announces, and asks for the rest of a packet at once.
+        """
+        library = client._client
+        receive = library._sock_recv
+
+        def bounded(count: int) -> bytes:
+            held = max(len(library._in_messages), len(library._out_packet))
+            if count > MAX_PACKET_BYTES or held > _QUEUED_PACKETS:
+                self._flooded = True
+                raise ConnectionError
+            data: bytes = receive(count)
+            return data
+
+        library._sock_recv = bounded
+
     async def _receive_all(self, client: aiomqtt.Client) -> None:
         try:
             async for message in client.messages:
@@ -231,6 +252,11 @@ class Broker:
 
     def _broken(self, error: object) -> TransportError:
         logger.debug("%s: %s", self.address, error)
+        if self._flooded:
+            return TransportError(
+                f"The broker of {self.address} sends more than it was told that we take; check the "
+                "address."
+            )
         return TransportError(
             f"The connection to the broker of {self.address} broke; start the listener again."
         )

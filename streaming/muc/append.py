@@ -14,9 +14,8 @@ from typing import BinaryIO, Final
 from streaming.locking import lock, sync_folder
 from streaming.muc.framing import scan
 from streaming.muc.messages import Record, StreamHeader, end_token, read_message
-from streaming.muc.reader import MAX_GAP_TOKENS
 from streaming.muc.writer import MucMuxer
-from streaming.protocol import Tokens
+from streaming.protocol import MAX_GAP_TOKENS, Tokens
 
 __all__ = ["MucAppender", "Survey"]
 
@@ -27,7 +26,7 @@ _SYNC_S: Final = 5.0
 class Survey:
     """How a file stands: its first header, one past its last token, where its last record ends.
 
-    closed_tokens: those of gaps that are closed, see :data:`streaming.muc.reader.MAX_GAP_TOKENS`.
+    closed_tokens: those of gaps that are closed, see :data:`streaming.protocol.MAX_GAP_TOKENS`.
     """
 
     header: StreamHeader | None

@@ -12,16 +12,13 @@ from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.errors import FormatVersionError, SourceError
 from streaming.muc.framing import MAGIC, RECORD_OVERHEAD, scan
 from streaming.muc.messages import Clock, Finish, Record, StreamHeader, end_token, read_message
-from streaming.protocol import MAX_UNIX_S, Gap, Title, Tokens
+from streaming.protocol import MAX_GAP_TOKENS, MAX_UNIX_S, Gap, Title, Tokens
 from streaming.status import printable
 from streaming.timeline import Timeline
 
-__all__ = ["MAX_GAP_TOKENS", "Item", "MucInfo", "MucReader"]
+__all__ = ["Item", "MucInfo", "MucReader"]
 
 logger = logging.getLogger(__name__)
-
-MAX_GAP_TOKENS: Final = 600 * TOKEN_RATE
-"""A longer gap (ten minutes) is closed: what follows it is played right after what came before."""
 
 _MOST_SILENCE: Final = 3600 * TOKEN_RATE
 """So much may be missing in any file."""
@@ -103,12 +100,13 @@ class MucReader:
         place, closed = first, 0
         for record in self._records():
             if isinstance(record, Title):
-                yield Title(record.title, max(first, record.token - closed))
+                token = max(first, record.token - closed)
+                yield Title(record.title, token if token - place <= MAX_GAP_TOKENS else place)
                 continue
             if isinstance(record, Clock):
                 clock = record
-            if isinstance(record, (StreamHeader, Clock)):
-                continue
+            if isinstance(record, (StreamHeader, Clock, Gap)):
+                continue  # a gap shows by the number of what follows it
             end = end_token(record) - closed
             begin = record.first_token - closed if isinstance(record, Tokens) else end
             if begin - place > MAX_GAP_TOKENS:

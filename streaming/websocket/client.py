@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final
+from urllib.parse import urljoin, urlsplit
 
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.asyncio.connection import Connection as WebSocket
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, W
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.protocol import MAX_SERVER_MESSAGE
+from streaming.status import printable
 from streaming.websocket.common import (
     CLOSE_TIMEOUT_S,
     GOING_AWAY,
@@ -33,6 +35,8 @@ SILENCE_S: Final = 15.0
 """Eight packets of the default preset: unlikely on a connection that stands."""
 TIMEOUT_S: Final = 20.0
 """For connecting, and for an answer, on any usual link; a slow one takes longer."""
+
+_REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 
 
 class Connection:
@@ -134,6 +138,36 @@ class Connection:
         return TransportError(f"The connection to {self._url} broke; start the listener again.")
 
 
+class _Connect(websocket_connect):
+    """Follows redirects within the origin alone: who answers elsewhere is not who was asked, and
+    must not be told the access token, which is in the first message.
+    """
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        if not isinstance(exc, InvalidStatus) or exc.response.status_code not in _REDIRECTS:
+            return exc
+        location = exc.response.headers.get("Location", "")
+        try:
+            target = urljoin(self.uri, location)
+            scheme, colon, rest = target.partition(":")
+            target = {"http": "ws", "https": "wss"}.get(scheme.lower(), scheme) + colon + rest
+            if _origin(target) == _origin(self.uri):
+                return target
+        except ValueError:  # no address at all
+            target = location
+        return TransportError(
+            f"{self.uri} sends listeners on to {printable(target)!r}, which is not followed; give "
+            "that address instead if it is to be trusted."
+        )
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port. Raises ValueError where there are no such."""
+    parts = urlsplit(url)
+    port = parts.port or {"ws": 80, "wss": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port
+
+
 async def connect(
     url: str,
     timeout_s: float = TIMEOUT_S,
@@ -147,7 +181,7 @@ async def connect(
     tls: for ``wss://``, see :mod:`streaming.tls`.
     """
     try:
-        connection = await websocket_connect(
+        connection = await _Connect(
             url,
             compression=None,
             ssl=tls,
