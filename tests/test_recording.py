@@ -241,6 +241,25 @@ def test_two_programs_do_not_record_to_one_file(tmp_path):
     Recorder(path).close()  # the lock has gone with its holder
 
 
+@pytest.mark.parametrize("count", [15_001, 90_000, 2**31])
+def test_what_goes_on_behind_a_gap_that_is_closed_counts_for_the_limit_as_it_plays(tmp_path, count):
+    path, behind = tmp_path / "a.muc", 48 + count
+    recorder = Recorder(path, 144 * 1920)
+    take(recorder, greeting(0), *packets(0, 48), Gap(48, count))
+    assert (recorder.full, recorder.samples) == (False, 48 * 1920)
+    take(recorder, Tokens(behind, ALL[48:96]))
+    assert (recorder.full, recorder.samples) == (False, 96 * 1920)
+    recorder.close()
+    # Another program that goes on in the file, behind such a gap once more, counts alike.
+    recorder = Recorder(path, 144 * 1920)
+    again = behind + 20_000
+    take(recorder, greeting(again, again + 96), Tokens(again, ALL[96:160]))
+    assert (recorder.full, recorder.samples) == (True, 144 * 1920)
+    recorder.close("enough")
+    info = MucReader(path).describe()
+    assert (info.tokens, info.samples, info.complete) == (144, 144 * 1920, True)
+
+
 def test_a_sender_that_begins_anew_each_time_does_not_fill_the_folder(tmp_path):
     recorder = Recorder(tmp_path / "a.muc")
     for number in range(1000):
