@@ -155,9 +155,7 @@ class Rendering:
         else:
             live = next_token > hello.next_token or hello.next_token == hello.first_token
             age_s = 0.0 if live else hello.age_s + self._clock() - place.at_s
-            plan = decoder.plan(
-                next_token, first_token, hello.packet_tokens, age_s, place.margin_s
-            )
+            plan = decoder.plan(next_token, first_token, hello.packet_tokens, age_s, place.margin_s)
             start_token, hold_s = plan.start_token, plan.hold_s
             if place.whole:
                 start_token = decoder.whole_frame(first_token)
