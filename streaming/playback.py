@@ -109,8 +109,13 @@ class FileConnection:
         self._session.receive(message, time.monotonic())
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        while (message := self._session.take()) is not None:
-            yield message
+        session = self._session
+        while (message := session.take()) is not None or session.waiting:
+            if message is not None:
+                yield message
+            else:  # whoever asks for more has read what there was
+                session.heartbeat.ask(time.monotonic())
+                session.answered()
 
     async def close(self) -> None:
         """The listener has gone."""

@@ -287,7 +287,9 @@ def test_a_file_most_of_which_is_missing_is_told(reader, music_s, missing_s, tol
     info = reader(muxed(*music, *gaps)).describe()
     assert info.lost_tokens == pytest.approx(25 * missing_s, rel=0.01)
     if told:
-        with pytest.raises(SourceError, match=r"'x' holds \d+ s of music, and \d+ s are .* --force"):
+        with pytest.raises(
+            SourceError, match=r"'x' holds \d+ s of music, and \d+ s are .* --force"
+        ):
             info.check_silence("'x'")
     else:
         info.check_silence("'x'")

@@ -134,6 +134,25 @@ async def test_a_recording_is_played_and_written_as_it_was_sent(file, tmp_path):
     assert MucReader(copy).describe().tokens == 300
 
 
+async def test_a_long_file_without_a_name_is_one_stream(file, tmp_path, caplog):
+    """Longer than what a sender sends before an answer; files of `encode` name no stream."""
+    long = tokens(20_000)
+    encoder = MucEncoder(StreamHeader("fake", "fake-1", FakeCodec.digest, seed=5))
+    file.write_bytes(encoder.tokens(long) + encoder.finish(20_000 * 1920))
+    copy, alone, stats = (tmp_path / name for name in ("copy.muc", "alone.muc", "stats.jsonl"))
+    await listen_program(file, "--save", alone, "--reconnect", "0", load_codec=load_none)
+    options = ("--save", copy, "--reconnect", "0", "--stats", stats, "--from", "token:10000")
+    await listen_program(file, "--out", tmp_path / "out.wav", *options)
+    assert soundfile.info(tmp_path / "out.wav").frames == 10_000 * 1920
+    for path, first in ((copy, 10_000), (alone, 0)):
+        reader = MucReader(path)
+        saved = [item.tokens for item in reader.items() if isinstance(item, Tokens)]
+        assert np.array_equal(np.concatenate(saved), long[first:])
+        assert reader.describe().complete
+    assert "reconnects" not in caplog.text
+    assert len(list(tmp_path.glob("*.muc"))) == 3
+
+
 async def test_a_recording_is_played_from_where_one_wants(file, tmp_path):
     out = tmp_path / "out.wav"
     await listen_program(file, "--out", out, "--from", "token:200", "--seconds", "2")
