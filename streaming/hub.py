@@ -6,8 +6,7 @@ that of the event loop.
 A listener is a place in the stream (:mod:`streaming.outbox`): what it is to be sent is read from
 the rewind buffer when its connection has room, so a thousand listeners that are an hour behind take
 no more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back than
-it was before (or for which a thousand events wait) is dropped with an error event; nobody else
-notices. Who catches up on what was missed, or listens to the past on purpose, is not behind in
+it was before is dropped with an error event; nobody else notices. Who catches up on what was missed, or listens to the past on purpose, is not behind in
 this sense.
 """
 
@@ -27,7 +26,6 @@ from streaming.outbox import Outbox
 from streaming.packets import Packets
 from streaming.protocol import (
     CODED_KIND,
-    MAX_DELAY_S,
     MAX_TOKENS_PER_MESSAGE,
     End,
     Failure,
@@ -71,8 +69,8 @@ class Hub:
 
     entropy_coding: code packets in fewer bits for listeners that take them so.
 
-    Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``traffic``,
-    what each listener is sent of the live stream; ``drops``, how many were sent away, by the code
+    Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``titles``,
+    what is announced in it; ``traffic``, what each listener is sent of the live stream; ``drops``, how many were sent away, by the code
     of the failure; ``joins``, how many came, ``returns`` of them for what they had missed;
     ``most_listeners``, how many there were at once; ``max_lag_s``.
     """
@@ -100,7 +98,7 @@ class Hub:
         self.rewind = RewindBuffer(history_tokens + spare)
         self.timeline = Timeline()
         self.max_lag_s = max_lag_s
-        self._titles = Titles()
+        self.titles = Titles()
         self._released_s: float | None = None
         self._packets = Packets(self.rewind)
         self._last_word: End | Failure | None = None
@@ -149,7 +147,7 @@ class Hub:
     @property
     def title(self) -> str:
         """The title announced last."""
-        return self._titles.last
+        return self.titles.last
 
     def publish(
         self,
@@ -182,7 +180,7 @@ class Hub:
         self.rewind.append(tokens)
         oldest = self.rewind.oldest_token
         self.timeline.forget_before(oldest)
-        self._titles.forget_before(oldest)
+        self.titles.forget_before(oldest)
 
     def go_on_at(self, token: int) -> None:
         """Make ``token`` the next one; what lies between was lost, unless nothing came before."""
@@ -199,7 +197,7 @@ class Hub:
         self.info = info
         self.rewind.start(token)
         self.timeline = Timeline()
-        self._titles.clear()
+        self.titles.clear()
         self._packets.forget()
         for outbox in list(self._outboxes):
             self.leave(outbox)
@@ -207,16 +205,15 @@ class Hub:
 
     def restore_title(self, title: Title) -> None:
         """Keep a title of what is kept for rewinding."""
-        self._titles.add(title)
+        self.titles.add(title.title, title.token, self.next_token)
 
     def set_title(self, title: str, token: int, now_s: float) -> bool:
         """Announce that ``title`` begins at ``token``; False, and no word, when it is the same."""
         title = clean_text(title)
         if title == self.title:
             return False
-        announced = Title(title, token)
-        self._titles.add(announced)
-        self._broadcast(announced.encode(), now_s)
+        announced = self.titles.add(title, token, self.next_token)
+        self._count(announced.encode(), now_s)
         return True
 
     def skip(self, count: int, now_s: float) -> None:
@@ -237,7 +234,6 @@ class Hub:
 
     def hello(self, first_token: int, now_s: float) -> Hello:
         """The stream as of this moment, for who is sent it from ``first_token`` on."""
-        age_s = self.age_s(now_s) or 0.0
         return Hello(
             codec=self.info.codec,
             weights=self.info.weights,
@@ -245,10 +241,10 @@ class Hub:
             seed=self.info.seed,
             first_token=first_token,
             next_token=self.next_token,
-            age_s=min(age_s, MAX_DELAY_S),
-            delay_s=min(self.delay_s, MAX_DELAY_S),
+            age_s=self.age_s(now_s) or 0.0,
+            delay_s=self.delay_s,
             packet_tokens=self.info.packet_tokens,
-            title=self._titles.at(first_token),
+            title=self.titles.at(first_token),
             stream=self.info.stream,
             first_at_s=self.timeline.time_of(first_token),
         )
@@ -268,12 +264,9 @@ class Hub:
         """
         first = self._first_token(join)
         outbox = Outbox(self, first, wake, carrier=carrier, coded=CODED_KIND in join.kinds)
-        outbox.announce(self.hello(first, now_s).encode(), first)
-        for announced in self._titles.after(first):
-            outbox.announce(announced.encode(), min(announced.token, self.next_token))
+        outbox.greet(self.hello(first, now_s).encode())
         if self._last_word is not None:
-            outbox.announce(self._last_word.encode(), self.next_token)
-            outbox.closed = True
+            outbox.close(self._last_word.encode())
         self._outboxes.add(outbox)
         self._carriers += carrier
         self.joins += not carrier
@@ -331,18 +324,14 @@ class Hub:
     def _close(self, last_word: End | Failure, now_s: float) -> None:
         if self._last_word is None:
             self._last_word = last_word
-            self._broadcast(last_word.encode(), now_s)
+            message = last_word.encode()
             for outbox in self._outboxes:
-                outbox.close()
+                outbox.close(message)
+            self._count(message, now_s)
 
     def _forgive(self, tokens: int) -> None:
         for outbox in self._outboxes:
             outbox.forgive(tokens)
-
-    def _broadcast(self, event: str, now_s: float) -> None:
-        for outbox in self._outboxes:
-            outbox.announce(event, self.next_token)
-        self._count(event, now_s)
 
     def _count(self, message: str | bytes, now_s: float, tokens: int = 0) -> None:
         size = len(message) if isinstance(message, bytes) else len(message.encode())

@@ -5,7 +5,8 @@
 When the connection is lost, :class:`Link` waits a little, dials again and names the token that it
 wants next; what was missed then arrives first. Waiting times grow by half from one attempt to the
 next, so that little is added to an outage, and are spread by chance, so that a thousand listeners
-of a sender that comes back do not come back at the same moment. Only what waiting cannot mend ends
+of a sender that comes back do not come back at the same moment. They begin anew after a connection
+that has brought music for a while: who lets us in and fails at once is asked less and less. Only what waiting cannot mend ends
 it: a codec that cannot be decoded here, a key that is refused, something at the other end that is
 no sender.
 """
@@ -27,10 +28,12 @@ from streaming.protocol import CODED_KIND, Failure, Hello, Join
 from streaming.session import Happening, ListenerSession, State
 from streaming.worker import call_on_thread
 
-__all__ = ["Backoff", "Dial", "Link", "Messages", "passing"]
+__all__ = ["LASTING_S", "Backoff", "Dial", "Link", "Messages", "passing"]
 
 logger = logging.getLogger(__name__)
 
+LASTING_S: Final = 1.0
+"""A connection that ends sooner was no more than another failed attempt."""
 _GROWTH: Final = 1.5
 _PASSING: Final = frozenset({"away", "lag", "timeout", "busy"})
 """Codes of refusals after which it may be tried again."""
@@ -128,6 +131,8 @@ class Link:
         self._sleep = sleep
         self._chance = chance
         self._failed = 0
+        self._began_s = clock()
+        self._began_tokens = session.traffic.tokens
         self._next_join: Join | None = None
         self._moved = asyncio.Event()
 
@@ -185,6 +190,7 @@ class Link:
     async def _one(self, connection: Messages, *, first: bool) -> AsyncIterator[Happening]:
         """What happens on one connection, until it ends in good order or is to be left."""
         self._moved.clear()
+        self._began_s, self._began_tokens = self._clock(), self.session.traffic.tokens
         if first:
             await connection.send(self.session.join())
         else:
@@ -203,9 +209,7 @@ class Link:
                 if self._observe is not None:
                     await self._observe(happening)
                 yield happening
-            if self.session.state is State.STREAMING:
-                self._failed = 0
-            elif self.session.state is State.ENDED:
+            if self.session.state is State.ENDED:
                 return
 
     async def _received(self, data: str | bytes) -> list[Happening]:
@@ -250,6 +254,9 @@ class Link:
             raise ValueError("without a connection a Link needs a way to dial")
         await self.close()
         self.away = True
+        brought = self.session.traffic.tokens > self._began_tokens
+        if brought and self._clock() - self._began_s >= LASTING_S:
+            self._failed = 0
         if reason is not None and not self._moved.is_set():
             logger.warning("coming back, since the connection is lost: %s", _told(reason))
         while True:

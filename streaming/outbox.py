@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Outbox"]
 
-_MAX_QUEUED_EVENTS: Final = 1000
 _FEW_PACKETS: Final = 4
 """A listener that is further behind is sent several packets in one message."""
 
@@ -29,13 +27,15 @@ class Outbox:
 
     # Thousands of these are gone through with each packet: what lies together is read faster.
     __slots__ = (
-        "_events",
+        "_hello",
         "_hub",
         "_known_from",
+        "_last_word",
         "_least_behind",
         "_live_from",
         "_place",
         "_rewind",
+        "_title",
         "_wake",
         "carrier",
         "closed",
@@ -59,8 +59,9 @@ class Outbox:
         self._known_from = first_token if coded else None
         self._least_behind = self._behind
         self._live_from = hub.next_token
-        # Each with the place in the stream before which it is not sent.
-        self._events: deque[tuple[int, str]] = deque()
+        self._title = hub.titles.after(first_token)  # the next one to tell
+        self._hello: str | None = None
+        self._last_word: str | None = None
         self.closed = False
         self.failure: Failure | None = None
 
@@ -81,11 +82,13 @@ class Outbox:
     @property
     def exhausted(self) -> bool:
         """Whether :meth:`take` has nothing now."""
-        return not self._events and self._place >= self._rewind.next_token
+        said = self._hello is None and self._last_word is None
+        told = self.failure is not None or self._hub.titles.get(self._title) is None
+        return said and told and self._place >= self._rewind.next_token
 
-    def announce(self, event: str, token: int) -> None:
-        """Send ``event`` as soon as everything before ``token`` was sent."""
-        self._events.append((token, event))
+    def greet(self, hello: str) -> None:
+        """Send this first."""
+        self._hello = hello
 
     def forgive(self, tokens: int) -> None:
         """So many tokens are about to come at once, which is not this listener's fault."""
@@ -97,7 +100,7 @@ class Outbox:
         fresh: so many tokens were published just now, which nobody can have taken yet.
         """
         lag = self._rewind.next_token - self._place - self._least_behind - fresh
-        return lag > max_lag_s * TOKEN_RATE or len(self._events) > _MAX_QUEUED_EVENTS
+        return lag > max_lag_s * TOKEN_RATE
 
     def move(self) -> None:
         """The stream has moved on."""
@@ -106,30 +109,36 @@ class Outbox:
     def fail(self, failure: Failure) -> None:
         """Nothing follows but why."""
         self.failure = failure
-        self._events.clear()
-        self._events.append((0, failure.encode()))
-        self.close()
+        self._hello = None
+        self.close(failure.encode())
 
-    def close(self) -> None:
-        """Nothing follows what can be taken."""
+    def close(self, last_word: str) -> None:
+        """Nothing follows what can be taken but this."""
+        self._last_word = last_word
         self.closed = True
         self._wake()
 
     def take(self) -> str | bytes | None:
         """The next message to send, which then counts as sent; None when there is none now."""
-        if self._events and self._events[0][0] <= self._place:
-            return self._events.popleft()[1]
+        if self._hello is not None:
+            hello, self._hello = self._hello, None
+            return hello
         place, edge = self._place, self._rewind.next_token
+        title = None if self.failure is not None else self._hub.titles.get(self._title)
+        if title is not None and title.place <= place:
+            self._title = title.number + 1
+            return title.message
         if self.failure is not None or place >= edge:
-            return None
+            last_word, self._last_word = self._last_word, None
+            return last_word
         most = MAX_TOKENS_PER_MESSAGE
         packet = self._hub.info.packet_tokens
         if place < self._live_from:
             most = min(most, self._live_from - place)
         elif edge - place <= _FEW_PACKETS * packet:
             most = packet
-        if self._events:
-            most = min(most, self._events[0][0] - place)
+        if title is not None:
+            most = min(most, title.place - place)
         message, self._place = self._hub.read(place, most, self._known_from)
         self._least_behind = min(self._least_behind, edge - self._place)
         return message

@@ -152,6 +152,8 @@ class Hello:
     release of its token when it is the last of its packet (lookahead and computing). stream: names
     the stream whose tokens these indices count, so that who comes back knows whether they are the
     same. first_at_s: Unix time at which the first token played at the source, where it is known.
+
+    Times that no listener would believe, from a clock that is wrong by ages, are not written.
     """
 
     type: ClassVar = "hello"
@@ -176,7 +178,7 @@ class Hello:
         optional: dict[str, Any] = {}
         if self.stream:
             optional["stream"] = self.stream
-        if self.first_at_s is not None:
+        if self.first_at_s is not None and 0 <= self.first_at_s <= MAX_UNIX_S:
             optional["first_at_s"] = round(self.first_at_s, 3)
         return _to_json(
             self.type,
@@ -191,8 +193,8 @@ class Hello:
                 "seed": self.seed,
                 "first_token": self.first_token,
                 "next_token": self.next_token,
-                "age_s": round(self.age_s, 3),
-                "delay_s": round(self.delay_s, 3),
+                "age_s": round(min(max(0.0, self.age_s), MAX_DELAY_S), 3),
+                "delay_s": round(min(max(0.0, self.delay_s), MAX_DELAY_S), 3),
                 "packet_tokens": self.packet_tokens,
                 "title": clean_text(self.title),
                 **optional,

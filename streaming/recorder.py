@@ -28,6 +28,7 @@ from streaming.protocol import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tok
 from streaming.session import Happening
 from streaming.status import printable
 from streaming.timeline import StartAt
+from streaming.titles import TitleSieve
 
 __all__ = ["Recorder"]
 
@@ -79,6 +80,7 @@ class Recorder:
         self._header: StreamHeader | None = None  # of the file, which there is once there is music
         self._clock: Clock | None = None
         self._titles: deque[Title] = deque(maxlen=_MOST_WAITING)  # until there is music
+        self._sieve = TitleSieve()  # from then on
         self._next_token = 0
         self._missing = 0  # tokens just before the next one
         self._closed = 0  # tokens of gaps that are closed
@@ -206,6 +208,7 @@ class Recorder:
         if self._file is not None and self._goes_on(self._header, self._next_token, hello):
             return True
         self._before, self._header = self.samples, None
+        self._sieve = TitleSieve()
         there, self._there = self._there, None
         self._ended, self._missing, self._closed = False, 0, 0
         if there is not None:
@@ -268,7 +271,8 @@ class Recorder:
 
     def _announce(self, title: Title, music_from: int) -> None:
         if self._file is not None and self._next_token > music_from:
-            self._append(title)
+            if self._sieve.passes(title):
+                self._append(title)
         elif title.token > music_from:
             self._titles.append(title)
         else:  # the last of those is what is heard first
@@ -302,6 +306,8 @@ class Recorder:
 
     def _pass(self, record: Tokens | Gap, end_token: int) -> None:
         assert self._header is not None
+        if isinstance(record, Tokens) and (title := self._sieve.music()) is not None:
+            self._append(title)
         while self._titles and end_token > self._header.music_from:
             self._append(self._titles[0])
             self._titles.popleft()

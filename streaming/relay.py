@@ -27,6 +27,7 @@ from streaming.link import Link
 from streaming.protocol import End, Gap, Hello, Title, Tokens
 from streaming.publishing import Publisher
 from streaming.session import Happening
+from streaming.titles import TitleSieve
 
 __all__ = ["Relay", "stream_info"]
 
@@ -74,6 +75,7 @@ class Relay:
         self._hello: Hello | None = None
         self._hello_at_s = 0.0
         self._wall_offset_s = 0.0
+        self._titles = TitleSieve()
         self.filled = asyncio.Event()
 
     @property
@@ -119,6 +121,7 @@ class Relay:
         """Make the hub stand where ``hello`` begins: further on in its stream, or in another."""
         publisher = self._publisher
         assert publisher is not None
+        self._titles = TitleSieve()
         hub = publisher.hub
         same = (hello.stream, hello.seed) == (hub.info.stream, hub.info.seed)
         if not hub.next_token and (same or not hello.stream):
@@ -142,10 +145,13 @@ class Relay:
         if isinstance(happening, Hello):
             await self._begin(happening)
         elif isinstance(happening, Title):
-            await publisher.title(happening.title, happening.token)
+            if self._titles.passes(happening):
+                await publisher.title(happening.title, happening.token)
         elif isinstance(happening, Gap):
             await publisher.gap(happening.count)
         elif isinstance(happening, Tokens):
+            if (title := self._titles.music()) is not None:
+                await publisher.title(title.title, title.token)
             known = publisher.hub.next_token - happening.first_token  # from a store
             tokens = happening.tokens[max(0, known) :]
             if len(tokens):

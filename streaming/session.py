@@ -33,6 +33,7 @@ from streaming.protocol import (
 from streaming.stats import Traffic
 
 __all__ = [
+    "MOST_REPEATED_TOKENS",
     "CodecIdentity",
     "Happening",
     "ListenerSession",
@@ -41,7 +42,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_MOST_REPEATED_TOKENS: Final = 2 * MAX_TOKENS_PER_MESSAGE
+MOST_REPEATED_TOKENS: Final = 2 * MAX_TOKENS_PER_MESSAGE
 """A sender repeats no more than this; what lies further back is a stream that has jumped back."""
 
 Happening: TypeAlias = Hello | Tokens | Gap | Title | End
@@ -241,7 +242,7 @@ class ListenerSession:
 
     def _take_tokens(self, message: Tokens) -> list[Happening]:
         end = message.end_token
-        if self.next_token - end > _MOST_REPEATED_TOKENS:
+        if self.next_token - end > MOST_REPEATED_TOKENS:
             raise TransportError("The stream has jumped back; start the listener again.")
         overlap = min(max(0, self.next_token - message.first_token), len(message.tokens))
         self.duplicate_tokens += overlap

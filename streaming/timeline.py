@@ -15,7 +15,7 @@ from typing import Final
 
 from codec.constants import TOKEN_RATE
 from streaming.errors import SettingsError
-from streaming.protocol import MAX_INDEX, Join
+from streaming.protocol import MAX_INDEX, MAX_UNIX_S, Join
 
 __all__ = ["StartAt", "Timeline", "parse_duration_s"]
 
@@ -37,9 +37,11 @@ class Timeline:
     def note(self, token: int, unix_s: float) -> bool:
         """The source was at ``token`` at ``unix_s``; tokens come in order.
 
-        Returns whether that was news.
+        Returns whether that was news. A time that no calendar has is none.
         """
-        expected_s = self.time_of(token)
+        if not 0 <= unix_s <= MAX_UNIX_S:
+            return False
+        expected_s = self._reckon(token)
         news = expected_s is None or abs(unix_s - expected_s) > _TOLERANCE_S
         if news:
             self._tokens.append(token)
@@ -48,6 +50,10 @@ class Timeline:
 
     def time_of(self, token: int) -> float | None:
         """When ``token`` began at the source; None while nothing is known."""
+        unix_s = self._reckon(token)
+        return unix_s if unix_s is not None and 0 <= unix_s <= MAX_UNIX_S else None
+
+    def _reckon(self, token: int) -> float | None:
         if not self._tokens:
             return None
         index = max(0, bisect_right(self._tokens, token) - 1)

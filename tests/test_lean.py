@@ -105,6 +105,7 @@ def test_the_documents_vector_is_what_is_sent():
     (short,) = framer.tokens(Tokens(1000, np.arange(9, 12)), 0.32)
     assert blocks[3].split() == short.hex(" ").split()
     one = receiver()
+    frames.append(frames[-1])  # an end counts when it has come twice
     hello, *rest = [message for frame in frames for message in messages(one, frame, 1.0)]
     assert (hello.seed, hello.first_token) == (7, 992)
     assert [type(item) for item in rest] == [Tokens, Title, Tokens, End]
@@ -398,8 +399,123 @@ def test_another_stream_takes_the_place_of_one_that_has_gone(caplog):
 def test_a_stream_that_jumps_back_begins_anew():
     _, one = tuned(first=48 * 1000)
     with pytest.raises(TransportError, match="jumped back"):
-        heard(one, stream(Framer(INFO), 1, 48))
+        heard(one, stream(Framer(INFO), 4, 48))
     assert one.successor
+
+
+def listening(one):
+    """What a session makes of frames, and the session."""
+    session = ListenerSession(OURS)
+    session.join()
+
+    def feed(now_s, frames):
+        return [i for f in frames for m in one.receive(f, now_s) for i in session.receive(m, now_s)]
+
+    return session, feed
+
+
+@pytest.mark.parametrize("fec", [None, CODE])
+@pytest.mark.parametrize("minutes", [5, 11, 60, 31 * 24 * 60, 2**31 // 25 // 60])
+def test_a_tunnel_of_any_length_is_one_gap(minutes, fec):
+    framer, one = Framer(INFO, fec), receiver()
+    session, feed = listening(one)
+    for now_s, frames in stream(framer, 3):
+        feed(now_s, frames)
+    packets = round(minutes * 60 * 25 / 48)
+    there = (3 + packets) * 48
+    framer = Framer(INFO, fec)
+    found = [i for now_s, frames in stream(framer, 20, there) for i in feed(now_s, frames)]
+    assert found == [Gap(144, packets * 48), *(music(there + 48 * n) for n in range(20))]
+    assert session.lost_tokens == packets * 48
+
+
+FORGED = {
+    "far ahead": lambda there: forged_hello(there + 48 * 1000),
+    "as far as can be": lambda there: forged_hello(2**32 - 1000),
+    "far back": lambda there: forged_hello(0),
+    "another phase": lambda there: forged_hello(there + 48 * 1000 + 7),
+    "end": lambda there: encode_frame(Kind.END, there.to_bytes(4, "big"), context()),
+    "end ahead": lambda there: encode_frame(Kind.END, (there + 96).to_bytes(4, "big"), context()),
+}
+
+
+def context():
+    return LeanHello.of(INFO, None).context
+
+
+def forged_hello(next_token):
+    return encode_frame(Kind.HELLO, LeanHello.of(INFO, None).at(next_token, 0.3).encode())
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_one_frame_that_is_forged_costs_nothing(forge):
+    framer, one = Framer(INFO), receiver()
+    session, feed = listening(one)
+    groups = list(stream(framer, 60, 48 * 5000))
+    found = []
+    for n, (now_s, frames) in enumerate(groups):
+        found += feed(now_s, frames)
+        if n == 30:
+            assert feed(now_s, [forge(48 * 5031)]) == []
+    assert found[1:] == [music(48 * (5000 + n)) for n in range(60)]
+    assert session.lost_tokens == 0
+    assert feed(groups[-1][0], framer.end()) == [End(48 * 5060)]
+
+
+def test_a_forged_frame_at_the_very_beginning_is_recovered_from():
+    framer, one = Framer(INFO), receiver()
+    _, feed = listening(one)
+    groups = list(stream(framer, 60, 48 * 5000))
+    assert feed(groups[0][0], [forged_hello(48 * 200_000)])
+    heard_at = None
+    for now_s, frames in groups:
+        try:
+            feed(now_s, frames)
+        except TransportError:
+            # The stream is where two hellos have said that it is.
+            heard_at = now_s
+            break
+    assert heard_at is not None
+    assert heard_at - groups[0][0] <= 2 * HELLO_INTERVAL_TOKENS / TOKEN_RATE
+    again = receiver()
+    (hello,) = messages(again, one.successor)
+    assert 48 * 5000 <= hello.next_token <= 48 * 5060
+
+
+def test_an_end_that_came_once_counts_when_nothing_follows():
+    framer, one = tuned()
+    assert one.silence() == []
+    heard(one, stream(framer, 2, 48))
+    assert messages(one, framer.end()[0], 6.0) == []
+    assert [decode(message) for message in one.silence()] == [End(144)]
+    framer, one = tuned()
+    ((now_s, frames),) = stream(framer, 1, 48)
+    assert messages(one, framer.end()[0], now_s) == []
+    heard(one, [(now_s, frames)])
+    assert one.silence() == []
+
+
+def test_a_source_that_jumps_by_an_hour_at_once_is_followed_when_it_is_said_again():
+    framer, one = tuned()
+    found = heard(one, stream(framer, 3, 48))
+    jumped = [(now_s - 3600, frames) for now_s, frames in stream(framer, 8, 192 + 90_000)]
+    found += heard(one, jumped)
+    packets = only(Tokens, found)
+    assert packets[-6:] == [music(192 + 90_000 + 48 * n) for n in range(2, 8)]
+
+
+def test_another_stream_that_cannot_be_decoded_here_does_not_end_what_was_heard(caplog):
+    def identify(digest):
+        if digest == bytes.fromhex("ab" * 4):
+            return OURS
+        raise ProtocolError("There are no such weights here.")
+
+    framer, one = Framer(INFO), LeanReceiver(identify)
+    heard(one, stream(framer, 3))
+    other = Framer(replace(INFO, digest="cd" * 32))
+    assert heard(one, ((60.0, frames) for _, frames in stream(other, 3))) == []
+    assert "no such weights" in caplog.text
+    assert heard(one, [(66.0, framer.tokens(music(144)))]) == [music(144)]
 
 
 def test_hellos_that_mean_nothing_are_passed_over():

@@ -67,6 +67,16 @@ def test_a_stream_is_recorded_as_it_is(tmp_path):
     assert records == [Clock(100, 1000.0)]
 
 
+def test_a_flood_of_titles_is_not_recorded(tmp_path):
+    recorder = Recorder(tmp_path / "a.muc")
+    take(recorder, greeting(0), *packets(0, 48))
+    take(recorder, *(Title(f"title {n}", 48) for n in range(1000)), *packets(48, 96))
+    take(recorder, Title("Next", 96), End(96, "over"))
+    recorder.close()
+    titles = [title.title for title in MucReader(tmp_path / "a.muc").describe().titles]
+    assert titles == ["Song", *(f"title {n}" for n in range(16)), "title 999", "Next"]
+
+
 def test_it_goes_on_in_the_file_that_is_there(tmp_path):
     path = tmp_path / "a.muc"
     recorder = Recorder(path)

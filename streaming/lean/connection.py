@@ -123,6 +123,8 @@ class LeanConnection:
             logger.info("%d packets were repaired", self._receiver.repaired)
 
     def _take(self, data: bytes) -> None:
+        if not data:
+            return
         self._dial.heard(data)
         try:
             self._waiting += self._receiver.receive(data, self._dial.now_s())
@@ -138,6 +140,9 @@ class LeanConnection:
                 if not self._silent:
                     self._silent = True
                     logger.warning("nothing has come for %.0f s; waiting", _SILENCE_S)
+                self._waiting += self._receiver.silence()
+                if self._waiting:
+                    return b""
             else:
                 if self._silent:
                     self._silent = False

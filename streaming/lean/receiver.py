@@ -41,10 +41,15 @@ _STILL_HERE_S: Final = 6.0
 """Who was heard within this time, and two packets more, has not gone for another one to come."""
 _SLACK_S: Final = 60.0
 """By so much a stream may have run ahead of the time since the last packet."""
+_SURE_IN_DOUBT_PACKETS: Final = 8
+"""How near a packet must be while it is not sure that the stream is where we take it to be."""
 
 
 class LeanReceiver:
     """Feed it with :meth:`receive`; the first message that comes out is a hello.
+
+    A checksum of 16 bits is no proof, and anybody may send on a link. So no single frame takes the
+    stream to another place than time allows, and none ends it: a second one must say the same.
 
     identify: which codec it is. history: at most so many tokens from before the hello are wanted.
     datagrams: whether no frame goes on in the bytes that come next.
@@ -66,6 +71,8 @@ class LeanReceiver:
         self._repair: Repair | None = None
         self._earlier_repairs = 0
         self._told_of_another = False
+        self._doubtful: tuple[LeanHello, float] | None = None  # a jump that was said once, and when
+        self._end: int | None = None  # an end that was said once
         self.hello: LeanHello | None = None
         self.successor = b""
 
@@ -92,6 +99,10 @@ class LeanReceiver:
         if self._datagrams:
             self._scanner.clear()
         return out
+
+    def silence(self) -> list[str | bytes]:
+        """Nothing has come for long; returns messages for the listener's session."""
+        return [] if self._end is None else [m.encode() for m in self._finish(self._end)]
 
     def _salt(self, kind: Kind, length: int) -> bytes | None:
         """What the checksum of such a frame begins with, if there can be one."""
@@ -173,15 +184,20 @@ class LeanReceiver:
         if frame.kind is Kind.TITLE:
             return [Title(clean_text(body.decode("utf-8", "replace")), self._next)]
         end = int.from_bytes(body, "big")
-        if not self._near(end, now_s):
-            return []
+        before, self._end = self._end, end if self._near(end, now_s) else None
+        return [] if self._end is None or self._end != before else self._finish(end)
+
+    def _finish(self, end: int) -> list[Tokens | End]:
         held = [] if self._repair is None else self._repair.flush()
         return [*self._tokens(held), End(end)]
 
     def _near(self, token: int, now_s: float) -> bool:
         """Whether the stream can have come to ``token`` since the last packet."""
-        reach_s = now_s - self._heard_s + _SLACK_S
-        return 0 <= token - self._next <= reach_s * TOKEN_RATE
+        return 0 <= token - self._next <= self._reach(now_s)
+
+    def _reach(self, now_s: float) -> float:
+        """How many tokens the stream can have gone on by since the last packet."""
+        return (now_s - self._heard_s + _SLACK_S) * TOKEN_RATE
 
     def _packet(self, low: int, payload: bytes, now_s: float) -> list[Tokens]:
         """A packet whose number ends in the byte ``low``."""
@@ -194,6 +210,8 @@ class LeanReceiver:
             ahead -= 256
         silent_s = now_s - self._heard_s
         unsure = _SURE_PACKETS * packet_s < silent_s < math.inf
+        if self._doubtful is not None:
+            unsure |= abs(ahead) > _SURE_IN_DOUBT_PACKETS
         if unsure or ahead * packet_s > silent_s + _SLACK_S:
             return []
         number = base + ahead
@@ -201,6 +219,7 @@ class LeanReceiver:
         if number < 0 or end > MAX_INDEX:
             return []
         self._next, self._heard_s = max(self._next, end), max(self._heard_s, now_s)
+        self._end = None
         if self._repair is None:
             return self._tokens([(number, payload)])
         return self._tokens(self._repair.packet(number, payload))
@@ -228,7 +247,7 @@ class LeanReceiver:
         if tokens.end_token > MAX_INDEX:
             return []
         held = [] if self._repair is None else self._repair.flush()
-        self._next, self._heard_s = tokens.end_token, now_s
+        self._next, self._heard_s, self._end = tokens.end_token, now_s, None
         if self.hello.fec is not None:
             self._renew_repair(self.hello)
         return [*self._tokens(held), tokens]
@@ -241,16 +260,14 @@ class LeanReceiver:
         except ProtocolError as error:
             logger.debug("passing over a hello: %s", error)
             return []
-        packet_s = said.packet_tokens / TOKEN_RATE
         if said.context != self._context:
-            if now_s - self._heard_s < _STILL_HERE_S + 2 * packet_s:
-                if not self._told_of_another:
-                    logger.warning("another sender is heard on this link too")
-                self._told_of_another = True
-                return []
-            self.successor = encode_frame(Kind.HELLO, body)
-            raise TransportError("Another stream has begun on this link.")
+            if self._takes_the_place(said, now_s):
+                self.successor = encode_frame(Kind.HELLO, body)
+                raise TransportError("Another stream has begun on this link.")
+            return []
         ahead = said.next_token - self._next
+        if not self._believed(said, now_s):
+            return []
         if ahead < -_BACK_PACKETS * said.packet_tokens:
             self.successor = encode_frame(Kind.HELLO, body)
             raise TransportError("The stream on this link has jumped back.")
@@ -263,6 +280,36 @@ class LeanReceiver:
             self._anchor(said, now_s)
         self._next, self._heard_s = said.next_token, now_s
         return tokens
+
+    def _takes_the_place(self, other: LeanHello, now_s: float) -> bool:
+        """Whether ``other`` is what is to be heard from now on."""
+        packet_s = other.packet_tokens / TOKEN_RATE
+        why = "another sender is heard on this link too"
+        if now_s - self._heard_s >= _STILL_HERE_S + 2 * packet_s:
+            try:
+                self._identify(other.digest)
+            except ProtocolError as error:
+                why = f"another sender is heard on this link: {error}"
+            else:
+                return True
+        if not self._told_of_another:
+            logger.warning("%s", why)
+            self._told_of_another = True
+        return False
+
+    def _believed(self, said: LeanHello, now_s: float) -> bool:
+        """Whether the stream is where ``said`` says: time allows it, or it was said before."""
+        back = _BACK_PACKETS * said.packet_tokens
+        before, self._doubtful = self._doubtful, None
+        if -back <= said.next_token - self._next <= self._reach(now_s):
+            return True
+        if before is not None:
+            first, at_s = before
+            since = said.next_token - first.next_token
+            if 0 <= since <= (now_s - at_s + _SLACK_S) * TOKEN_RATE:
+                return True
+        self._doubtful = said, now_s
+        return False
 
     def _renew_repair(self, hello: LeanHello) -> None:
         self._earlier_repairs = self.repaired

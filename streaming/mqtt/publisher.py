@@ -21,7 +21,7 @@ from typing import Final
 from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.hub import Hub
-from streaming.link import Backoff
+from streaming.link import LASTING_S, Backoff
 from streaming.mqtt.address import MqttAddress, stream_tag
 from streaming.mqtt.broker import Broker, Will
 from streaming.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S
@@ -84,7 +84,7 @@ class MqttPublisher:
         self._identifier = f"music350-{self._tag}-{secrets.token_hex(4)}"
         self._place = hub.next_token  # up to here everything was handed to the broker
         self._hello_at_s = 0.0
-        self._dated = False  # whether the hello tells when the stream played
+        self._dated = False  # whether the hello can tell when the stream played
         self._wake = asyncio.Event()
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
@@ -128,7 +128,9 @@ class MqttPublisher:
 
     async def _run(self, broker: Broker) -> None:
         """Publish until the stream is over."""
+        failed = 0
         while True:
+            began_s = self._clock()
             try:
                 await self._publish_all(broker)
             except TransportError as error:
@@ -138,17 +140,19 @@ class MqttPublisher:
             finally:
                 await broker.close()
             self.away = True
-            broker = await self._come_back()
+            if self._clock() - began_s >= LASTING_S:
+                failed = 0
+            broker, failed = await self._come_back(failed)
             self.reconnects += 1
             logger.info("publishing again to %s", self._address)
 
-    async def _come_back(self) -> Broker:
-        failed = 0
+    async def _come_back(self, failed: int) -> tuple[Broker, int]:
+        """A connection, after how many attempts in a row."""
         while True:
             await asyncio.sleep(self._settings.backoff.wait_s(failed, random.random()))
             failed += 1
             try:
-                return await self._connect()
+                return await self._connect(), failed
             except (TransportError, RefusedError) as error:
                 logger.debug("not yet: %s", error)
 
@@ -240,7 +244,7 @@ class MqttPublisher:
         await self._publish(broker, self._address.status, ONLINE, expiry_s=_EXPIRY_S, qos=1)
         self._hello_at_s = self._clock()
         hello = self._hub.hello(self._hub.next_token, self._hello_at_s)
-        self._dated = hello.first_at_s is not None
+        self._dated = self._hub.age_s(self._hello_at_s) is not None
         # What plays now may have been announced for a token that is still to come.
         text = replace(hello, title=self._hub.title).encode()
         await self._publish(broker, self._address.hello, text.encode(), expiry_s=_EXPIRY_S, qos=1)

@@ -21,6 +21,7 @@ from streaming.mqtt.address import MqttAddress, stream_tag
 from streaming.mqtt.broker import Received
 from streaming.parsing import decode
 from streaming.protocol import Hello, Join, Tokens
+from streaming.session import MOST_REPEATED_TOKENS
 
 __all__ = ["HELLO_WAIT_S", "OFFLINE", "ONLINE", "WINDOW_EXPIRY_S", "WINDOW_WAIT_S", "StreamView"]
 
@@ -145,14 +146,17 @@ class StreamView:
         first = edge if window is None else self._first_wanted(window)
         resumed = self._resumed_at()
         if resumed is not None and edge < resumed:
-            # What the broker kept is from before we left: the rest will come.
-            first = edge = resumed
+            # What the broker kept is from before we left: the rest will come. It keeps tokens for so
+            # short a time that those which lie far back are news: the stream has jumped back.
+            told = window is not None or first_live is not None
+            if not told or resumed - edge <= MOST_REPEATED_TOKENS:
+                first = edge = resumed
         self.begun = True
         self.unwanted.append(self._address.window(self._tag))
         hello = replace(self._hello, first_token=first, next_token=edge, age_s=age_s)
         if hello.first_at_s is not None:
             since_s = (first - self._hello.first_token) / TOKEN_RATE
-            hello = replace(hello, first_at_s=max(0.0, hello.first_at_s + since_s))
+            hello = replace(hello, first_at_s=hello.first_at_s + since_s)
         messages: list[str | bytes] = [hello.encode()]
         if window is not None and first < edge:
             messages.append(Tokens(first, window.tokens[first - window.first_token :]).encode())

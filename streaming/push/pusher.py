@@ -21,9 +21,10 @@ from types import TracebackType
 from typing import Final
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.guard import ByteBudget, Limits
 from streaming.heartbeat import Heartbeat
 from streaming.hub import Hub
-from streaming.link import Backoff, passing
+from streaming.link import LASTING_S, Backoff, passing
 from streaming.parsing import decode
 from streaming.protocol import Failure, Join, Message, Publish
 from streaming.sender_session import SenderSession
@@ -55,8 +56,10 @@ class Pusher:
     """Pushes a hub to a relay within ``async with``, across as many connections as it takes.
 
     A relay that is away is waited for, from the first attempt on and for ever. What waiting cannot
-    mend (a secret that is refused, something that is no relay) ends :meth:`alongside`. Leaving
-    takes leave of the relay, after what the hub has still to say.
+    mend (a secret that is refused, something that is no relay) ends :meth:`alongside` in answer to
+    the first attempt, when somebody is there to mend it. Later no word of a relay's does: it is
+    warned of and asked again, less and less. Leaving takes leave of the relay, after what the hub
+    has still to say.
 
     Attributes: ``away``, whether there is no connection just now; ``reconnects`` so far.
     """
@@ -69,6 +72,7 @@ class Pusher:
         self._clock = clock
         self._publisher = secrets.token_hex(8)
         self._failed = 0
+        self._attempts = 0
         self._met = False
         self._task: asyncio.Task[None] | None = None
         self.away = True
@@ -106,17 +110,24 @@ class Pusher:
 
     async def _run(self) -> None:
         """Push until the stream is over."""
+        last_reason = ""
         while True:
+            self._attempts += 1
+            began_s = self._clock()
             try:
                 async with await self._connect() as connection:
+                    began_s = self._clock()
                     await self._push(connection)
                 if self._hub.ended:
                     return
             except (TransportError, ProtocolError) as error:
-                if not passing(error):
+                if not passing(error) and self._attempts == 1 and not self._met:
                     raise
-                told = logger.debug if self._failed else logger.warning
+                if not self.away and self._clock() - began_s >= LASTING_S:
+                    self._failed, last_reason = 0, ""
+                told = logger.debug if _reason(error) == last_reason else logger.warning
                 told("coming back to the relay, since %s", _reason(error))
+                last_reason = _reason(error)
             self.away = True
             await asyncio.sleep(self._settings.backoff.wait_s(self._failed, random.random()))
             self._failed += 1
@@ -170,13 +181,15 @@ class Pusher:
         again = self._met
         self._met = True
         self.reconnects += again
-        self._failed = 0
         self.away = False
         logger.info("pushing to %s%s", url, " again" if again else "")
         return answer
 
     async def _read(self, connection: Connection, session: SenderSession) -> None:
+        budget = ByteBudget(Limits(), self._clock())
         async for data in connection:
+            if not budget.spend(len(data), self._clock()):
+                raise ProtocolError("The relay says more than a listener has to say.")
             _checked(data)
             session.receive(data, self._clock())
         raise TransportError(f"{self._settings.url} hung up.")

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.asyncio.connection import Connection as WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
@@ -36,6 +37,7 @@ SILENCE_S: Final = 15.0
 TIMEOUT_S: Final = 20.0
 """For connecting, and for an answer, on any usual link; a slow one takes longer."""
 
+_UNREAD_BYTES: Final = 2 * MAX_SERVER_MESSAGE
 _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 
 
@@ -127,8 +129,11 @@ class Connection:
             ) from None
 
     async def close(self) -> None:
-        """Close in good order, within two seconds."""
-        await self._connection.close()
+        """Close in good order, within two seconds; at once when cancelled."""
+        try:
+            await self._connection.close()
+        finally:
+            self.abort()
 
     def _broken(self, closed: ConnectionClosed) -> TransportError | ProtocolError:
         if closed.sent is not None and closed.sent.code == TOO_BIG:
@@ -136,6 +141,16 @@ class Connection:
                 f"What {self._url} sends is longer than any message of ours; check the address."
             )
         return TransportError(f"The connection to {self._url} broke; start the listener again.")
+
+
+class _BoundedConnection(ClientConnection):
+    """Hangs up on who sends pings and does not read the answers, which would pile up here."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.get_write_buffer_size() > _UNREAD_BYTES:
+            self.transport.abort()
+        else:
+            super().data_received(data)
 
 
 class _Connect(websocket_connect):
@@ -191,6 +206,7 @@ async def connect(
             close_timeout=CLOSE_TIMEOUT_S,
             logger=library_logger,
             user_agent_header=None,
+            create_connection=_BoundedConnection,
         )
     except ssl.SSLCertVerificationError as error:  # a ValueError as well
         raise TransportError(

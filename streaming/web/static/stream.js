@@ -34,6 +34,7 @@ export function wireBytes(bytes) {
 
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 30000;
+const LASTING_MS = 1000; // a connection that ends sooner was no more than another failed attempt
 
 /**
  * A listener that decodes nothing. Calls `on.state(word)` (connecting, live, waiting, ended,
@@ -60,6 +61,7 @@ export class Stream {
     const socket = new WebSocket(`${scheme}://${location.host}/`);
     this.socket = socket;
     socket.binaryType = "arraybuffer";
+    let began = Infinity; // when the sender said hello
     let over = false; // for good: the stream has ended, or we are not let in
     socket.onopen = () => {
       const join = { type: "join", protocol: 1, history: this.history, client: "page" };
@@ -77,7 +79,7 @@ export class Stream {
       }
       const event = JSON.parse(data);
       if (event.type === "hello") {
-        this.wait = FIRST_WAIT_MS;
+        began = performance.now();
         const other = Boolean(this.name) && this.name !== event.stream;
         this.name = event.stream ?? "";
         this.next = event.first_token;
@@ -97,6 +99,7 @@ export class Stream {
     socket.onclose = () => {
       if (over) return;
       this.on.state("waiting");
+      if (performance.now() - began >= LASTING_MS) this.wait = FIRST_WAIT_MS;
       setTimeout(() => this.connect(), this.wait * (0.5 + Math.random() / 2));
       this.wait = Math.min(2 * this.wait, LONGEST_WAIT_MS);
     };
