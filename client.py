@@ -75,8 +75,12 @@ async def run(
     settings = make_settings(arguments)
     dial, traffic, start = await find_stream(arguments, settings.start)
     settings = replace(settings, start=start)
-    recorder = None if arguments.save is None else Recorder(arguments.save, settings.limit_samples)
-    if recorder is not None and not (arguments.play or arguments.out or arguments.web is not None):
+    recorder = None
+    plays = arguments.play or arguments.out or arguments.web is not None
+    if arguments.save is not None:
+        limit, start = settings.limit_samples, settings.start
+        recorder = Recorder(arguments.save, limit, start=start, waits=plays)
+    if recorder is not None and not plays:
         with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
             await record_stream(recorder, dial, traffic, arguments, settings, stats, status, stop)
         return
@@ -99,8 +103,14 @@ async def run(
                 return
             if isinstance(dial, LeanDial):
                 dial.known.append(CodecIdentity(expected.name, expected.weights, expected.digest))
-            observe = None if recording is None else recording.take
-            listener = Listener(output, expected, load=load, settings=settings, observe=observe)
+            listener = Listener(
+                output,
+                expected,
+                load=load,
+                settings=settings,
+                observe=None if recording is None else recording.take,
+                begun=None if recording is None else recording.hear,
+            )
             listener.session.traffic = traffic
             connect_at_s = time.monotonic()
             connection = None if arguments.wait else await unless(stop, dial())

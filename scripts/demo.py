@@ -116,6 +116,7 @@ def run(song: Path, seconds: float, folder: Path, scratch: Path) -> str:
             server.url,
             "--out",
             wav,
+            "--overwrite",
             "--seconds",
             f"{seconds:g}",
         ]

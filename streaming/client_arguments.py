@@ -69,6 +69,9 @@ def _add_ends(parser: argparse.ArgumentParser) -> None:
         "in turns, to standard output",
     )
     parser.add_argument(
+        "--overwrite", action="store_true", help="write over files of --out that are there already"
+    )
+    parser.add_argument(
         "--web",
         nargs="?",
         const=DEFAULT_PORT,
@@ -101,6 +104,9 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
         metavar="PLACE",
         help="begin at live, -10m, 2026-11-22T20:00 or token:12345 (default: %(default)s); "
         "SIGUSR1 goes back to live",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="play also a recording most of which is missing"
     )
     parser.add_argument(
         "--reconnect",

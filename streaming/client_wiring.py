@@ -37,7 +37,7 @@ async def find_stream(
     """How to connect, how to count what then arrives, and where to begin, which in a recording is a
     token. Raises UserError."""
     if arguments.mqtt is None and names_file(arguments.url):
-        hub = await call_on_thread(load_hub, arguments.url)
+        hub = await call_on_thread(load_hub, arguments.url, force=arguments.force)
 
         async def dial() -> FileConnection:
             return FileConnection(hub)
@@ -74,7 +74,10 @@ def open_output(arguments: argparse.Namespace) -> Output:
             "Give --play for the sound card, --web for a browser or --out FILE for a file; or "
             "--save FILE.muc to record without decoding."
         )
-    files: list[Sink] = [RawSink() if name == "-" else FileSink(name) for name in arguments.out]
+    files: list[Sink] = [
+        RawSink() if name == "-" else FileSink(name, overwrite=arguments.overwrite)
+        for name in arguments.out
+    ]
     if not arguments.play:
         return Output(files) if arguments.web is None else Output(files, Monitor(ClockCard()))
     preset = PRESETS[arguments.preset]

@@ -97,21 +97,25 @@ def decode_file(
     *,
     seed: int | None = None,
     settings: Callable[[], DecodeSettings] | None = None,
+    force: bool = False,
     progress: Progress = lambda done_s, total_s: None,
 ) -> Converted:
     """Decode a ``.muc`` file to an audio file, whose suffix says of which kind.
 
     load: gives a codec by the name in the file. seed: instead of the file's. settings: of the
     sampler. What is missing in a damaged file is replaced, as a listener does, so that everything
-    stays in its place; what is cut off at the end is not. Raises UserError or CodecError.
+    stays in its place; what is cut off at the end is not. force: also if most of it is missing.
+    Raises UserError or CodecError.
     """
     reader = MucReader(path)
     info = reader.describe()
+    if not force:
+        info.check_silence(reader.name)
     codec = load(reader.header.codec)
     check_fits(reader.name, reader.header, codec)
     left = info.samples
     with written_whole(out) as part:
-        sink = FileSink(part)
+        sink = FileSink(part, overwrite=True)
         try:
             sink.write(np.zeros((CHANNELS, 0), np.float32))  # a file without music is one as well
             for block in _sound(reader, codec, seed, settings() if settings else None):
@@ -130,12 +134,16 @@ def _sound(
     from codec.stream import StreamDecoder
 
     header = reader.header
-    first, unit = header.first_token, codec.latent_tokens
-    start = -(-first // unit) * unit
-    if start > first:  # the decoder begins at a whole latent frame
-        yield np.zeros((CHANNELS, (start - first) * SAMPLES_PER_TOKEN), np.float32)
+    begin, unit = header.music_from, codec.latent_tokens
+    start = -(-begin // unit) * unit
+    if start > begin:  # the decoder begins at a whole latent frame
+        yield np.zeros((CHANNELS, (start - begin) * SAMPLES_PER_TOKEN), np.float32)
     decoder = StreamDecoder(
-        codec, seed=header.seed if seed is None else seed, first_token=first, settings=settings
+        codec,
+        seed=header.seed if seed is None else seed,
+        first_token=header.first_token,
+        start_token=start,
+        settings=settings,
     )
     concealment = Concealment(start * SAMPLES_PER_TOKEN)
 
@@ -145,7 +153,7 @@ def _sound(
             concealment.shape(block)
             yield block
 
-    for item in reader.items():
+    for item in reader.items(context=True):
         if not isinstance(item, Title):
             for tokens in concealment.pieces(item):
                 decoder.feed(tokens)

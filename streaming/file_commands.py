@@ -71,6 +71,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     decode.add_argument(
         "--temperature", type=number(float, 0, 10), metavar="T", help="of the noise"
     )
+    decode.add_argument("--force", action="store_true", help="also a file most of which is missing")
     for parser in (encode, decode):
         parser.add_argument("--weights", type=Path, metavar="PATH", help="of the codec")
         parser.add_argument("--torch-device", metavar="DEVICE", help="cpu, cuda, cuda:1")
@@ -166,7 +167,7 @@ def _jobs(arguments: argparse.Namespace) -> list[Job]:
     if encoding and out.suffix.lower() != MUC_SUFFIX:
         raise SettingsError(f"{out} must end in {MUC_SUFFIX}, which is what encode writes.")
     if not encoding:
-        FileSink(out).close()  # tells of an unknown suffix before a codec is loaded
+        FileSink(out, overwrite=True).close()  # tells of an unknown suffix before a codec is loaded
     return [Job(source, out)]
 
 
@@ -190,6 +191,7 @@ class _Converter:
             self.load,
             seed=wanted.seed,
             settings=self.settings,
+            force=wanted.force,
             progress=progress,
         )
 
@@ -239,6 +241,7 @@ def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
         "seed": header.seed,
         "stream": header.stream,
         "first_token": info.first_token,
+        "context_tokens": header.music_from - header.first_token,
         "tokens": info.tokens,
         "seconds": round(info.seconds, 3),
         "samples": info.samples,
@@ -255,12 +258,14 @@ def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
     lost = f", {info.lost_tokens} lost in {info.gaps} gaps" if info.gaps else ""
     bits = "" if rate is None else f", {rate:.0f} bit/s ({TOKEN_RATE * TOKEN_BITS} of music)"
     damage = f", {info.damaged_bytes} of them damaged" if info.damaged_bytes else ""
+    context = header.music_from - header.first_token
+    before = f", {context} of context before them" if context else ""
     lines = [
         printable(str(path), 300),
         f"  codec    {header.codec}, weights {header.weights} (SHA-256 {header.digest[:16]}…)",
         f"  seed     {header.seed}" + (f", stream {header.stream}" if header.stream else ""),
         f"  length   {info.seconds:.3f} s, {info.samples} samples, {info.tokens} tokens"
-        f" from {info.first_token} on{lost}",
+        f" from {info.first_token} on{before}{lost}",
         f"  size     {info.file_bytes} bytes{damage}{bits}",
         "  end      " + ("complete" if info.complete else "cut off, or still being written"),
     ]

@@ -45,7 +45,7 @@ async def serve_files(
     """
     playlist = await call_on_thread(open_playlist)
     # A new stream, whatever the files were recorded from: its numbers begin at 0.
-    identity = replace(playlist.header, stream="", first_token=0)
+    identity = replace(playlist.header, stream="", first_token=0, start_token=0)
     packet_tokens = settings.packet_tokens or settings.preset.packet_tokens
     hub, store = await call_on_thread(open_hub, settings, identity, packet_tokens)
     publisher = Publisher(hub, store)

@@ -62,6 +62,7 @@ class Listener:
             Without it, a stream of another codec is refused.
         settings: see :class:`ListenerSettings`.
         observe: told of everything that happens in the stream, such as a recorder.
+        begun: told where in it the sound begins, see :class:`streaming.rendering.Rendering`.
         clock: monotonic seconds.
 
     Attributes: ``session``, ``decoder`` (None before the hello), ``end_reason`` (None until the
@@ -76,6 +77,7 @@ class Listener:
         load: Callable[[str], Codec] | None = None,
         settings: ListenerSettings | None = None,
         observe: Callable[[Happening], Awaitable[None]] | None = None,
+        begun: Callable[[Hello, int, int], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.output = output
@@ -86,6 +88,7 @@ class Listener:
         self._codec = codec
         self._load = load
         self._observe = observe
+        self._begun = begun
         self._clock = clock
         self.link: Link | None = None
         self._start_at = self.settings.start
@@ -217,6 +220,7 @@ class Listener:
             self.output,
             self._pushed,
             self._clock,
+            self._begun,
         )
         tasks = [
             playing := asyncio.create_task(self._play()),

@@ -16,28 +16,41 @@ from streaming.protocol import Gap, Title
 from streaming.sender_session import SenderSession
 from streaming.timeline import StartAt
 
-__all__ = ["FileConnection", "load_hub", "place_in"]
+__all__ = ["FileConnection", "FileHub", "load_hub", "place_in"]
 
 _PACKET_TOKENS: Final = 48
 _MOST_TOKENS: Final = 31 * 24 * 3600 * TOKEN_RATE
 """A file is held whole, two bytes a token, its gaps included."""
 
 
-def load_hub(path: Path | str) -> Hub:
-    """All of a file in a hub that has ended. Blocking; raises SourceError."""
+class FileHub(Hub):
+    """All of a file, in a hub that has ended; ``music_from`` is the first token of its music."""
+
+    music_from = 0
+
+
+def load_hub(path: Path | str, *, force: bool = False) -> FileHub:
+    """All of a file in a hub. Blocking; raises SourceError.
+
+    force: also if most of it is missing.
+    """
     reader = MucReader(path)
     info = reader.describe()
-    if info.tokens + info.lost_tokens > _MOST_TOKENS:
-        raise SourceError(f"{reader.name} is longer than 31 days; let server.py stream it instead.")
     header = reader.header
-    hub = Hub(
+    tokens = header.music_from - header.first_token + info.tokens + info.lost_tokens
+    if tokens > _MOST_TOKENS:
+        raise SourceError(f"{reader.name} is longer than 31 days; let server.py stream it instead.")
+    if not force:
+        info.check_silence(reader.name)
+    hub = FileHub(
         StreamInfo(
             header.codec, header.weights, header.digest, header.seed, _PACKET_TOKENS, header.stream
         ),
-        history_tokens=max(HISTORY_TOKENS, info.tokens + info.lost_tokens),
+        history_tokens=max(HISTORY_TOKENS, tokens),
     )
-    hub.go_on_at(info.first_token)
-    for item in reader.items():
+    hub.music_from = header.music_from
+    hub.go_on_at(header.first_token)
+    for item in reader.items(context=True):
         if isinstance(item, Title):
             hub.restore_title(item)
         elif isinstance(item, Gap):
@@ -49,12 +62,12 @@ def load_hub(path: Path | str) -> Hub:
     return hub
 
 
-def place_in(hub: Hub, start: StartAt) -> StartAt:
+def place_in(hub: FileHub, start: StartAt) -> StartAt:
     """``start`` as a token of the file in ``hub``; what is before its beginning is that.
 
     Raises SettingsError where the file has no such place.
     """
-    first, end = hub.rewind.oldest_token, hub.next_token
+    first, end = min(hub.music_from, hub.next_token), hub.next_token
     token = start.token or first
     if start.behind_s is not None:
         token = end - round(start.behind_s * TOKEN_RATE)
@@ -96,8 +109,13 @@ class FileConnection:
         self._session.receive(message, time.monotonic())
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        while (message := self._session.take()) is not None:
-            yield message
+        session = self._session
+        while (message := session.take()) is not None or session.waiting:
+            if message is not None:
+                yield message
+            else:  # whoever asks for more has read what there was
+                session.heartbeat.ask(time.monotonic())
+                session.answered()
 
     async def close(self) -> None:
         """The listener has gone."""

@@ -139,6 +139,11 @@ class PlayoutBuffer:
         return self.start_sample + self.samples - self._before_start
 
     @property
+    def pushed_samples(self) -> int:
+        """Samples handed out so far, and those that wait."""
+        return self._pushed
+
+    @property
     def buffered_samples(self) -> int:
         """Samples that wait."""
         return self._pushed - self.samples

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, ParamSpec
 
 from codec.constants import SAMPLE_RATE
 from streaming.errors import SinkError
 from streaming.link import Link
-from streaming.protocol import End
+from streaming.protocol import End, Hello
 from streaming.recorder import Recorder
 from streaming.session import Happening
 from streaming.signals import unless
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.25
 _STATS_INTERVAL_S: Final = 1.0
+
+P = ParamSpec("P")
 
 
 class Recording:
@@ -40,21 +42,30 @@ class Recording:
 
     async def take(self, happening: Happening) -> None:
         """Write what happened."""
-        try:
-            await self.write(happening)
-        except SinkError as error:
-            self._failed = True
-            logger.warning("no more is recorded: %s", error)
+        await self._try(self.recorder.take, happening)
+
+    async def hear(self, hello: Hello, token: int, samples: int) -> None:
+        """Record from there on; see :meth:`streaming.recorder.Recorder.hear`."""
+        await self._try(self.recorder.hear, hello, token, samples)
 
     async def write(self, happening: Happening) -> None:
         """Write what happened. Raises SinkError."""
-        if not self._failed and not self.recorder.full:
+        if not self.recorder.full:
             await self._worker.run(self.recorder.take, happening)
 
     async def close(self, reason: str | None = None) -> None:
         """Complete the file; reason: why the music ends here, where it does."""
-        await self._worker.run(self.recorder.close, reason)
+        await self._worker.run(self.recorder.close, None if self._failed else reason)
         await self._worker.close()
+
+    async def _try(self, call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        if self._failed or self.recorder.full:
+            return
+        try:
+            await self._worker.run(call, *args, **kwargs)
+        except SinkError as error:
+            self._failed = True
+            logger.warning("no more is recorded: %s", error)
 
 
 async def record(

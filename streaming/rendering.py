@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -41,8 +41,7 @@ class Beginning:
     @property
     def in_the_past(self) -> bool:
         """Whether the sound is to begin before the live edge."""
-        heard = self.start.first_heard(self.hello.first_token)
-        return not self.start.live and heard < self.hello.next_token
+        return self.start.in_the_past(self.hello.first_token, self.hello.next_token)
 
     def complete(self, item: Tokens | Gap) -> bool:
         """Whether the history is complete with ``item``, or need not be.
@@ -65,6 +64,8 @@ class Rendering:
         buffer: takes the sound. output: is told when to begin with it.
         pushed: set whenever there is something new in the buffer.
         clock: monotonic seconds.
+        begun: told with which token the sound of what a hello began begins, and after how many
+            samples of other sound.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Rendering:
         output: Output,
         pushed: asyncio.Event,
         clock: Callable[[], float] = time.monotonic,
+        begun: Callable[[Hello, int, int], Awaitable[None]] | None = None,
     ) -> None:
         self._place = place
         self._decoder = decoder
@@ -82,6 +84,7 @@ class Rendering:
         self._output = output
         self._pushed = pushed
         self._clock = clock
+        self._begun = begun
         self._queue: asyncio.Queue[Received | None] = asyncio.Queue(_QUEUED_MESSAGES)
         self._regenerator: Regenerator | None = None
 
@@ -162,6 +165,8 @@ class Rendering:
                 start_token = decoder.whole_frame(first_token)
         self._buffer.jump(start_token * SAMPLES_PER_TOKEN)
         self._output.hold_until_s = self._clock() + hold_s
+        if self._begun is not None:
+            await self._begun(hello, start_token, self._buffer.pushed_samples)
         logger.debug("starting at token %d, in %.2f s", start_token, hold_s)
         await decoder.start(
             first_token=first_token, start_token=start_token, stream_seed=hello.seed

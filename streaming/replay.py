@@ -97,7 +97,7 @@ class MucPlaylist:
                 raise SourceError("Nothing to play: there is no music in these .muc files.")
 
     def _renumbered(self, reader: MucReader, place: int) -> Iterator[Item]:
-        shift = place - reader.header.first_token
+        shift = place - reader.header.music_from
         titled = False
         for item in reader.items():
             if isinstance(item, Title):

@@ -233,10 +233,14 @@ def open_hub(
     )
     if store is not None:
         restore(hub, store)
-        spare = -store.next_token % latent_tokens
-        if spare:
-            store.gap(Gap(store.next_token, spare))
-        hub.go_on_at(store.next_token)
+        missing = store.sent_token - store.next_token
+        if missing:
+            told = "going on after a gap of %.1f s: so much may have been sent and is not stored"
+            logger.warning(told, missing / TOKEN_RATE)
+        missing += -store.sent_token % latent_tokens
+        if missing:
+            store.gap(Gap(store.next_token, missing))
+        hub.go_on_at(store.sent_token)
         if store.next_token:
             logger.info("going on after %.0f s of stored stream", store.next_token / TOKEN_RATE)
     return hub, store

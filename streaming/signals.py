@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as an event, and work that ends with it."""
+"""Ctrl-C, SIGTERM and SIGHUP as an event, and work that ends with it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def set_on_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Set ``stop`` on the first Ctrl-C or SIGTERM; a second one has its usual effect.
+    """Set ``stop`` on the first Ctrl-C, SIGTERM or SIGHUP; a second one has its usual effect.
 
+    A terminal that is closed sends SIGHUP; a program that ignores it (``nohup``) goes on doing so.
     Within the event loop. Where signals cannot be caught (on Windows, outside the main thread),
     nothing changes and Ctrl-C raises KeyboardInterrupt as ever.
     """
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def restore() -> None:
         for number in numbers:

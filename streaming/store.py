@@ -8,13 +8,16 @@ keep them, so that a power cut loses no more than those. On opening, what was to
 of a record is cut away; damage elsewhere costs the records that it hit, and is then a gap. Segments
 older than the rewind time go.
 
+A disk that fails or is full costs the packets of that time and not the music: each packet tries
+anew. No token number is used twice, whatever became of the files (:mod:`streaming.high_water`).
+
 Blocking calls: a worker thread's business.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import re
@@ -26,7 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.errors import FormatVersionError, SettingsError
+from streaming.errors import FormatVersionError, SettingsError, reason_of
+from streaming.high_water import RESERVED_TOKENS, HighWaterMark
+from streaming.locking import lock
 from streaming.muc.append import MucAppender, Survey
 from streaming.muc.framing import scan
 from streaming.muc.messages import Clock, Record, StreamHeader, read_message
@@ -41,7 +46,8 @@ __all__ = ["TokenStore", "restore", "stored_place"]
 logger = logging.getLogger(__name__)
 
 _SEGMENT_BYTES: Final = 1 << 20
-_SYNC_S: Final = 5.0
+_STORING: Final = "storing the stream"
+_MARKING: Final = "noting which token numbers are used"
 _NAME: Final = re.compile(r"(\d{10})\.muc", re.ASCII)
 _OLD_NAME: Final = re.compile(r"stream\.json|\d{10}\.tokens", re.ASCII)
 
@@ -57,8 +63,9 @@ class TokenStore:
         keep_tokens: older segments are deleted.
         clock: monotonic seconds.
 
-    Attributes: ``identity``, seed and name of the stream included; ``next_token``, where the stream
-    goes on.
+    Attributes: ``identity``, seed and name of the stream included; ``next_token``, one past the
+    last token that is stored; ``sent_token``, one past the last that may have been sent, where the
+    stream goes on. To begin with the two are the same for a relay, whose numbers are another's.
 
     Raises SettingsError where the folder cannot be used or holds another stream.
     """
@@ -76,18 +83,26 @@ class TokenStore:
         self.next_token = 0
         self._keep_tokens = keep_tokens
         self._clock = clock
-        self._synced_s = clock()
-        self._broken = False
         self._segment: MucAppender | None = None
         self._timeline = Timeline()
+        self._failing: set[str] = set()
+        self._mark: HighWaterMark | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / "lock").open("wb")
         except OSError as error:
             raise self._unusable(error) from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.identity = self._identify(identity, seed)
+            lock(self._lock.fileno())
+            self.identity, begun = self._identify(identity, seed)
+            self.sent_token = self.next_token
+            # A relay's numbers are its sender's, which it may ask for the same tokens again.
+            if not identity.stream:
+                self._mark = HighWaterMark(folder / "mark", self.identity.stream)
+                if begun:  # without a mark it is of an older version, or was lost
+                    unknown = self.next_token + RESERVED_TOKENS
+                    sent = unknown if self._mark.sent is None else self._mark.sent
+                    self.sent_token = max(self.next_token, sent)
         except BlockingIOError:
             self._lock.close()
             raise SettingsError(
@@ -112,32 +127,63 @@ class TokenStore:
                         yield record
 
     def tokens(self, packet: Tokens, unix_s: float) -> None:
-        """Append tokens whose last one ended at ``unix_s``."""
-        self._roll(packet.first_token)
-        began_s = unix_s - len(packet.tokens) / TOKEN_RATE
-        if self._timeline.note(packet.first_token, began_s):
-            self._append(Clock(packet.first_token, max(0.0, began_s)))
-        self._append(packet)
-        self.next_token = packet.end_token
+        """Append tokens whose last one ended at ``unix_s``, and which may be sent from then on."""
+        self._use(packet.end_token)
+        with self._trying(_STORING):
+            segment = self._roll(packet.first_token)
+            began_s = unix_s - len(packet.tokens) / TOKEN_RATE
+            if self._timeline.note(packet.first_token, began_s):
+                segment.append(Clock(packet.first_token, max(0.0, began_s)))
+            segment.append(packet)
+            self.next_token = packet.end_token
 
     def title(self, title: Title) -> None:
         """Append what plays from its token on."""
-        self._append(title)
+        with self._trying(_STORING):
+            self._roll(self.sent_token).append(title)
 
     def gap(self, gap: Gap) -> None:
         """Append that tokens are missing."""
-        self._append(gap)
-        self.next_token = gap.first_token + gap.count
+        end_token = gap.first_token + gap.count
+        self._use(end_token)
+        with self._trying(_STORING):
+            self._roll(gap.first_token).append(gap)
+            self.next_token = end_token
 
     def close(self) -> None:
         """Bring everything to the disk; a second time does nothing."""
         if self._segment is not None:
             self._segment.close()
             self._segment = None
+        if self._mark is not None:
+            with contextlib.suppress(OSError):
+                self._mark.close()
         self._lock.close()
 
-    def _identify(self, wanted: StreamHeader, seed: int | None) -> StreamHeader:
-        """What the stream is, from what is there or for good from now on."""
+    def _use(self, end_token: int) -> None:
+        """Numbers up to there are used from now on, whatever becomes of what is stored."""
+        self.sent_token = max(self.sent_token, end_token)
+        if self._mark is not None:
+            with self._trying(_MARKING):
+                self._mark.raise_to(self.sent_token)
+
+    @contextlib.contextmanager
+    def _trying(self, what: str) -> Iterator[None]:
+        """The music is more important than its record: what fails is told once, and tried again."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._failing:
+                self._failing.add(what)
+                told = "%s in %s does not work (%s) and is tried again with each packet"
+                logger.warning(told, what, self.folder, reason_of(error))
+        else:
+            if what in self._failing:
+                self._failing.remove(what)
+                logger.warning("%s in %s works again", what, self.folder)
+
+    def _identify(self, wanted: StreamHeader, seed: int | None) -> tuple[StreamHeader, bool]:
+        """What the stream is, and whether it has begun: is there, or will be from now on."""
         segments = _segments(self.folder)
         if not segments and any(_OLD_NAME.fullmatch(path.name) for path in self.folder.iterdir()):
             raise SettingsError(
@@ -159,11 +205,10 @@ class TokenStore:
                 if path == segments[-1]:
                     os.truncate(path, survey.whole_bytes)
         if there is not None:
-            return there
+            return there, True
+        seed = wanted.seed if seed is None else seed
         stream = wanted.stream or secrets.token_hex(8)
-        return dataclasses.replace(
-            wanted, seed=wanted.seed if seed is None else seed, stream=stream
-        )
+        return dataclasses.replace(wanted, seed=seed, stream=stream), False
 
     def _check(self, there: StreamHeader, wanted: StreamHeader, seed: int | None) -> None:
         if (there.codec, there.digest) != (wanted.codec, wanted.digest):
@@ -182,46 +227,32 @@ class TokenStore:
                 "choose another folder with --store."
             )
 
-    def _roll(self, first_token: int) -> None:
-        """See to it that there is a segment with room, and none that is too old."""
-        if self._broken or (self._segment is not None and self._segment.bytes < _SEGMENT_BYTES):
-            return
+    def _roll(self, first_token: int) -> MucAppender:
+        """The segment to append to: the present one while it has room, and then another."""
+        present = self._segment
+        if present is not None and present.bytes < _SEGMENT_BYTES:
+            return present
+        header = dataclasses.replace(self.identity, first_token=first_token)
+        path = self.folder / f"{first_token:010d}.muc"
         try:
-            if self._segment is not None:
-                self._segment.close()
-                self._segment = None
-            header = dataclasses.replace(self.identity, first_token=first_token)
-            self._segment = MucAppender(self.folder / f"{first_token:010d}.muc", header)
-            self._timeline = Timeline()  # so that every segment says when it played
-            segments = _segments(self.folder)
-            for path, after in pairwise(segments):
+            self._segment = MucAppender(path, header, clock=self._clock)
+        except OSError as error:
+            if present is None:
+                raise
+            logger.debug("no new segment yet (%s): the present one grows", reason_of(error))
+            return present
+        self._timeline = Timeline()  # so that every segment says when it played
+        if present is not None:
+            present.close()
+        with contextlib.suppress(OSError):  # they go with the next one
+            for old, after in pairwise(_segments(self.folder)):
                 if int(after.stem) <= first_token - self._keep_tokens:
-                    path.unlink()
-        except OSError as error:
-            self._give_up(error)
-
-    def _append(self, record: Record) -> None:
-        if self._segment is None:
-            self._roll(self.next_token)
-        if self._broken:
-            return
-        assert self._segment is not None
-        try:
-            self._segment.append(record)
-            if self._clock() - self._synced_s >= _SYNC_S:
-                self._segment.sync()
-                self._synced_s = self._clock()
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        # The music is more important than its record; what is torn is mended on the next start.
-        self._broken = True
-        logger.warning("no more is stored in %s (%s)", self.folder, _reason(error))
+                    old.unlink()
+        return self._segment
 
     def _unusable(self, error: OSError) -> SettingsError:
         return SettingsError(
-            f"Cannot store the stream in {self.folder} ({_reason(error)}); choose another folder "
+            f"Cannot store the stream in {self.folder} ({reason_of(error)}); choose another folder "
             "with --store."
         )
 
@@ -252,7 +283,7 @@ def stored_place(folder: Path) -> tuple[str, int]:
     except FormatVersionError as error:
         raise SettingsError(f"What is in {folder} {error}") from None
     except OSError as error:
-        raise SettingsError(f"Cannot read the stream in {folder} ({_reason(error)}).") from None
+        raise SettingsError(f"Cannot read the stream in {folder} ({reason_of(error)}).") from None
     names = [survey.header.stream for survey in surveys if survey.header is not None]
     return (
         next(iter(names), ""),
@@ -262,7 +293,3 @@ def stored_place(folder: Path) -> tuple[str, int]:
 
 def _segments(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)

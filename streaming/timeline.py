@@ -133,6 +133,10 @@ class StartAt:
             return max(first_token, self.token)
         return first_token + CONTEXT_TOKENS if first_token else 0
 
+    def in_the_past(self, first_token: int, next_token: int) -> bool:
+        """Whether the sound begins before the live edge ``next_token``."""
+        return not self.live and self.first_heard(first_token) < next_token
+
 
 def parse_duration_s(text: str) -> float:
     """Seconds of ``90``, ``90s``, ``10m``, ``24h``, ``1h30m`` or ``7d``. Raises SettingsError."""

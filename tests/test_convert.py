@@ -21,7 +21,7 @@ from streaming.batch import Job, pair_files
 from streaming.convert import encode_file
 from streaming.errors import SinkError, SourceError
 from streaming.level import limit
-from streaming.muc import MucEncoder, MucReader, StreamHeader
+from streaming.muc import MucEncoder, MucMuxer, MucReader, StreamHeader
 from streaming.progress import ProgressBar
 from streaming.protocol import Gap, Title, Tokens
 from streaming.sinks import FileSink
@@ -192,6 +192,21 @@ def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     assert run("decode", tmp_path / "c.muc", tmp_path / "b.wav") == 2
     assert (tmp_path / "b.wav").read_bytes() == b"old"
     assert {p.name for p in tmp_path.iterdir()} == {"a.wav", "a.muc", "b.wav", "c.muc"}
+
+
+def test_a_file_most_of_which_is_missing_is_decoded_only_where_that_is_asked_for(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("streaming.muc.reader._MOST_SILENCE", 100)
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
+    records = [Tokens(50 * n, np.arange(10)) for n in range(12)]
+    (tmp_path / "a.muc").write_bytes(b"".join(muxer.push(record) for record in records))
+    assert run("decode", tmp_path / "a.muc", tmp_path / "a.wav", load_codec=load_none) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a.muc' holds 5 s of music, and 18 s are missing in it; --force" in line
+    assert {p.name for p in tmp_path.iterdir()} == {"a.muc"}
+    assert run("decode", tmp_path / "a.muc", tmp_path / "a.flac", "--force") == 0
+    assert soundfile.info(tmp_path / "a.flac").frames == (50 * 11 + 10) * 1920
 
 
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as an event."""
+"""Ctrl-C, SIGTERM and SIGHUP as an event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from streaming.signals import set_on_signals, unless
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_sets_the_event_and_the_next_one_is_as_ever(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     stop = asyncio.Event()
@@ -22,6 +22,20 @@ async def test_a_signal_sets_the_event_and_the_next_one_is_as_ever(number: signa
         await asyncio.wait_for(stop.wait(), 5)
         assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+
+
+async def test_a_program_that_is_to_outlive_its_terminal_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        stop = asyncio.Event()
+        with set_on_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.05)
+            assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_nothing_changes() -> None:

@@ -109,9 +109,41 @@ class CappedStruct(struct.Struct):
 def test_nothing_is_touched_before_there_is_sound(tmp_path):
     path = tmp_path / "out.wav"
     path.write_bytes(b"precious")
-    with FileSink(path):
+    with FileSink(path, overwrite=True):
         pass
     assert path.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus"])
+def test_a_file_that_is_there_is_written_over_only_where_that_is_asked_for(tmp_path, suffix):
+    path = tmp_path / f"out.{suffix}"
+    path.write_bytes(b"precious" * 100_000)
+    with pytest.raises(SinkError, match=f"out.{suffix}' is there already; .* give --overwrite"):
+        FileSink(path)
+    assert path.read_bytes() == b"precious" * 100_000
+    with FileSink(path, overwrite=True) as sink:
+        sink.write(tone(RATE))
+    assert soundfile.info(path).frames == RATE
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_programs_never_write_into_one_file(tmp_path, suffix, overwrite):
+    path = tmp_path / f"out.{suffix}"
+    first, second = (FileSink(path, overwrite=overwrite) for _ in range(2))
+    first.write(tone(1000))
+    told = "Another program writes to" if overwrite else "is there already"
+    with pytest.raises(SinkError, match=told):
+        second.write(tone(1000))
+    second.close()
+    with pytest.raises(SinkError, match=told):  # who comes later is told before there is sound
+        FileSink(path, overwrite=overwrite)
+    first.write(tone(RATE))
+    first.close()
+    assert soundfile.info(path).frames == RATE + 1000
+    with FileSink(path, overwrite=True) as third:  # the lock has gone with its holder
+        third.write(tone(1000))
+    assert soundfile.info(path).frames == 1000
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
+from streaming.locking import lock, sync_folder
 from streaming.muc.framing import scan
 from streaming.muc.messages import Record, StreamHeader, end_token, read_message
 from streaming.muc.writer import MucMuxer
 from streaming.protocol import MAX_GAP_TOKENS, Tokens
 
 __all__ = ["MucAppender", "Survey"]
+
+_SYNC_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -54,31 +60,65 @@ class Survey:
 class MucAppender:
     """Appends records to ``path``, handing each to the system before :meth:`append` returns.
 
-    A program that is killed then loses none of them, and a torn record at the end, which only a
-    crash of the machine or a full disk leaves, is cut off when the file is opened again.
+    A program that is killed then loses none of them. The disk is told to keep the header at once,
+    and every five seconds what has come since. A torn record at the end, which only a crash of the
+    machine leaves, is cut off when the file is opened again. The file is locked until it is closed,
+    so that nobody else appends to it.
 
-    header: of a file that is new or has nothing whole in it.
+    header: of a file that is new or has nothing whole in it; it is written at once.
+    new: there must be no such file; FileExistsError if there is. clock: monotonic seconds.
 
-    Attributes: ``bytes``, the file's length. Everything may raise OSError.
+    Attributes: ``bytes``, the file's length; ``survey``, what was there before.
+
+    Everything may raise OSError, and BlockingIOError if another program appends to it. What could
+    not be appended is not there in part either.
     """
 
-    def __init__(self, path: Path, header: StreamHeader) -> None:
-        self.bytes = 0
-        if path.exists():
-            self.bytes = Survey.of(path).whole_bytes
-            os.truncate(path, self.bytes)
-        self._muxer = MucMuxer(header, fresh=not self.bytes)
+    def __init__(
+        self,
+        path: Path,
+        header: StreamHeader,
+        *,
+        new: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._synced_s = clock()
+        made = _create(path)
+        if new and not made:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         self._file: BinaryIO = path.open("ab", buffering=0)
+        try:
+            lock(self._file.fileno())
+        except OSError:
+            self._file.close()
+            raise
+        try:
+            self.survey = Survey.of(path)
+            self.bytes = self.survey.whole_bytes
+            self._file.truncate(self.bytes)
+            self._muxer = MucMuxer(header, fresh=not self.bytes)
+            if begin := self._muxer.begin():
+                self._write(begin)
+                self.sync()
+        except BaseException:
+            if made:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            self._file.close()
+            raise
+        if made:
+            sync_folder(path.parent)
 
     def append(self, record: Record) -> None:
         """Write one record, with a header where one is due."""
-        view = memoryview(self._muxer.push(record))
-        self.bytes += len(view)
-        while view:  # an unbuffered write may be cut short, by a disk that fills up for one
-            view = view[self._file.write(view) :]
+        self._write(self._muxer.push(record))
+        if self._clock() - self._synced_s >= _SYNC_S:
+            self.sync()
 
     def sync(self) -> None:
         """Bring what was written to the disk, where a power cut leaves it alone."""
+        self._synced_s = self._clock()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -88,3 +128,23 @@ class MucAppender:
                 self.sync()
             with contextlib.suppress(OSError):
                 self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:  # an unbuffered write may be cut short, by a disk that fills up for one
+                view = view[self._file.write(view) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # otherwise it is damage, which readers pass over
+                self._file.truncate(self.bytes)
+            raise
+        self.bytes += len(data)
+
+
+def _create(path: Path) -> bool:
+    """Make an empty file, unless there is one already; says whether it was made."""
+    try:
+        path.open("xb").close()
+    except FileExistsError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from codec.constants import SAMPLES_PER_TOKEN
 from streaming.errors import FormatVersionError, ProtocolError
 from streaming.parsing import Fields, decode, parse_object
 from streaming.protocol import (
+    MAX_INDEX,
     MAX_NAME,
     MAX_SEED,
     MAX_UNIX_S,
@@ -27,6 +28,7 @@ from streaming.protocol import (
 
 __all__ = [
     "FORMAT_VERSION",
+    "MAX_CONTEXT",
     "Clock",
     "Finish",
     "Record",
@@ -39,6 +41,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 1
+MAX_CONTEXT: Final = 4096
+"""Tokens that a file may hold before its music."""
 _TOKENS_KIND: Final = b"\x01"
 
 
@@ -46,8 +50,9 @@ _TOKENS_KIND: Final = b"\x01"
 class StreamHeader:
     """What decodes the tokens: codec, weights and their SHA-256 in hex, seed of the noise.
 
-    first_token: with which the file begins. stream: names the stream whose token numbers these
-    are; empty where they are nobody else's.
+    first_token: with which the file begins. start_token: with which the music begins, if that is
+    later; what is before it is context for the decoder and not to be heard. stream: names the
+    stream whose token numbers these are; empty where they are nobody else's.
     """
 
     type: ClassVar = "stream"
@@ -57,6 +62,12 @@ class StreamHeader:
     seed: int = 0
     first_token: int = 0
     stream: str = ""
+    start_token: int = 0
+
+    @property
+    def music_from(self) -> int:
+        """The first token that is to be heard."""
+        return max(self.first_token, self.start_token)
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -68,6 +79,8 @@ class StreamHeader:
             "seed": self.seed,
             "first_token": self.first_token,
         }
+        if self.music_from > self.first_token:
+            fields["start_token"] = self.start_token
         if self.stream:
             fields["stream"] = self.stream
         return _json(self.type, fields)
@@ -163,13 +176,16 @@ def _read_header(read: Fields) -> StreamHeader:
             f"is of version {version} of the format and this program reads version "
             f"{FORMAT_VERSION}; update the program."
         )
+    first = read.integer("first_token")
+    most = min(MAX_INDEX, first + MAX_CONTEXT)
     return StreamHeader(
         codec=read.text("codec", MAX_NAME),
         weights=read.text("weights", MAX_NAME),
         digest=read.digest("digest"),
         seed=read.integer("seed", high=MAX_SEED),
-        first_token=read.integer("first_token"),
+        first_token=first,
         stream=read.text("stream", MAX_NAME, default=""),
+        start_token=read.integer("start_token", first, most) if read.has("start_token") else 0,
     )
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.errors import FormatVersionError, SourceError
@@ -20,6 +20,9 @@ __all__ = ["Item", "MucInfo", "MucReader"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_SILENCE: Final = 3600 * TOKEN_RATE
+"""So much may be missing in any file."""
+
 Item: TypeAlias = Tokens | Gap | Title
 """What :meth:`MucReader.items` yields: each of tokens and gaps begins where the last one ended."""
 
@@ -30,6 +33,7 @@ class MucInfo:
 
     first_token, end_token: of the music, lost tokens included. tokens: how many could be read.
     lost_tokens: how many could not, in so many ``gaps``. samples: the music's length at 48 kHz.
+    Context before the music is not counted.
     complete: whether the end is there. damaged_bytes: those in no whole record. file_bytes: all.
     titles: each with the token from which on it plays.
     """
@@ -51,6 +55,18 @@ class MucInfo:
         """Length of the music."""
         return self.samples / SAMPLE_RATE
 
+    def check_silence(self, name: str) -> None:
+        """Raises SourceError if far more of the file ``name`` is missing than is there.
+
+        A few bytes can name a gap of any length, and what stands in for it takes time and room.
+        """
+        if self.lost_tokens > max(self.tokens, _MOST_SILENCE):
+            raise SourceError(
+                f"{name} holds {self.tokens / TOKEN_RATE:.0f} s of music, and "
+                f"{self.lost_tokens / TOKEN_RATE:.0f} s are missing in it; --force puts silence in "
+                "their place."
+            )
+
 
 class MucReader:
     """A ``.muc`` file. Blocking calls: on an event loop a worker thread's business.
@@ -70,19 +86,21 @@ class MucReader:
         self._whole_bytes = 0
         self.header = self._find_header()
 
-    def items(self) -> Iterator[Item]:
-        """Tokens, gaps and titles in order, without overlaps; from the header's first token on.
+    def items(self, *, context: bool = False) -> Iterator[Item]:
+        """Tokens, gaps and titles in order, without overlaps, from where the music begins on.
 
         Numbers are the file's, up to the first gap of more than ten minutes. That is closed: what
-        follows has lower numbers from there on.
+        follows has lower numbers from there on. context: whether what the decoder is to have before
+        the music comes first.
         """
         self.finish = None
         self.timeline = Timeline()
         clock: Clock | None = None
-        place, closed = self.header.first_token, 0
+        first = self.header.first_token if context else self.header.music_from
+        place, closed = first, 0
         for record in self._records():
             if isinstance(record, Title):
-                token = max(0, record.token - closed)
+                token = max(first, record.token - closed)
                 yield Title(record.title, token if token - place <= MAX_GAP_TOKENS else place)
                 continue
             if isinstance(record, Clock):

@@ -38,10 +38,14 @@ class MucMuxer:
         self._fresh = fresh
         self._until_header = 1
 
+    def begin(self) -> bytes:
+        """What a file begins with; nothing if it has begun. The first :meth:`push` gives it too."""
+        fresh, self._fresh = self._fresh, False
+        return MAGIC + self._header_bytes if fresh else b""
+
     def push(self, record: Record) -> bytes:
         """What to append for ``record``: tokens in records of at most :data:`RECORD_TOKENS`."""
-        out = [MAGIC, self._header_bytes] if self._fresh else []
-        self._fresh = False
+        out = [self.begin()]
         if isinstance(record, Tokens):
             for at in range(0, len(record.tokens), RECORD_TOKENS):
                 part = record.tokens[at : at + RECORD_TOKENS]
@@ -79,7 +83,7 @@ class MucEncoder:
         Raises ValueError where the last token does not hold the last sample.
         """
         last = self._flush(len(self._pending))
-        padding = (self._written - self._muxer.header.first_token) * SAMPLES_PER_TOKEN - samples
+        padding = (self._written - self._muxer.header.music_from) * SAMPLES_PER_TOKEN - samples
         if not 0 <= padding < SAMPLES_PER_TOKEN:
             raise ValueError(f"{self._written} tokens are not those of {samples} samples")
         return last + self._muxer.push(Finish(self._written, padding))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from codec.constants import CHANNELS, SAMPLE_RATE
 from streaming.errors import SinkError
 from streaming.level import sanitise
+from streaming.locking import lock
 from streaming.sinks.base import Sink
 from streaming.sinks.wav import WavWriter
 from streaming.status import printable
@@ -40,15 +43,21 @@ class FileSink(Sink):
     """Writes an audio file with 16 bits a sample, at the name given, as the sound comes in.
 
     The file is created by the first `write`, so a program that fails before it has sound
-    leaves an older file of that name alone. WAV files are valid at every moment; the others
-    can be played up to where they were written if the program is killed.
+    leaves an older file of that name alone. It is locked until it is closed, so that two programs
+    never write into one. WAV files are valid at every moment; the others can be played up to where
+    they were written if the program is killed.
+
+    Args:
+        path: of the file.
+        overwrite: whether it may be there already.
 
     Raises:
-        SinkError: the suffix is unknown or the place cannot be written.
+        SinkError: the suffix is unknown, the file is there or the place cannot be written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         self.path = Path(path)
+        self._overwrite = overwrite
         self._name = f"'{printable(str(self.path), 300)}'"
         self._writer: _Writer | None = None
         self._closed = False
@@ -60,7 +69,7 @@ class FileSink(Sink):
                 f"{self._name} has no suffix of a known audio file; use one of {known}."
             )
         self._create: Callable[[], _Writer] = {
-            ".wav": lambda: WavWriter(self.path, SAMPLE_RATE, CHANNELS),
+            ".wav": lambda: WavWriter(self._open(), SAMPLE_RATE, CHANNELS),
             ".flac": lambda: self._encoder("FLAC", "PCM_16"),
             ".ogg": lambda: self._encoder("OGG", "VORBIS"),
             ".opus": lambda: self._encoder("OGG", "OPUS"),
@@ -73,12 +82,46 @@ class FileSink(Sink):
             raise SinkError(f"{self._name} cannot be written: there is no such folder.")
         if self.path.is_dir():
             raise SinkError(f"{self._name} cannot be written: it is a folder.")
+        if self.path.is_file():
+            if not self._overwrite:
+                raise self._exists()
+            self._check_free()
         if not os.access(self.path if self.path.exists() else folder, os.W_OK):
             raise SinkError(f"{self._name} cannot be written: permission denied.")
 
+    def _check_free(self) -> None:
+        """Tell at once of another program that writes there; what comes later shows in `_open`."""
+        with contextlib.suppress(PermissionError), self.path.open("rb") as file:
+            try:
+                lock(file.fileno())
+            except BlockingIOError:
+                raise self._in_use() from None
+
+    def _open(self) -> int:
+        """The file, empty and locked; a device or pipe as it is."""
+        new = not self._overwrite and not self.path.exists()
+        flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if new else 0)
+        try:
+            descriptor = os.open(self.path, flags, 0o666)
+        except FileExistsError:  # since we looked
+            raise self._exists() from None
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                if not (new or self._overwrite):
+                    raise self._exists()
+                lock(descriptor)
+                os.ftruncate(descriptor, 0)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise self._in_use() from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def _encoder(self, container: str, subtype: str) -> _Writer:
         # Through a descriptor of ours, since libsndfile reports no reason for a failed open.
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        descriptor = self._open()
         try:
             return soundfile.SoundFile(
                 descriptor,
@@ -120,6 +163,14 @@ class FileSink(Sink):
                 writer.close()
             except (OSError, soundfile.SoundFileError) as error:
                 raise self._failure(error) from error
+
+    def _exists(self) -> SinkError:
+        return SinkError(
+            f"{self._name} is there already; choose another name, or give --overwrite."
+        )
+
+    def _in_use(self) -> SinkError:
+        return SinkError(f"Another program writes to {self._name}; stop it or choose another name.")
 
     def _failure(self, error: Exception) -> SinkError:
         reason = getattr(error, "strerror", None) or "the disk may be full"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import struct
-from pathlib import Path
 from typing import Final
 
 __all__ = ["WavWriter"]
@@ -25,7 +24,7 @@ class WavWriter:
     """Writes interleaved little-endian 16-bit samples.
 
     Args:
-        path: created, or overwritten if it is there.
+        descriptor: of an empty file, open for writing; closed here, also where this fails.
         rate: samples per second and channel.
         channels: samples per frame.
 
@@ -33,12 +32,12 @@ class WavWriter:
         OSError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, rate: int, channels: int) -> None:
+    def __init__(self, descriptor: int, rate: int, channels: int) -> None:
         self._rate = rate
         self._channels = channels
         self._data_bytes = 0
         self._unmarked_bytes = 0
-        self._file = path.open("wb", buffering=0)
+        self._file = os.fdopen(descriptor, "wb", buffering=0)
         try:
             self._write_all(self._header())
         except OSError:
