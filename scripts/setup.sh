@@ -65,6 +65,7 @@ missing_packages() {
     fi
     if [ "$PROFILE" = train ]; then
         command -v fluidsynth >/dev/null || echo fluidsynth
+        command -v ffmpeg >/dev/null || echo ffmpeg
         has_font FluidR3_GM.sf2 || echo fluid-soundfont-gm
         has_font MuseScore_General_Full.sf3 || has_font MuseScore_General.sf3 ||
             echo musescore-general-soundfont

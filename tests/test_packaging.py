@@ -55,10 +55,27 @@ def test_the_wheel_holds_weights_pages_demo_and_programs(wheel):
     assert set(programs["console_scripts"]) == {"muc-server", "muc-client", "muc"}
 
 
-def test_what_not_everybody_needs_is_an_extra(wheel):
+def metadata_of(wheel):
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        metadata = email.message_from_bytes(archive.read(name))
+        return email.message_from_bytes(archive.read(name))
+
+
+def test_the_wheel_says_that_the_weights_have_a_licence_of_their_own(wheel):
+    metadata = metadata_of(wheel)
+    assert metadata["License-Expression"] == "MIT AND CC-BY-SA-4.0"
+    assert metadata.get_all("License-File") == ["LICENSE", "LICENSE_weights"]
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        licences = next(name for name in names if name.endswith("/licenses/LICENSE_weights"))
+        text = archive.read(licences).decode()
+    assert "codec/nano/nano-5.works.json" in names
+    for title in ("Attribution-ShareAlike 4.0", "Attribution-NonCommercial 4.0"):
+        assert f"\n{title} International\n" in text
+
+
+def test_what_not_everybody_needs_is_an_extra(wheel):
+    metadata = metadata_of(wheel)
     assert {"mqtt", "play", "gpu", "train", "dev"} <= set(metadata.get_all("Provides-Extra", []))
     needed = metadata.get_all("Requires-Dist", [])
     always = {re.split(r"[^\w-]", line)[0] for line in needed if "extra ==" not in line}

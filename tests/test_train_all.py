@@ -18,8 +18,18 @@ from codec.nano.config import NanoConfig
 from streaming.errors import SettingsError
 from training import export, pace, plan, train_all
 from training.pace import Pace, steps_within
-from training.plan import FINE_TUNING, Plan, Stage, Steps, out_of, stages, training_stages
+from training.plan import (
+    FINE_TUNING,
+    Plan,
+    Stage,
+    Steps,
+    export_stage,
+    out_of,
+    stages,
+    training_stages,
+)
 from training.train_all import run_stage
+from training.works import Work, WorkList
 
 PLAN = Plan(Path("runs"), Path("nano.safetensors"))
 TUNED = replace(PLAN, data=Path("own"), fine_tune=True, steps=FINE_TUNING)
@@ -168,10 +178,54 @@ def test_an_exported_file_loads_and_its_card_says_what_it_is(parts: Path, tmp_pa
     assert json.loads(card["figures"])["copy"] == {"log_mel": 0.2}
 
 
+def test_the_card_credits_the_authors_of_the_works(parts: Path, tmp_path: Path) -> None:
+    holder = "2010 Anna <anna@example.org>"
+    first = Work("game", "1.0-1", "usr/share/game/a.ogg", "0", "CC-BY-3.0", holder)
+    second = replace(first, source="usr/share/game/data.zip:music/b.ogg")
+    first = replace(first, title="First", artist="Otto")
+    works = WorkList(False, {}, {"game": [first, second]})
+    works.write(tmp_path / "works.json")
+    out = tmp_path / "game.safetensors"
+    codec = f"--codec={parts / 'averaged.pt'}"
+    assert export.main([codec, f"--out={out}", f"--works={tmp_path / 'works.json'}"]) == 0
+    credit = "- **game** 1.0-1, CC-BY-3.0, 2010 Anna: First (Otto); b"
+    assert credit in out.with_suffix(".md").read_text().splitlines()
+    with safe_open(out, framework="pt") as file:
+        card = json.loads(file.metadata()["card"])
+    assert card["works"] == credit
+    assert card["license"] == "MIT"
+
+
+def test_what_goes_on_from_the_bundled_weights_has_their_licence(
+    parts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "own.safetensors"
+    codec = f"--codec={parts / 'averaged.pt'}"
+    assert export.main([codec, "--vocoder=bundled", f"--out={out}"]) == 0
+    assert "| licence | CC-BY-SA-4.0 |" in out.with_suffix(".md").read_text()
+    assert train_all._card(replace(TUNED, data=None), [])["license"] == "CC-BY-SA-4.0"
+
+
+def test_lists_of_works_in_the_music_reach_the_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_all, "extent", lambda folder: (12, 7200.0))
+    lists = [tmp_path / "free" / "works.json", tmp_path / "more" / "works.json"]
+    whole = replace(TUNED, data=tmp_path)
+    card = train_all._card(whole, lists)
+    assert card["license"].startswith("CC-BY-SA-4.0, as far as the rights")
+    assert "the user's own" not in card["data"]
+    (command,) = export_stage(whole, works=lists, **card).commands
+    assert [word for word in command if word.startswith("--works=")] == [
+        f"--works={path}" for path in lists
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--out=nano.bin"], "must be named"),
+        (["--works=nothing.json"], "is no list of works"),
         (["--figures=nothing.json"], "does not hold figures"),
         (["--flow=nothing.pt"], "does not hold the weights"),
     ],
@@ -196,7 +250,7 @@ def test_the_card_does_not_say_where_the_music_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_all, "extent", lambda folder: (12, 7200.0))
-    card = train_all._card(replace(TUNED, data=tmp_path / "secret"))
+    card = train_all._card(replace(TUNED, data=tmp_path / "secret"), [])
     assert "12 recordings of the user's own, 2.0 hours" in card["data"]
     assert "--data FOLDER --fine-tune" in card["command"]
     assert "secret" not in json.dumps(card)

@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from streaming.errors import SettingsError
+from training.works import Work, credits_of
 
-__all__ = ["ModelCard", "read_figures", "steps_of"]
+__all__ = ["BUNDLED_LICENSE", "LIMITS", "OWN_DATA", "ModelCard", "read_figures", "steps_of"]
 
+BUNDLED_LICENSE = "CC-BY-SA-4.0"
+"""Of the weights that come with the program, and so of whatever goes on from them."""
 OWN_DATA = "procedural music of this project (training/), rendered with FluidSynth; no recordings"
 LIMITS = (
     "Made for music at 350 bit/s: rhythm, harmony, loudness and the kind of sound are kept, the "
     "words of songs are not. Pitch is held to semitones at 440 Hz; the stereo image is rough."
+)
+_WORKS = (
+    "It was trained on excerpts of these recordings, by Debian package: version, licence, rights "
+    "holders as the package states them, works."
 )
 _LABELS = {
     "log_mel": "log-mel distance",
@@ -43,7 +50,7 @@ Weights of the nano codec: 48 kHz stereo at 25 tokens of 14 bits a second, 350 b
 
 {figures}
 
-## Limits
+{works}## Limits
 
 {limits}
 
@@ -91,7 +98,12 @@ def steps_of(run: Path) -> int | None:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All in plain words; figures: means by version and measure."""
+    """All in plain words.
+
+    Attributes:
+        figures: means by version and measure.
+        works: the recordings that it was trained on, as far as they have authors to be credited.
+    """
 
     name: str
     data: str
@@ -100,6 +112,7 @@ class ModelCard:
     limits: str = LIMITS
     steps: dict[str, int] = field(default_factory=dict)
     figures: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    works: tuple[Work, ...] = ()
 
     def strings(self) -> dict[str, str]:
         """For the metadata of a safetensors file, which knows strings only."""
@@ -113,6 +126,8 @@ class ModelCard:
         for key, value in (("steps", self.steps), ("figures", self.figures)):
             if value:
                 card[key] = json.dumps(value)
+        if self.works:
+            card["works"] = self._credits()
         return card
 
     def markdown(self, file: Path, digest: str) -> str:
@@ -128,8 +143,12 @@ class ModelCard:
             command=self.command,
             steps=steps or "not recorded",
             figures=self._table(),
+            works=f"## Works\n\n{_WORKS}\n\n{self._credits()}\n\n" if self.works else "",
             limits=self.limits,
         )
+
+    def _credits(self) -> str:
+        return "\n".join(credit.line() for credit in credits_of(self.works))
 
     def _table(self) -> str:
         if not self.figures:

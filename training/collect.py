@@ -23,6 +23,7 @@ from streaming.sources import FileSource
 from streaming.sources.files import AUDIO_SUFFIXES, audio_files
 from streaming.sources.readers import quoted
 from training.program import run_program
+from training.works import refuse_held_out
 
 __all__ = ["SHORTEST_S", "collect", "extent", "is_held_out", "main"]
 
@@ -89,11 +90,13 @@ def _balance(music: Path, held: Path) -> None:
 def collect(data: Path, music: Path, held: Path, needed_s: float) -> None:
     """Convert all music below ``data`` to recordings in ``music`` and, to hold out, in ``held``.
 
-    Raises SettingsError where there is no such folder, nothing in it can be read, or it is too
-    little: ``needed_s`` seconds of training music and two files are needed.
+    Raises SettingsError where there is no such folder, nothing in it can be read, it is music to
+    measure with, or it is too little: ``needed_s`` seconds of training music and two files are
+    needed.
     """
     if not data.is_dir():
         raise SettingsError(f"there is no folder {quoted(data)}; name one with music in it")
+    refuse_held_out(data)
     files = audio_files(data, onerror=lambda error: logger.warning("skipped: %s", error))
     if not files:
         raise SettingsError(

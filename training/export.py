@@ -10,12 +10,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from codec.nano.codec import NanoModels, save_nano
+from codec.nano.codec import WEIGHTS_FILE, NanoModels, save_nano
 from codec.nano.config import NanoConfig
 from streaming.errors import SettingsError
-from training.card import LIMITS, OWN_DATA, ModelCard, read_figures, steps_of
+from training.card import (
+    BUNDLED_LICENSE,
+    LIMITS,
+    OWN_DATA,
+    ModelCard,
+    read_figures,
+    steps_of,
+)
 from training.options import load_weights, weights_file
 from training.program import run_program
+from training.works import WorkList
 
 __all__ = ["export", "main"]
 
@@ -35,11 +43,12 @@ def export(args: argparse.Namespace) -> None:
     card = ModelCard(
         name=args.name or args.out.stem,
         data=args.data,
-        license=args.license,
+        license=args.license or (BUNDLED_LICENSE if args.vocoder == WEIGHTS_FILE else "MIT"),
         command=args.command,
         limits=args.limits,
         steps=steps,
         figures={} if args.figures is None else read_figures(args.figures),
+        works=tuple(work for path in args.works for work in WorkList.read(path).works),
     )
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -64,11 +73,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = parser.add_argument_group("what the model card says")
     card.add_argument("--name", help="of the weights (default: the file's)")
     card.add_argument("--data", default=OWN_DATA, help="what was trained on")
-    card.add_argument("--license", default="MIT")
+    card.add_argument(
+        "--license", help=f"(default: MIT; with parts of the bundled weights {BUNDLED_LICENSE})"
+    )
     card.add_argument("--command", default="make train", help="what makes these weights")
     card.add_argument("--limits", default=LIMITS)
     card.add_argument(
         "--figures", type=Path, metavar="FILE", help="JSON of python -m benchmarks.quality --json"
+    )
+    card.add_argument(
+        "--works",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="works.json of training.collect_free, to credit the authors; may be given again",
     )
     args = parser.parse_args(argv)
     return run_program("export", lambda: export(args))

@@ -97,14 +97,19 @@ class Plan:
 
 
 def _command(module: str, **options: object) -> Command:
-    """A program of this package; options that are True are flags, those that are False left out."""
+    """A program of this package.
+
+    Options that are True are flags, those that are False left out, lists given once an item.
+    """
     words = [sys.executable, "-m", f"training.{module}"]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(option)
         elif value is not False:
-            words.append(f"{option}={value}")
+            words += [
+                f"{option}={item}" for item in (value if isinstance(value, list) else [value])
+            ]
     return words
 
 
@@ -209,7 +214,7 @@ def training_stages(plan: Plan) -> list[Stage]:
     return [Stage("training codec and vocoder", side_by_side), *rest]
 
 
-def export_stage(plan: Plan, **card: str) -> Stage:
+def export_stage(plan: Plan, **card: object) -> Stage:
     """One file of it all; ``card`` is what the model card says."""
     vocoder: object = "bundled" if plan.fine_tune else plan.run("vocoder") / "averaged.pt"
     export = _command(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from streaming.cli import number
 from streaming.errors import SettingsError, UserError
+from training.card import BUNDLED_LICENSE
 from training.collect import extent
 from training.pace import measure, steps_within
 from training.plan import (
@@ -31,6 +32,7 @@ from training.plan import (
     export_stage,
     training_stages,
 )
+from training.works import LIST_NAME
 
 __all__ = ["StageFailed", "main", "run_stage"]
 
@@ -84,18 +86,20 @@ def _same_run(plan: Plan) -> None:
         )
 
 
-def _card(plan: Plan) -> dict[str, str]:
+def _card(plan: Plan, works: Sequence[Path]) -> dict[str, str]:
     """What the model card says of the music; never where on the user's disk it is."""
     words = ["python -m training.train_all"]
     data: dict[str, str] = {}
     if plan.data is not None:
         count, seconds = extent(plan.music)
+        whose = "with those listed as works among them" if works else "of the user's own"
         words.append("--data FOLDER")
-        data["data"] = f"{count} recordings of the user's own, {seconds / 3600:.1f} hours"
+        data["data"] = f"{count} recordings {whose}, {seconds / 3600:.1f} hours"
         data["license"] = "as far as the rights to the music that it was trained on allow"
     if plan.fine_tune:
         words.append("--fine-tune")
         data["data"] = data.get("data", "rendered music") + ", going on from the bundled weights"
+        data["license"] = ", ".join([BUNDLED_LICENSE, *filter(None, [data.get("license")])])
     steps = [f"--{key}-steps {value}" for key, value in asdict(plan.steps).items() if value]
     return {"command": " ".join([*words, *steps]), **data}
 
@@ -116,7 +120,9 @@ def train_all(plan: Plan, minutes: float | None) -> None:
         if minutes is not None:
             plan = replace(plan, steps=steps_within(minutes, plan, pace))
         _say_time(plan, pace.seconds(plan))
-    for stage in [*training_stages(plan), export_stage(plan, **_card(plan))]:
+    works = [] if plan.data is None else sorted(plan.data.rglob(LIST_NAME))
+    export = export_stage(plan, works=works, **_card(plan, works))
+    for stage in [*training_stages(plan), export]:
         _perform(stage)
     print(f"\nListen to what {plan.out} makes of music:")
     print(f"  python server.py SONG --weights {plan.out}")
