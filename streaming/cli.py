@@ -20,6 +20,7 @@ from streaming.errors import SettingsError, TransportError, UserError
 from streaming.guard import AUTH_TOKEN_VARIABLE
 from streaming.json_log import JsonFormatter
 from streaming.preset_file import preset_arguments
+from streaming.start import program_name
 from streaming.status import StatusLine
 
 if TYPE_CHECKING:
@@ -38,12 +39,6 @@ __all__ = [
     "program_name",
     "run_program",
 ]
-
-
-def program_name(script: str) -> str:
-    """What this program was called by: a name that was installed, or its ``script``."""
-    called = Path(sys.argv[0]).name
-    return called if called.startswith("muc") else script
 
 
 def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:

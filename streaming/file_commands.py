@@ -227,7 +227,7 @@ def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
         "titles": [{"token": title.token, "title": title.title} for title in info.titles],
     }
     if as_json:
-        return json.dumps(fields, ensure_ascii=False) + "\n"
+        return json.dumps(fields) + "\n"
     lost = f", {info.lost_tokens} lost in {info.gaps} gaps" if info.gaps else ""
     bits = "" if rate is None else f", {rate:.0f} bit/s ({TOKEN_RATE * TOKEN_BITS} of music)"
     damage = f", {info.damaged_bytes} of them damaged" if info.damaged_bytes else ""

@@ -134,7 +134,7 @@ class LeanConnection:
         while True:
             try:
                 data = await asyncio.wait_for(self._port.read(), _SILENCE_S)
-            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+            except TimeoutError:
                 if not self._silent:
                     self._silent = True
                     logger.warning("nothing has come for %.0f s; waiting", _SILENCE_S)

@@ -79,7 +79,7 @@ class Connection:
             while True:
                 try:
                     yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
-                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                except TimeoutError:
                     await self._check()
         except ConnectionClosed as closed:
             received = closed.rcvd.code if closed.rcvd else None
@@ -116,7 +116,7 @@ class Connection:
         pong = await self._connection.ping()
         try:
             await asyncio.wait_for(pong, self._timeout_s)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             self.abort()
             raise TransportError(
                 f"{self._url} does not answer any more; start the listener again."
@@ -177,7 +177,7 @@ async def connect(
         raise TransportError(
             f"What answers at {url} is no WebSocket server; check host and port."
         ) from None
-    except (TimeoutError, asyncio.TimeoutError):
+    except TimeoutError:
         raise TransportError(
             f"{url} did not answer within {timeout_s:.0f} s; check host and port."
         ) from None
