@@ -43,6 +43,7 @@ from streaming.recording import Recording, record
 from streaming.report import ListenerReport, process_age_s
 from streaming.session import CodecIdentity, ListenerSession
 from streaming.signals import run_loop, set_on_signals, unless
+from streaming.start import say
 from streaming.stats import StatsWriter, Traffic
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
@@ -61,9 +62,9 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
 
     def body() -> None:
         if arguments.list_devices:
-            print("\n".join(map(str, list_devices())) or "There is no sound device.")
+            say("\n".join(map(str, list_devices())) or "There is no sound device.")
         elif arguments.list:
-            print(run_loop(list_broker(arguments.mqtt or arguments.url, arguments)))
+            say(run_loop(list_broker(arguments.mqtt or arguments.url, arguments)))
         else:
             run_loop(run(arguments, load_codec, status))
 

@@ -13,7 +13,6 @@ if __name__ == "__main__":  # before the imports, which take a second
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from streaming.cli import program_name
 from streaming.completion import add_completion_argument
 from streaming.errors import UserError
 from streaming.file_commands import add_commands, run_command
-from streaming.start import interruptible
+from streaming.start import complain, interruptible, say
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -72,17 +71,15 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
         if arguments.cache is not None:
             os.environ["MUSIC350_CACHE"] = str(arguments.cache)
         path, digest = _fetch(arguments)
-    except BrokenPipeError:  # whoever read what was printed has gone
-        raise
+        say(str(path))
     except (CodecError, UserError, OSError) as error:
-        sys.stderr.write(f"codec: {error}\n")
+        complain(f"codec: {error}")
         return 2
     except KeyboardInterrupt:
         again = "; the same command goes on where this one stopped"
-        sys.stderr.write(f"codec: interrupted{again if arguments.command == 'fetch' else ''}\n")
+        complain(f"codec: interrupted{again if arguments.command == 'fetch' else ''}")
         return 130
-    sys.stdout.write(f"{path}\n")
-    sys.stderr.write(f"{arguments.name} is here (SHA-256 {digest})\n")
+    complain(f"{arguments.name} is here (SHA-256 {digest})")
     return 0
 
 

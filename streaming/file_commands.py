@@ -6,7 +6,6 @@ import argparse
 import functools
 import json
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from streaming.compute import default_threads, use_threads
 from streaming.errors import SettingsError
 from streaming.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
 from streaming.protocol import MAX_SEED
+from streaming.start import say
 from streaming.status import StatusLine, printable
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def run_command(arguments: argparse.Namespace, load_codec: LoadCodec = codec.loa
     """Do what the arguments ask. Raises UserError or CodecError."""
     if arguments.command == "info":
         for path in _muc_files(arguments.source):
-            sys.stdout.write(_shown(path, MucReader(path).describe(), as_json=arguments.json))
+            say(_shown(path, MucReader(path).describe(), as_json=arguments.json))
         return
     from streaming.batch import run_jobs  # imports libraries for audio files
 
@@ -227,7 +227,7 @@ def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
         "titles": [{"token": title.token, "title": title.title} for title in info.titles],
     }
     if as_json:
-        return json.dumps(fields) + "\n"
+        return json.dumps(fields)
     lost = f", {info.lost_tokens} lost in {info.gaps} gaps" if info.gaps else ""
     bits = "" if rate is None else f", {rate:.0f} bit/s ({TOKEN_RATE * TOKEN_BITS} of music)"
     damage = f", {info.damaged_bytes} of them damaged" if info.damaged_bytes else ""
@@ -243,4 +243,4 @@ def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
     lines += [
         f"  title    {title.token / TOKEN_RATE:.1f} s: {title.title}" for title in info.titles
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

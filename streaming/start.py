@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 __all__ = [
     "client",
     "codec",
+    "complain",
     "end_on_signals",
     "interruptible",
     "program_name",
+    "say",
     "server",
     "start",
     "undone",
@@ -75,17 +77,33 @@ def start(module: str, script: str) -> NoReturn:
     try:
         if sys.version_info < _OLDEST:
             needed, here = (".".join(map(str, v)) for v in (_OLDEST, sys.version_info[:3]))
-            raise SystemExit(f"{name} needs Python {needed} or newer, and this is {here}.")
+            raise SystemExit(f"This needs Python {needed} or newer, not {here}.")
         code = importlib.import_module(module).main()
     except SystemExit as leaving:
         code = leaving.code
     except Exception as error:
         if isinstance(error, ImportError) and (error.name or "").split(".")[0] not in _OURS:
-            code = f"{name}: {_import_failure(error)}"
-        elif not (isinstance(error, OSError) and _stdout_fails()):
+            code = _import_failure(error)
+        else:
             sys.excepthook(type(error), error, error.__traceback__)  # a fault of ours
             code = 1
     _end(name, code)
+
+
+def say(text: str) -> None:
+    """Print ``text`` on standard output; ends the program if that cannot be written."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        _flush(sys.stdout)
+        raise SystemExit(_unwritable(error)) from None
+
+
+def complain(text: str) -> None:
+    """Print ``text`` on standard error; where that cannot be, there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
 
 
 def program_name(script: str) -> str:
@@ -176,28 +194,18 @@ def _reach_this_machine_directly() -> None:
 
 def _import_failure(error: ImportError) -> str:
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
-        return f"a Python package cannot be loaded ({error}); install it again."
+        return f"A Python package cannot be loaded ({error}); install it again."
     package = error.name.split(".")[0]
     wanted = f"music350[{_EXTRAS[package]}]" if package in _EXTRAS else package
-    return f"the Python package {package} is missing; install it: pip install '{wanted}'."
-
-
-def _stdout_fails() -> bool:
-    """Whether it takes no more; what could not be written is kept, see :func:`_flush`."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
+    return f"The Python package {package} is missing; install it: pip install '{wanted}'."
 
 
 def _end(name: str, code: object) -> NoReturn:
     """End with ``code``: a number, a sentence for the user, which is 2, or None, which is 0."""
-    if (problem := _flush(sys.stdout)) and not isinstance(problem, BrokenPipeError) and not code:
-        code = f"{name}: standard output cannot be written ({problem.strerror})."
+    if (problem := _flush(sys.stdout)) and not code:
+        code = _unwritable(problem)
     if isinstance(code, str):
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"{code}\n")
+        complain(f"{name}: {code}")
         code = 2
     _flush(sys.stderr)
     number = code if isinstance(code, int) else 0
@@ -208,6 +216,13 @@ def _end(name: str, code: object) -> NoReturn:
         os._exit(number)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # too late: all is done, and the code stands
     sys.exit(number)
+
+
+def _unwritable(error: OSError) -> str | int:
+    """What to say and to end with; a reader that has gone had enough."""
+    if isinstance(error, BrokenPipeError):
+        return 0
+    return f"Standard output cannot be written ({error.strerror})."
 
 
 def _flush(stream: TextIO) -> OSError | None:
