@@ -52,8 +52,7 @@ class Worker:
         self._simulated = getattr(self._loop, "blocking_call", None)
         self._turn = asyncio.Lock()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        if self._simulated is None:
-            self._thread.start()
+        self._started = False
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`call(*args, **kwargs)` on the thread; returns what it returns, raises what it raises.
@@ -66,6 +65,9 @@ class Worker:
             async with self._turn:
                 result: T = await self._simulated(self._name, call, *args, **kwargs)
                 return result
+        if not self._started:
+            self._started = True
+            self._thread.start()
         future: asyncio.Future[T] = self._loop.create_future()
 
         def job() -> None:
@@ -86,7 +88,7 @@ class Worker:
         if not self._closed:
             self._closed = True
             self._jobs.put(None)
-        if self._simulated is not None:
+        if not self._started:
             return True
         try:
             await asyncio.wait_for(self._ended.wait(), timeout_s)
