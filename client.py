@@ -7,12 +7,16 @@ With --save alone it records the stream as it is, and needs no model.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take a second
+    from streaming.start import start
+
+    start("client", "client.py")
+
 import argparse
 import asyncio
 import contextlib
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -38,7 +42,8 @@ from streaming.recorder import Recorder
 from streaming.recording import Recording, record
 from streaming.report import ListenerReport, process_age_s
 from streaming.session import CodecIdentity, ListenerSession
-from streaming.signals import set_on_signals, unless
+from streaming.signals import run_loop, set_on_signals, unless
+from streaming.start import say
 from streaming.stats import StatsWriter, Traffic
 from streaming.status import StatusLine
 from streaming.timeline import StartAt
@@ -57,11 +62,11 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
 
     def body() -> None:
         if arguments.list_devices:
-            print("\n".join(map(str, list_devices())) or "There is no sound device.")
+            say("\n".join(map(str, list_devices())) or "There is no sound device.")
         elif arguments.list:
-            print(asyncio.run(list_broker(arguments.mqtt or arguments.url, arguments)))
+            say(run_loop(list_broker(arguments.mqtt or arguments.url, arguments)))
         else:
-            asyncio.run(run(arguments, load_codec, status))
+            run_loop(run(arguments, load_codec, status))
 
     return run_program(program_name("client.py"), arguments, status, body)
 
@@ -194,7 +199,3 @@ def go_live_on_signal(listener: Listener) -> Iterator[None]:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
     return read_arguments(__doc__, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

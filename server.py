@@ -7,10 +7,14 @@ What is encoded already, in ``.muc`` files or by another sender, is sent on with
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take a second
+    from streaming.start import start
+
+    start("server", "server.py")
+
 import argparse
 import asyncio
 import functools
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +36,7 @@ from streaming.muc import MUC_SUFFIX, muc_files
 from streaming.server_arguments import make_settings, read_arguments
 from streaming.service import serve
 from streaming.service_settings import ServiceSettings
-from streaming.signals import set_on_signals
+from streaming.signals import run_loop, set_on_signals
 from streaming.stats import StatsWriter
 from streaming.status import StatusLine
 from streaming.tls import client_context
@@ -57,7 +61,7 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
         program_name("server.py"),
         arguments,
         status,
-        lambda: asyncio.run(run(arguments, load_codec, status)),
+        lambda: run_loop(run(arguments, load_codec, status)),
     )
 
 
@@ -198,7 +202,3 @@ def make_source(arguments: argparse.Namespace) -> Source:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
     return read_arguments(__doc__, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -152,7 +152,7 @@ async def _serving(pipe: Connection, most: int) -> None:
             while (left_s := due_s - time.monotonic()) > 0:
                 try:
                     await asyncio.wait_for(asked.wait(), left_s)
-                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                except TimeoutError:
                     break
                 asked.clear()
                 while pipe.poll():

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take a second
+    from streaming.start import start
+
+    start("codec.__main__", "python -m codec")
+
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +23,7 @@ from streaming.cli import program_name
 from streaming.completion import add_completion_argument
 from streaming.errors import UserError
 from streaming.file_commands import add_commands, run_command
+from streaming.start import complain, interruptible, say
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -66,15 +71,15 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
         if arguments.cache is not None:
             os.environ["MUSIC350_CACHE"] = str(arguments.cache)
         path, digest = _fetch(arguments)
+        say(str(path))
     except (CodecError, UserError, OSError) as error:
-        sys.stderr.write(f"codec: {error}\n")
+        complain(f"codec: {error}")
         return 2
     except KeyboardInterrupt:
         again = "; the same command goes on where this one stopped"
-        sys.stderr.write(f"codec: interrupted{again if arguments.command == 'fetch' else ''}\n")
+        complain(f"codec: interrupted{again if arguments.command == 'fetch' else ''}")
         return 130
-    sys.stdout.write(f"{path}\n")
-    sys.stderr.write(f"{arguments.name} is here (SHA-256 {digest})\n")
+    complain(f"{arguments.name} is here (SHA-256 {digest})")
     return 0
 
 
@@ -91,14 +96,11 @@ def _fetch(arguments: argparse.Namespace) -> tuple[Path, str]:
         return arguments.weights or WEIGHTS_FILE, load_nano(arguments.weights).digest
     from codec.mucodec import weights
 
-    if arguments.weights is not None:
-        if arguments.repo or arguments.revision:
-            raise WeightsError("--weights names files here; leave out --repo and --revision")
-        return weights.convert_folder(arguments.weights)
-    return weights.fetch(
-        arguments.repo or weights.REPOSITORY, arguments.revision, replace=arguments.replace
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    with interruptible():
+        if arguments.weights is not None:
+            if arguments.repo or arguments.revision:
+                raise WeightsError("--weights names files here; leave out --repo and --revision")
+            return weights.convert_folder(arguments.weights)
+        return weights.fetch(
+            arguments.repo or weights.REPOSITORY, arguments.revision, replace=arguments.replace
+        )

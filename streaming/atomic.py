@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from streaming.errors import SinkError
+from streaming.start import undone
 from streaming.status import printable
 
 __all__ = ["written_whole"]
@@ -25,21 +26,26 @@ def written_whole(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise SinkError(f"{name} cannot be written: it is a folder.")
     part = path.with_name(f".{path.stem[:48]}.{secrets.token_hex(4)}.part{path.suffix}")
-    try:
-        # Here already it shows whether the place can be written to at all.
-        part.open("xb").close()
-    except OSError as error:
-        raise SinkError(f"{name} cannot be written: {_reason(error)}.") from None
-    try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise SinkError(f"{name} cannot be written: {_reason(error)}.") from None
-    finally:
+
+    def remove() -> None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+    with undone(remove):
+        try:
+            # Here already it shows whether the place can be written to at all.
+            part.open("xb").close()
+        except OSError as error:
+            raise SinkError(f"{name} cannot be written: {_reason(error)}.") from None
+        try:
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            raise SinkError(f"{name} cannot be written: {_reason(error)}.") from None
+        finally:
+            remove()
 
 
 def _reason(error: OSError) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
+import os
 import queue
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,6 +21,7 @@ from codec.errors import CodecError
 from streaming.convert import Converted, Progress
 from streaming.errors import SourceError, UserError
 from streaming.progress import ProgressBar
+from streaming.start import end_on_signals, interruptible
 from streaming.status import StatusLine, printable
 
 __all__ = ["Convert", "Job", "pair_files", "run_jobs"]
@@ -106,23 +110,41 @@ def _one_by_one(
 def _side_by_side(
     jobs: Sequence[Job], convert: Convert, processes: int, bar: ProgressBar
 ) -> Iterator[tuple[int, Converted | Exception]]:
-    # A fork would copy the threads' locks of a process that may have used torch already.
-    context = multiprocessing.get_context("spawn")
-    told: Any = context.Queue()
-    pool = ProcessPoolExecutor(
-        min(processes, len(jobs)), context, _begin_process, (told, logging.getLogger().level)
-    )
+    with interruptible():
+        # A fork would copy the threads' locks of a process that may have used torch already.
+        context = multiprocessing.get_context("spawn")
+        told: Any = context.Queue()
+        pool = ProcessPoolExecutor(
+            min(processes, len(jobs)), context, _begin_process, (told, logging.getLogger().level)
+        )
+        try:
+            with _ctrl_c_is_ours():
+                waiting = {
+                    pool.submit(_in_process, convert, n, job): n for n, job in enumerate(jobs)
+                }
+            while waiting:
+                with contextlib.suppress(queue.Empty):
+                    index, done_s, total_s = told.get(timeout=_POLL_S)
+                    bar.update(index, jobs[index].source.name, done_s, total_s)
+                for future in [future for future in waiting if future.done()]:
+                    yield waiting.pop(future), _result(future)
+        except BaseException:  # Ctrl-C, for one: do not wait until their files are done
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            told.close()
+
+
+@contextlib.contextmanager
+def _ctrl_c_is_ours() -> Iterator[None]:
+    """Processes that are started within are not interrupted by a terminal: this one ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        waiting = {pool.submit(_in_process, convert, n, job): n for n, job in enumerate(jobs)}
-        while waiting:
-            with contextlib.suppress(queue.Empty):
-                index, done_s, total_s = told.get(timeout=_POLL_S)
-                bar.update(index, jobs[index].source.name, done_s, total_s)
-            for future in [future for future in waiting if future.done()]:
-                yield waiting.pop(future), _result(future)
+        yield
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        told.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _attempt(convert: Convert, job: Job, progress: Progress) -> Converted | Exception:
@@ -151,6 +173,16 @@ def _begin_process(told: Any, level: int) -> None:
     global _told
     _told = told
     logging.basicConfig(level=level, format="%(message)s", force=True)
+    end_on_signals()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Nobody else would end this process where the one that started it was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _in_process(convert: Convert, index: int, job: Job) -> Converted | Exception:

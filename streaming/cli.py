@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from streaming.errors import SettingsError, TransportError, UserError
 from streaming.guard import AUTH_TOKEN_VARIABLE
 from streaming.json_log import JsonFormatter
 from streaming.preset_file import preset_arguments
+from streaming.start import complain, program_name
 from streaming.status import StatusLine
 
 if TYPE_CHECKING:
@@ -38,12 +38,6 @@ __all__ = [
     "program_name",
     "run_program",
 ]
-
-
-def program_name(script: str) -> str:
-    """What this program was called by: a name that was installed, or its ``script``."""
-    called = Path(sys.argv[0]).name
-    return called if called.startswith("muc") else script
 
 
 def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
@@ -177,7 +171,7 @@ def run_program(
         if arguments.json_log:
             logging.getLogger(name).error("%s", error)
         else:
-            sys.stderr.write(f"{name}: {error}\n")
+            complain(f"{name}: {error}")
         return 2
     except KeyboardInterrupt:  # the second one: the first ends the stream in good order
         return 130

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
+
+from streaming.start import say
 
 __all__ = ["SHELLS", "CompletionAction", "add_completion_argument", "completion_script"]
 
@@ -23,7 +24,7 @@ class CompletionAction(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        sys.stdout.write(completion_script(parser, str(values)))
+        say(completion_script(parser, str(values)).rstrip("\n"))
         parser.exit(0)
 
 

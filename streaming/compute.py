@@ -6,6 +6,7 @@ systems. Whichever is first decides for the whole process.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 
@@ -47,4 +48,6 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+    # What has become garbage since then is let go at the end; extensions complain of it otherwise.
+    atexit.register(gc.unfreeze)
     gc.set_threshold(*_GARBAGE)

@@ -117,7 +117,7 @@ def read_section(path: Path, section: str, what: str = "configuration") -> dict[
     """
     parser = configparser.ConfigParser(interpolation=None, empty_lines_in_values=False)
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             parser.read_string(file.read(_MOST_FILE_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"

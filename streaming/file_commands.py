@@ -6,7 +6,6 @@ import argparse
 import functools
 import json
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from streaming.compute import default_threads, use_threads
 from streaming.errors import SettingsError, SourceError, UserError
 from streaming.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
 from streaming.protocol import MAX_SEED
+from streaming.start import say
 from streaming.status import StatusLine, printable
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _describe(sources: Sequence[Path], *, as_json: bool) -> None:
         try:
             if isinstance(one, UserError):
                 raise one
-            sys.stdout.write(_shown(one, MucReader(one).describe(), as_json=as_json))
+            say(_shown(one, MucReader(one).describe(), as_json=as_json))
         except UserError as error:
             if len(found) == 1:
                 raise
@@ -254,7 +254,7 @@ def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
         "titles": [{"token": title.token, "title": title.title} for title in info.titles],
     }
     if as_json:
-        return json.dumps(fields, ensure_ascii=False) + "\n"
+        return json.dumps(fields)
     lost = f", {info.lost_tokens} lost in {info.gaps} gaps" if info.gaps else ""
     bits = "" if rate is None else f", {rate:.0f} bit/s ({TOKEN_RATE * TOKEN_BITS} of music)"
     damage = f", {info.damaged_bytes} of them damaged" if info.damaged_bytes else ""
@@ -272,4 +272,4 @@ def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
     lines += [
         f"  title    {title.token / TOKEN_RATE:.1f} s: {title.title}" for title in info.titles
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

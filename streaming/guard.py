@@ -254,7 +254,7 @@ def read_auth_tokens(
     tokens = [] if given is None else [given]
     if file is not None:
         try:
-            with file.open(encoding="utf-8") as lines:
+            with file.open(encoding="utf-8-sig") as lines:
                 stripped = [line.strip() for line in lines.read(_MOST_FILE_BYTES).splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"

@@ -225,7 +225,7 @@ class Link:
             timeout_s = self._hello_timeout_s
             try:
                 return await asyncio.wait_for(anext(messages), timeout_s)
-            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+            except TimeoutError:
                 raise TransportError(
                     f"The sender said nothing for {timeout_s:.0f} s; check the address."
                 ) from None

@@ -101,7 +101,7 @@ class PacedSource:
         self._source.stop()
         try:
             await asyncio.wait_for(self._worker.run(self._source.close), _CLOSE_TIMEOUT_S)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             logger.debug("the source does not let go")
         await self._worker.close(timeout_s=0.1)
 

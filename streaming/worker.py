@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import threading
@@ -14,11 +15,23 @@ __all__ = ["MODEL_PATIENCE_S", "Worker", "call_model", "call_on_thread"]
 
 logger = logging.getLogger(__name__)
 
-MODEL_PATIENCE_S: Final = 60.0
-"""Time for a model to end what it is at."""
+MODEL_PATIENCE_S: Final = 0.5
+"""Time for a model to end what it is at, which may be the import of torch."""
+_LAST_PATIENCE_S: Final = 10.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_left_behind: list[threading.Thread] = []
+
+
+@atexit.register
+def _wait_for_the_rest() -> None:
+    """An interpreter that ends under a thread in native code falls down. Our programs end without
+    it instead, and do not wait (:func:`streaming.start.start`).
+    """
+    for thread in _left_behind:
+        thread.join(_LAST_PATIENCE_S)
 
 
 class Worker:
@@ -39,8 +52,7 @@ class Worker:
         self._simulated = getattr(self._loop, "blocking_call", None)
         self._turn = asyncio.Lock()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        if self._simulated is None:
-            self._thread.start()
+        self._started = False
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`call(*args, **kwargs)` on the thread; returns what it returns, raises what it raises.
@@ -53,6 +65,9 @@ class Worker:
             async with self._turn:
                 result: T = await self._simulated(self._name, call, *args, **kwargs)
                 return result
+        if not self._started:
+            self._started = True
+            self._thread.start()
         future: asyncio.Future[T] = self._loop.create_future()
 
         def job() -> None:
@@ -73,12 +88,13 @@ class Worker:
         if not self._closed:
             self._closed = True
             self._jobs.put(None)
-        if self._simulated is not None:
+        if not self._started:
             return True
         try:
             await asyncio.wait_for(self._ended.wait(), timeout_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             logger.debug("the thread %s is left behind in a call", self._thread.name)
+            _left_behind.append(self._thread)
             return False
         self._thread.join()
         return True
@@ -104,10 +120,8 @@ async def call_on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 async def call_model(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for what imports torch or computes with it, however long its last step takes.
-
-    A program that ends meanwhile is ended by the system, with a core dump.
-    """
+    """The same for what imports torch or computes with it; who is cancelled meanwhile, as by
+    Ctrl-C, waits no longer than `MODEL_PATIENCE_S` for its end."""
     worker = Worker("model")
     try:
         return await worker.run(call, *args, **kwargs)

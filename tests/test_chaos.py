@@ -48,9 +48,11 @@ async def follow(
     url: str, silence_s: float = 15.0, met: asyncio.Event | None = None
 ) -> tuple[Link, int]:
     """Listen to the end across all breaks; returns the link and how many tokens came in order."""
+    connection = await connect(url, silence_s=silence_s)
+    connection._timeout_s = 1.0  # for answers; the first connection has its time
     link = Link(
         ListenerSession(OURS),
-        await connect(url, silence_s=silence_s),
+        connection,
         lambda: connect(url, timeout_s=1.0, silence_s=silence_s),
         backoff=QUICK,
     )

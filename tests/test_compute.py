@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,23 @@ def test_what_is_loaded_is_no_longer_looked_at_for_garbage():
         del kept
     finally:
         gc.unfreeze()
+
+
+def test_no_extension_complains_of_leaks_when_the_interpreter_ends():
+    code = """
+        import soxr
+        from streaming.compute import settle
+
+        class Held:
+            def __init__(self):
+                self.itself = self
+                self.stream = soxr.ResampleStream(44100, 48000, 2)
+
+        held = Held()
+        settle()
+        del held
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

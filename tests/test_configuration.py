@@ -47,6 +47,13 @@ def test_the_file_is_read_below_environment_and_command_line(config, monkeypatch
     assert client.parse_arguments(arguments).verbose is True
 
 
+def test_a_file_as_windows_writes_it_is_read(config):
+    path = config("")
+    path.write_bytes(b"\xef\xbb\xbf[server]\r\nport = 1\r\nsongs =\r\n  a.flac\r\n  b.flac\r\n")
+    parsed = server.parse_arguments(["--config", str(path)])
+    assert (parsed.port, parsed.songs) == (1, ["a.flac", "b.flac"])
+
+
 def test_the_environment_names_the_file(config, monkeypatch):
     monkeypatch.setenv(
         CONFIG_VARIABLE, str(config("[client]\nurl = wss://radio.example\nplay=1\n"))

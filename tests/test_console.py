@@ -305,7 +305,11 @@ async def test_a_page_is_told_the_state_the_picture_and_on_request_the_sound():
 
 
 async def test_sound_goes_out_when_it_is_nearly_due_and_not_before():
-    async with console() as (page, monitor, _), plain_connect(websocket(page)) as socket:
+    async with (
+        console() as (page, monitor, _),
+        # What is unread has no limit: at one the library would wait for us as it closes.
+        plain_connect(websocket(page), max_queue=None) as socket,
+    ):
         await socket.send('{"type":"sound","value":1}')
         await until(lambda: any(p.sound for p in page._pages))
         card = monitor.card

@@ -138,6 +138,8 @@ def test_secrets_are_read_from_option_file_and_environment(tmp_path, monkeypatch
     file = tmp_path / "secrets"
     file.write_text("# two listeners\n\nfirst secret\n  second secret \n")
     assert read_auth_tokens(None, file) == ["first secret", "second secret"]
+    file.write_bytes(b"\xef\xbb\xbffirst secret\r\n# a remark\r\nsecond secret\r\n")  # Windows
+    assert read_auth_tokens(None, file) == ["first secret", "second secret"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"# none\n", b"short\n", b"\xff\xfe", b"x" * 2000])

@@ -116,6 +116,13 @@ def test_the_addresss_login_goes_before_the_given_and_that_before_the_environmen
     assert login(read_credentials(full, "given", file)) == ("own", "secret")
 
 
+def test_a_password_file_as_windows_writes_it_is_read(tmp_path):
+    file = tmp_path / "password"
+    file.write_bytes(b"\xef\xbb\xbfs\xc3\xa9cret\r\n")
+    address = read_credentials(MqttAddress.parse("mqtt://127.0.0.1/a"), "me", file)
+    assert address.password == "s\u00e9cret"
+
+
 def test_a_password_without_a_user_or_a_file_is_refused(tmp_path, monkeypatch):
     bare = MqttAddress.parse("mqtt://h/x")
     assert read_credentials(bare, None, None) == bare

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +209,7 @@ async def tape(folder):
         ("token:0", 0),
         ("token:100", 100),
         ("token:600", 600),
-        (datetime.fromtimestamp(DAY_S + 20, timezone.utc).isoformat(), 500),
+        (datetime.fromtimestamp(DAY_S + 20, UTC).isoformat(), 500),
         ("-10s", None),
     ],
 )

@@ -162,6 +162,8 @@ async def test_listener_whose_kernel_hides_that_it_reads_nothing_is_dropped_and_
 
 async def test_listener_is_asked_when_the_source_is_silent(monkeypatch):
     monkeypatch.setattr("streaming.heartbeat.IDLE_S", 0.05)
+    # Until then the timer is set for who does not join, and it is not set again for less.
+    monkeypatch.setattr("streaming.sender_session.JOIN_TIMEOUT_S", 5.0)
     hub = make_hub(max_lag_s=3.0)
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         async with plain_connect(server.url) as well:

@@ -181,7 +181,7 @@ class Network:
             try:
                 await asyncio.wait_for(answered.wait(), 2.0**attempt)
                 break
-            except (TimeoutError, asyncio.TimeoutError):
+            except TimeoutError:
                 continue
         else:
             raise TimeoutError(110, "Connection timed out")

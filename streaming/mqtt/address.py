@@ -160,7 +160,7 @@ def read_credentials(
     if password is None and password_file is not None:
         try:
             with password_file.open("rb") as file:
-                password = file.read(_MAX_PASSWORD_BYTES).decode("utf-8").strip("\r\n")
+                password = file.read(_MAX_PASSWORD_BYTES).decode("utf-8-sig").strip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
             raise SettingsError(

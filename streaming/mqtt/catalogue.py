@@ -51,7 +51,7 @@ async def list_streams(
         while len(hellos) < _MOST_STREAMS and loop.time() < deadline_s:
             try:
                 received = await asyncio.wait_for(broker.receive(), quiet_s)
-            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+            except TimeoutError:
                 break
             _note(received, hellos, offline)
     return [

@@ -58,7 +58,7 @@ class MqttConnection:
         while True:
             try:
                 received = await asyncio.wait_for(self._broker.receive(), self._patience_s(view))
-            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+            except TimeoutError:
                 if view.begun:
                     await self._check()
                     continue

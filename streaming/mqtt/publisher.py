@@ -194,7 +194,7 @@ class MqttPublisher:
                 left_s = self._hello_at_s + _SIGN_OF_LIFE_S - self._clock()
                 try:
                     await asyncio.wait_for(self._wake.wait(), max(0.0, left_s))
-                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                except TimeoutError:
                     await self._say_hello(broker)
         finally:
             self._hub.leave(outbox)
@@ -205,7 +205,7 @@ class MqttPublisher:
             await broker.subscribe(self._address.hello)
             try:
                 received = await asyncio.wait_for(broker.receive(), _ECHO_S)
-            except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+            except TimeoutError:
                 logger.warning(
                     "nothing that is published at %s comes back: does the broker let this user "
                     "publish there?",

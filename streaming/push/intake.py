@@ -98,7 +98,7 @@ class _FromPublisher(Connection):
     async def send(self, message: str | bytes) -> None:
         try:
             await asyncio.wait_for(super().send(message), _SEND_S)
-        except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+        except TimeoutError:
             raise TransportError("The publisher does not read what it is told.") from None
 
     async def close(self) -> None:

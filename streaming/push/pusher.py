@@ -172,7 +172,7 @@ class Pusher:
         await connection.send(Publish(self._publisher, self._settings.auth_token).encode())
         try:
             answer = await asyncio.wait_for(anext(aiter(connection), None), _ANSWER_S)
-        except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+        except TimeoutError:
             raise TransportError(f"{url} did not answer within {_ANSWER_S:.0f} s.") from None
         if answer is None:
             raise TransportError(f"{url} hung up without a word.")

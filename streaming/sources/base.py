@@ -17,7 +17,7 @@ from streaming.resample import Resampler
 from streaming.sources.readers import Reader
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["DecodedSource", "Source"]
 

@@ -154,6 +154,10 @@ class StdinSource(DecodedSource):
         descriptor = sys.stdin.fileno() if self._descriptor is None else self._descriptor
         if os.isatty(descriptor):
             raise SourceError("Standard input is a terminal; send audio into it through a pipe.")
+        try:
+            os.read(descriptor, 0)
+        except OSError as error:
+            raise _unreadable(error) from None
         while not self._stopped.is_set():
             if select.select([descriptor], [], [], _POLL_S)[0]:
                 return descriptor
@@ -175,3 +179,7 @@ class StdinSource(DecodedSource):
             raise SourceError(
                 f"Standard input is not audio that can be decoded; {advice}."
             ) from error
+
+
+def _unreadable(error: OSError) -> SourceError:
+    return SourceError(f"Standard input cannot be read ({error.strerror}); is it closed?")

@@ -12,13 +12,23 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Final
 from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websocket_connect
 from websockets.asyncio.connection import Connection as WebSocket
-from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidProxy,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+    WebSocketException,
+)
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.guard import is_loopback
 from streaming.protocol import MAX_SERVER_MESSAGE
 from streaming.status import printable
 from streaming.websocket.common import (
@@ -85,7 +95,7 @@ class Connection:
             while True:
                 try:
                     yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
-                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                except TimeoutError:
                     await self._check()
         except ConnectionClosed as closed:
             received = closed.rcvd.code if closed.rcvd else None
@@ -122,7 +132,7 @@ class Connection:
         pong = await self._connection.ping()
         try:
             await asyncio.wait_for(pong, self._timeout_s)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             self.abort()
             raise TransportError(
                 f"{self._url} does not answer any more; start the listener again."
@@ -189,15 +199,19 @@ async def connect(
     silence_s: float | None = SILENCE_S,
     tls: ssl.SSLContext | None = None,
 ) -> Connection:
-    """Connect to a sender. Raises TransportError with one sentence where that fails.
+    """Connect to a sender, through the environment's proxy if it names one for that address.
+
+    Raises TransportError with one sentence where that fails.
 
     timeout_s: for connecting, and later for each answer. silence_s: after so long without a
     message the sender is asked whether it is still there; None: it has nothing to say.
     tls: for ``wss://``, see :mod:`streaming.tls`.
     """
+    proxy = _proxy_for(url)
     try:
         connection = await _Connect(
             url,
+            proxy=proxy,
             compression=None,
             ssl=tls,
             max_size=MAX_SERVER_MESSAGE,
@@ -213,9 +227,11 @@ async def connect(
             f"The certificate of {url} cannot be trusted ({error.verify_message}); name its issuer "
             "with --ca."
         ) from None
+    except (ImportError, InvalidProxy, ProxyError) as error:
+        raise TransportError(_unreachable_through(url, proxy or "", error)) from None
     except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError) as error:
         if tls is None:
-            raise TransportError(_unreachable(url, error)) from None
+            raise TransportError(_unreachable(url, error, proxy)) from None
         raise TransportError(f"What answers at {url} speaks no TLS; try ws:// instead.") from None
     except (InvalidURI, ValueError):
         raise TransportError(
@@ -227,14 +243,11 @@ async def connect(
         raise TransportError(
             f"What answers at {url} is no WebSocket server; check host and port."
         ) from None
-    except (TimeoutError, asyncio.TimeoutError):
-        raise TransportError(
-            f"{url} did not answer within {timeout_s:.0f} s; check host and port."
-        ) from None
-    except socket.gaierror:
-        raise TransportError(f"The host in {url} is unknown; check its spelling.") from None
+    except TimeoutError:
+        late = TimeoutError(f"within {timeout_s:.0f} s")
+        raise TransportError(_unreachable(url, late, proxy)) from None
     except OSError as error:
-        raise TransportError(_unreachable(url, error)) from None
+        raise TransportError(_unreachable(url, error, proxy)) from None
     return Connection(connection, url, silence_s, timeout_s)
 
 
@@ -248,9 +261,65 @@ def _turned_away(url: str, status: int) -> TransportError | RefusedError:
     )
 
 
-def _unreachable(url: str, error: OSError) -> str:
+def _unreachable(url: str, error: OSError, proxy: str | None) -> str:
+    if proxy is not None:
+        return _unreachable_through(url, proxy, error)
+    if isinstance(error, TimeoutError):
+        return f"{url} did not answer {error}; check host and port."
+    if isinstance(error, socket.gaierror):
+        return f"The host in {url} is unknown; check its spelling."
     # Several addresses of one host may have been tried: then there is no single number.
     if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
         return f"Nothing listens at {url}; start the server first, or check host and port."
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"Cannot connect to {url} ({reason}); check host, port and network."
+    return f"Cannot connect to {url} ({_reason(error)}); check host, port and network."
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer {error}"
+    if error.errno is None or isinstance(error, socket.gaierror):  # its numbers are others
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
+
+
+def _proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for ``url``, as the WebSocket library takes it; None
+    for what is on this machine."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # connecting says what is wrong with it
+        return None
+    if is_loopback(host) or proxy_bypass(host if port is None else f"{host}:{port}"):
+        return None
+    proxies = getproxies()
+    # RFC 6455 prefers SOCKS, and the way for HTTPS to the one for HTTP, which may not let us pass.
+    kinds = ["wss", "socks", "https"] if parts.scheme == "wss" else ["ws", "socks", "https", "http"]
+    proxy = next(filter(None, (proxies.get(kind) for kind in [*kinds, "all"])), None)
+    if proxy is None:
+        return None
+    scheme, _, rest = proxy.rpartition("://")
+    return f"{'socks5h' if scheme == 'socks' else scheme or 'http'}://{rest}"
+
+
+def _unreachable_through(url: str, proxy: str, error: Exception) -> str:
+    """What went wrong on the way to ``url`` through ``proxy``, whose password is not told."""
+    scheme, _, rest = proxy.partition("://")
+    named = f"{scheme}://{rest.rpartition('@')[2].rstrip('/')}"
+    if isinstance(error, ImportError):
+        return (
+            f"The way to {url} leads through {named}, and a SOCKS proxy needs the Python package "
+            "python-socks: pip install 'music350[socks]'."
+        )
+    if isinstance(error, InvalidProxy):
+        reason = error.msg
+    elif isinstance(error, InvalidProxyStatus):
+        reason = f"status {error.response.status_code}"
+    elif isinstance(error, OSError):
+        reason = _reason(error)
+    else:
+        reason = str(error.__cause__ or error)
+    return (
+        f"Cannot reach {url} through the proxy {named} that the environment names ({reason}); "
+        "correct https_proxy, http_proxy or all_proxy, or name the host in no_proxy."
+    )
