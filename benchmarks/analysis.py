@@ -5,8 +5,10 @@ Channels are seen through their powers, so antiphase does not cancel.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from typing import TypeAlias
 
 import torch
@@ -16,13 +18,18 @@ from torch.nn import functional as F
 from codec.constants import SAMPLE_RATE
 from codec.nano.dsp import mel_filterbank
 
-__all__ = ["Analysis", "Sound", "StereoCells", "analysis"]
+__all__ = ["OCTAVES_HZ", "Analysis", "OctaveBands", "Sound", "StereoCells", "analysis"]
 
 FRAME = (2048, 480)
 """n_fft and hop of mels and of everything that is looked at 100 times a second."""
 FRAME_RATE = SAMPLE_RATE // FRAME[1]
 IMAGE_EDGES_HZ = (0, 125, 250, 500, 1000, 2000, 4000, 8000, 24_000)
 IMAGE_STEP_S = 0.5
+OCTAVES_HZ = (200, 400, 800, 1600, 3200, 5000, 10_000, 20_000)
+"""Edges of the bands whose tonality is looked at; the fifth ends where nano's tones do."""
+LINES = (8192, 2048)
+"""n_fft and hop of what tells lines from noise: bins of 6 Hz, frames of 43 ms."""
+MODULATION_EDGES_HZ = (2, 4, 8, 20)
 WIDTH_LIMIT_DB = 30.0
 """Side this far below mid is mono, this far above it antiphase: nothing beyond is told apart."""
 
@@ -45,6 +52,24 @@ def _ratio_db(numerator: Tensor, denominator: Tensor, silence_db: float) -> Tens
 
 def _width_db(side: Tensor, mid: Tensor) -> Tensor:
     return _ratio_db(side, mid, silence_db=-WIDTH_LIMIT_DB)
+
+
+def _decibels(log_power: Tensor) -> Tensor:
+    return 10 / math.log(10) * log_power
+
+
+@dataclass(frozen=True)
+class OctaveBands:
+    """What seven bands (octaves from 200 Hz on, half of one from 3200 to 5000 Hz) are like.
+
+    flatness_db: geometric over arithmetic mean of the bins' powers, ``[7, frames]``: −1 to −3 for
+    noise, −30 for a few lines. peak_db: strongest bin over the median one, ``[7, frames]``. power:
+    mean over bins and time, ``[7]``.
+    """
+
+    flatness_db: Tensor
+    peak_db: Tensor
+    power: Tensor
 
 
 @dataclass(frozen=True)
@@ -119,6 +144,78 @@ class Analysis:
         peaks = (flux >= highest) & (flux > around + 0.15)
         peaks[:3] = peaks[-3:] = False
         return [(int(frame) + 1) / FRAME_RATE for frame in peaks.nonzero().flatten()]
+
+    @cached_property
+    def _lines(self) -> Tensor:
+        """ln of power, ``[4097, frames]``, at the resolution of :data:`LINES`."""
+        return torch.log(self.magnitude(*LINES).square() + 1e-9 * LINES[0])
+
+    @cached_property
+    def octaves(self) -> OctaveBands:
+        """Flatness, peaks and power, band by band."""
+        hz = torch.arange(LINES[0] // 2 + 1) * SAMPLE_RATE / LINES[0]
+        flatness, peak, power = [], [], []
+        for low, high in pairwise(OCTAVES_HZ):
+            band = self._lines[(hz >= low) & (hz < high)]
+            flatness.append(band.mean(dim=0) - band.exp().mean(dim=0).log())
+            peak.append(band.amax(dim=0) - band.median(dim=0).values)
+            power.append(band.exp().mean())
+        return OctaveBands(
+            _decibels(torch.stack(flatness)), _decibels(torch.stack(peak)), torch.stack(power)
+        )
+
+    @cached_property
+    def lit(self) -> float:
+        """Share of the semitones from 392 to 4978 Hz that stand 6 dB above the quarter tones on
+        either side, mean over time. The strongest of three bins speaks for each.
+        """
+        strongest = F.max_pool1d(self._lines.T, 3, stride=1, padding=1).T
+        steps = torch.arange(66.5, 112, 0.5)  # MIDI numbers, quarter tone by quarter tone
+        bins = torch.round(440 * 2 ** ((steps - 69) / 12) * LINES[0] / SAMPLE_RATE).long()
+        between, keys = strongest[bins[::2]], strongest[bins[1::2]]
+        above = keys - torch.maximum(between[:-1], between[1:])
+        return float((above > math.log(4)).float().mean())
+
+    @cached_property
+    def tonal_peaks(self) -> float:
+        """Lasting peaks a frame between 200 and 8200 Hz.
+
+        A peak is the highest of five bins and 9 dB above the median of the 41 around it. It lasts
+        if there is one within a bin of it 170 ms before and after as well.
+        """
+        first, last = (round(hz * LINES[0] / SAMPLE_RATE) for hz in (200, 8200))
+        rows = self._lines[first:last].T
+        # A median every fourth bin is enough; between them it is interpolated.
+        around = F.pad(rows.unsqueeze(1), (20, 20), mode="replicate").unfold(-1, 41, 4)
+        median = around.median(dim=-1).values
+        floor = F.interpolate(median, size=rows.shape[1], mode="linear").squeeze(1)
+        peaks = (rows >= F.max_pool1d(rows, 5, stride=1, padding=2)) & (rows > floor + math.log(8))
+        near = F.max_pool1d(peaks.float(), 3, stride=1, padding=1) > 0
+        ago = round(0.17 * SAMPLE_RATE / LINES[1])
+        lasting = peaks[ago:-ago] & near[: -2 * ago] & near[2 * ago :]
+        return float(lasting.sum() / max(1, len(lasting)))
+
+    @cached_property
+    def groups(self) -> Tensor:
+        """Power of each four neighbouring mels, ``[32, frames]``."""
+        return self.mel.square().unflatten(0, (32, 4)).sum(dim=1)
+
+    @cached_property
+    def modulation_db(self) -> Tensor:
+        """How strongly each of :attr:`groups` moves at 2–4, 4–8 and 8–20 Hz, ``[32, 3]``.
+
+        Mean power of its spectrum over the whole time, in decibels over its mean level.
+        """
+        power = self.groups + 1e-9
+        power = power / power.mean(dim=1, keepdim=True)
+        frames = power.shape[1]
+        spectrum = torch.fft.rfft(power * torch.hann_window(frames)).abs().square()
+        hz = torch.arange(spectrum.shape[1]) * FRAME_RATE / frames
+        bands = [
+            spectrum[:, (hz >= low) & (hz < high)].mean(dim=1)
+            for low, high in pairwise(MODULATION_EDGES_HZ)
+        ]
+        return _decibels(torch.log(torch.stack(bands, dim=1) + 1e-6))
 
     @cached_property
     def bandwidth_hz(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks import metrics
 from benchmarks.analysis import Analysis
@@ -122,6 +123,56 @@ MEASURES: dict[str, Measure] = {
         "Difference of the frequencies below which 99 % of the magnitude lies.",
         metrics.bandwidth_error_hz,
         places=0,
+    ),
+    "lit": Measure(
+        "lit semitones",
+        0,
+        "Decoded minus original share of semitones, 392 Hz to 5 kHz, that stand 6 dB above the "
+        "quarter tones beside them: above 0 an organ.",
+        metrics.lit_difference,
+    ),
+    "peaks": Measure(
+        "tonal peaks",
+        0,
+        "Decoded minus original peaks of the spectrum, 200 Hz to 8.2 kHz, that last for a third of "
+        "a second.",
+        metrics.tonal_peaks_difference,
+        places=1,
+    ),
+    "flat_db": Measure(
+        "flatness error, dB",
+        0,
+        "Difference of geometric over arithmetic mean power, octave by octave: noise or lines.",
+        metrics.flatness_error_db,
+        places=2,
+    ),
+    "peak_db": Measure(
+        "peak error, dB",
+        0,
+        "Difference of the strongest bin over the median one, octave by octave.",
+        metrics.peak_error_db,
+        places=2,
+    ),
+    "mod_db": Measure(
+        "modulation error, dB",
+        0,
+        "Difference of how strongly 32 bands move at 2 to 20 Hz.",
+        metrics.modulation_error_db,
+        places=2,
+    ),
+    "treble_db": Measure(
+        "level of 5–10 kHz, dB",
+        0,
+        "Decoded over original level in that octave.",
+        partial(metrics.band_level_db, low_hz=5000),
+        places=2,
+    ),
+    "air_db": Measure(
+        "level of 10–20 kHz, dB",
+        0,
+        "Decoded over original level in that octave.",
+        partial(metrics.band_level_db, low_hz=10_000),
+        places=2,
     ),
     "seam": Measure(
         "jump at seams",

@@ -13,25 +13,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.analysis import Sound, analysis
+from benchmarks.analysis import OCTAVES_HZ, Sound, analysis
 
 __all__ = [
     "balance_error_db",
+    "band_level_db",
     "band_texture",
     "bandwidth_error_hz",
     "chroma_correlation",
     "code_entropy_bits",
     "envelope_correlation",
+    "flatness_error_db",
     "image_width_error_db",
     "level_difference_db",
+    "lit_difference",
     "log_mel_distance",
+    "modulation_error_db",
     "onset_f_measure",
     "onsets",
+    "peak_error_db",
     "seam_jump",
     "spectral_convergence",
     "stereo_width_error_db",
     "stft_distance",
     "time_texture",
+    "tonal_peaks_difference",
 ]
 
 
@@ -165,6 +171,62 @@ def balance_error_db(original: Sound, decoded: Sound) -> float:
     """
     a, b = analysis(original).stereo_cells, analysis(decoded).stereo_cells
     return _weighted(a.balance_db - b.balance_db, a.amplitude)
+
+
+def lit_difference(original: Sound, decoded: Sound) -> float:
+    """Decoded minus original share of semitones that stand out
+    (:attr:`benchmarks.analysis.Analysis.lit`): above 0 an organ, below 0 a blur.
+    """
+    return analysis(decoded).lit - analysis(original).lit
+
+
+def tonal_peaks_difference(original: Sound, decoded: Sound) -> float:
+    """Decoded minus original lasting peaks a frame
+    (:attr:`benchmarks.analysis.Analysis.tonal_peaks`).
+    """
+    return analysis(decoded).tonal_peaks - analysis(original).tonal_peaks
+
+
+def flatness_error_db(original: Sound, decoded: Sound) -> float:
+    """Mean |difference of flatness| in decibels, band by band and frame by frame.
+
+    Flatness as in :class:`benchmarks.analysis.OctaveBands`. Bands that are more than 60 dB below
+    the original's strongest are left out: nobody hears what is in them.
+    """
+    a, b = analysis(original).octaves, analysis(decoded).octaves
+    return float((a.flatness_db - b.flatness_db).abs()[_heard(a.power)].mean())
+
+
+def peak_error_db(original: Sound, decoded: Sound) -> float:
+    """Mean |difference of the strongest bin over the median one| in decibels, in the same bands."""
+    a, b = analysis(original).octaves, analysis(decoded).octaves
+    return float((a.peak_db - b.peak_db).abs()[_heard(a.power)].mean())
+
+
+def modulation_error_db(original: Sound, decoded: Sound) -> float:
+    """Mean |difference of modulation| in decibels, at 2–4, 4–8 and 8–20 Hz in 32 bands.
+
+    Modulation as in :attr:`benchmarks.analysis.Analysis.modulation_db`. Bands that are more than 50
+    dB below the original's strongest are left out.
+    """
+    a, b = analysis(original), analysis(decoded)
+    error = (a.modulation_db - b.modulation_db).abs()
+    return float(error[_heard(a.groups.mean(dim=1), 50)].mean())
+
+
+def band_level_db(original: Sound, decoded: Sound, low_hz: int) -> float:
+    """Decoded over original level in decibels, in the band of ``OCTAVES_HZ`` that begins there.
+
+    What is more than 60 dB below the original's strongest band counts as that much below it.
+    """
+    a, b = analysis(original).octaves.power, analysis(decoded).octaves.power
+    band, floor = OCTAVES_HZ.index(low_hz), 1e-6 * a.amax()
+    return float(10 * torch.log10((b[band] + floor) / (a[band] + floor)))
+
+
+def _heard(power: Tensor, most_db: float = 60) -> Tensor:
+    """Which bands are no more than so far below the strongest."""
+    return power >= power.amax() * 10 ** (-most_db / 10)
 
 
 def _weighted(error: Tensor, weight: Tensor) -> float:

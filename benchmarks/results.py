@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -221,19 +222,35 @@ def _code_entropy(results: Results) -> float | None:
 
 
 LEAST_ENTROPY_BITS = 12.0
+TONALITY = (
+    ("lit", "lit semitones, mean size", _most(0.1)),
+    ("peaks", "tonal peaks, mean size", _most(3)),
+    ("flat_db", "flatness error, dB", _most(2.5)),
+    ("peak_db", "peak error, dB", _most(4)),
+    ("treble_db", "level of 5–10 kHz, mean size, dB", _most(1.5)),
+    ("air_db", "level of 10–20 kHz, mean size, dB", _most(1.5)),
+)
+"""Whether tones are tones and noise is noise: aims on real music, for the copy as well."""
 GOALS = (
+    Goal("log-mel distance", lambda r: r.mean("decoded", "log_mel"), _most(0.66), _most(0.66)),
     Goal("log-mel over shuffled", _over("log_mel", "decoded", "shuffled"), _most(0.45), _most(0.5)),
     Goal("log-mel over half shuffled", _over("log_mel", "decoded", "half shuffled")),
     Goal("log-mel over mean-mel", _over("log_mel", "decoded", "mean-mel")),
     Goal("log-mel over copy", _over("log_mel", "decoded", "copy"), _most(1.8)),
-    Goal("chroma correlation", lambda r: r.mean("decoded", "chroma"), _least(0.85), _least(0.7)),
+    Goal("chroma correlation", lambda r: r.mean("decoded", "chroma"), _least(0.92), _least(0.93)),
     Goal("chroma correlation of copy", lambda r: r.mean("copy", "chroma"), _least(0.98)),
     Goal(
-        "envelope correlation", lambda r: r.mean("decoded", "envelope"), _least(0.95), _least(0.95)
+        "envelope correlation", lambda r: r.mean("decoded", "envelope"), _least(0.95), _least(0.97)
     ),
+    Goal("onset F-measure", lambda r: r.mean("decoded", "onset_f"), _least(0.87)),
     Goal("level, mean size, dB", lambda r: r.mean_size("decoded", "level_db"), _most(1.0)),
     Goal("texture in time", lambda r: r.mean("decoded", "time_tx"), (0.8, 1.25)),
-    Goal("texture across bands", lambda r: r.mean("decoded", "band_tx"), (0.8, 1.25)),
+    Goal("texture across bands", lambda r: r.mean("decoded", "band_tx"), (0.8, 1.25), (0.8, 1.25)),
+    *(
+        Goal(f"{label}{of}", partial(Results.mean_size, version=version, measure=key), real=bound)
+        for key, label, bound in TONALITY
+        for version, of in (("decoded", ""), ("copy", " of copy"))
+    ),
     # "Well below that of a mono decoder" is read as half of it.
     Goal("width error over mono decoder's", _over("width_db", "decoded", "mono"), _most(0.5)),
     # A decoder that guesses one width for everything passes the line above; these it does not.

@@ -54,7 +54,8 @@ def check_fits(name: str, header: StreamHeader, codec: Codec) -> None:
     if header.digest != codec.digest:
         raise SettingsError(
             f"{name} is made with the weights {header.weights!r} ({header.digest[:12]}…) and this "
-            f"program has {codec.weights!r} ({codec.digest[:12]}…); name the file's with --weights."
+            f"program has {codec.weights!r} ({codec.digest[:12]}…); use the version that made it, "
+            "or name its weights file with --weights."
         )
 
 

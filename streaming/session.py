@@ -221,7 +221,7 @@ class ListenerSession:
             raise ProtocolError(
                 f"The stream is made with the weights {hello.weights!r} ({hello.digest[:12]}…) and "
                 f"this listener has {ours.weights!r} ({ours.digest[:12]}…); use the same version "
-                "on both sides."
+                "on both sides, or name the stream's weights file with --weights."
             )
 
     def _follow(self, message: Message) -> list[Happening]:

@@ -49,6 +49,12 @@ def test_a_sound_is_like_itself() -> None:
     assert metrics.spectral_convergence(audio, audio) == 0
     assert metrics.image_width_error_db(audio, audio) == 0
     assert metrics.balance_error_db(audio, audio) == 0
+    assert metrics.lit_difference(audio, audio) == 0
+    assert metrics.tonal_peaks_difference(audio, audio) == 0
+    assert metrics.flatness_error_db(audio, audio) == 0
+    assert metrics.peak_error_db(audio, audio) == 0
+    assert metrics.modulation_error_db(audio, audio) == 0
+    assert metrics.band_level_db(audio, audio, 5000) == 0
 
 
 def test_every_measure_says_what_a_copy_has() -> None:
@@ -170,6 +176,58 @@ def test_smooth_sound_has_less_texture() -> None:
     assert metrics.time_texture(rough, smooth) < 0.5
     assert metrics.time_texture(smooth, rough) > 2
     assert metrics.band_texture(rough, smooth) > 1.5  # two lines on an empty floor
+
+
+def organ(keys: range, seconds: float = 2) -> torch.Tensor:
+    """Steady sines on keys of the piano (MIDI numbers)."""
+    return torch.stack([tone(440 * 2 ** ((key - 69) / 12), seconds) for key in keys]).mean(dim=0)
+
+
+def test_an_organ_is_lit_and_noise_is_not() -> None:
+    assert Analysis(organ(range(67, 112))).lit > 0.85
+    assert Analysis(organ(range(67, 112, 3))).lit == pytest.approx(1 / 3, abs=0.03)
+    assert Analysis(noise()).lit < 0.05
+    assert metrics.lit_difference(noise(), 0.1 * noise() + organ(range(67, 112))) > 0.8
+    assert metrics.lit_difference(organ(range(67, 112)), noise()) < -0.8
+
+
+def test_peaks_are_tonal_that_last() -> None:
+    assert Analysis(organ(range(60, 108, 4))).tonal_peaks == pytest.approx(12, abs=0.1)
+    assert Analysis(noise()).tonal_peaks < 0.5
+    glide = torch.cat([tone(400 * 1.1**step, 0.1) for step in range(20)], dim=1)
+    assert Analysis(glide).tonal_peaks < 0.5
+    assert metrics.tonal_peaks_difference(tone(440), tone(440) + tone(1200)) == pytest.approx(1)
+
+
+def test_flatness_tells_noise_from_lines() -> None:
+    lines = organ(range(55, 128, 4))
+    assert Analysis(noise()).octaves.flatness_db.mean() == pytest.approx(-1.2, abs=0.3)
+    assert Analysis(lines).octaves.flatness_db.mean() < -15
+    assert metrics.flatness_error_db(noise(), noise(seed=1)) < 0.5
+    assert metrics.flatness_error_db(noise(), lines) > 14
+    assert metrics.peak_error_db(noise(), noise(seed=1)) < 1.5
+    assert metrics.peak_error_db(noise(), lines) > 25
+    # What cannot be heard does not count.
+    assert metrics.flatness_error_db(tone(300), tone(300) + 1e-6 * tone(8000)) < 0.1
+
+
+def test_modulation_hears_a_tremolo_and_its_rate() -> None:
+    time = torch.arange(2 * RATE) / RATE
+    slow, fast = ((1 + 0.8 * torch.sin(2 * torch.pi * hz * time)) * noise() for hz in (3, 6))
+    assert metrics.modulation_error_db(noise(), noise(seed=1)) < 4
+    assert metrics.modulation_error_db(slow, 0.5 * slow) < 0.1
+    moved = Analysis(slow).modulation_db - Analysis(noise()).modulation_db
+    assert moved[8:, 0].mean() > 10  # below 500 Hz, noise itself moves as much
+    assert abs(moved[8:, 2].mean()) < 3
+    assert metrics.modulation_error_db(slow, fast) > metrics.modulation_error_db(noise(), slow) > 4
+
+
+def test_levels_of_bands_are_their_own() -> None:
+    low, high = tone(440), 0.1 * tone(7000)
+    assert metrics.band_level_db(low + high, low + 2 * high, 5000) == pytest.approx(6.02, abs=0.05)
+    assert metrics.band_level_db(low + high, low + 2 * high, 10_000) == pytest.approx(0, abs=0.1)
+    assert metrics.band_level_db(low + high, low, 5000) == pytest.approx(-30, abs=12)
+    assert metrics.band_level_db(low, low + 1e-6 * high, 5000) == pytest.approx(0, abs=0.05)
 
 
 def test_a_filtered_sound_is_narrower() -> None:

@@ -38,9 +38,9 @@ __all__ = [
     "with_texture",
 ]
 
-WEIGHTS_NAME = "nano-4"
-WEIGHTS_FILE = Path(__file__).with_name("nano-4.safetensors")
-WEIGHTS_SHA256 = "871bdc996cfa70ac50518da533dbf89f284649647b7309b81fe88776a0c6aef8"
+WEIGHTS_NAME = "nano-5"
+WEIGHTS_FILE = Path(__file__).with_name("nano-5.safetensors")
+WEIGHTS_SHA256 = "c7604a4dc34aa70403724e43f0a0d5643203f30b160302f6bb88ce9698bc973b"
 """Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
 FLOW_PURPOSE = 1

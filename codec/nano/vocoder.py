@@ -4,7 +4,8 @@ The sound is X = G_tone · O + G_noise · N in the short-time spectrum. O is a b
 semitone whose phase is a pure function of the absolute sample index, so it is coherent from frame
 to frame and from window to window; N is noise keyed to absolute tokens. The network predicts both
 gains per bin and frame, real and positive, from the features; so it never has to invent a phase.
-Harmonic plus noise synthesis after Serra and Smith (1990) and Engel et al., "DDSP" (2020).
+Harmonic plus noise synthesis after Serra and Smith (1990) and Engel et al., "DDSP" (2020). Sines
+play only what stands out as a tone; the rest of the semitones' power is noise.
 
 The stereo image needs two uncorrelated renderings: noise has a second draw, the bank a second one
 in quadrature. They are mixed by the square root of each band's covariance matrix. At last the
@@ -40,6 +41,14 @@ _LEVEL_BANDS = 14
 """Of eight mels each, but for the lowest: up to 765 Hz they are one. What a token says of narrower
 bands there is too rough to be worth the harmony that following it costs."""
 _LEVEL_LIMIT = math.log(8)
+_NEIGHBOURS = 6
+"""So many semitones on either side make the mean that a tone has to stand out from."""
+_STANDS_OUT, _STEEPNESS = 0.3, 4.0
+"""A semitone that is so far above that mean (ln) counts half as a tone, up to MIDI 50; from there
+to MIDI 100 ever less is asked of it."""
+_REST = 0.1
+"""Noise gets this share of the power of what is no tone: the network and the level correction make
+up for the rest."""
 
 
 def noise_excitation(seed: int, first_token: int, tokens: int) -> Tensor:
@@ -82,6 +91,14 @@ class Vocoder(nn.Module):
         constant("band_to_bin", interpolation_matrix((edges[1:] + edges[:-1]) / 2, hz))
         notes = torch.arange(c.semitones, dtype=torch.float64) + c.semitone_low
         constant("tone_hz", 440 * 2 ** ((notes - 69) / 12))
+        constant("threshold", (_STANDS_OUT * ((100 - notes) / 50).clamp(0, 1)).float())
+        # Noise power per bin for the squared amplitude of a semitone, spread over its width.
+        log_tone, log_bin = torch.log2(self.tone_hz), torch.log2(hz.clamp_min(1.0))
+        beyond = 1 / 24  # half a semitone, in octaves
+        inside = (log_bin > log_tone[0] - beyond) & (log_bin < log_tone[-1] + beyond)
+        width_hz = self.tone_hz * (2**beyond - 2**-beyond)
+        spread = interpolation_matrix(log_tone, log_bin) * inside.unsqueeze(1)
+        constant("semitone_to_noise", (spread * _REST * SAMPLE_RATE / 4 / width_hz).float())
         # Fixed start phases, spread by the golden ratio so that octaves do not line up.
         constant("tone_phase", torch.frac(notes * 0.6180339887498949))
         # Within a segment each tone turns by the same angles and its amplitude is a ramp: one
@@ -107,6 +124,8 @@ class Vocoder(nn.Module):
     band_to_bin: Tensor
     tone_hz: Tensor
     tone_phase: Tensor
+    threshold: Tensor
+    semitone_to_noise: Tensor
     rotation: Tensor
 
     def oscillators(self, semitones: Tensor, first_sample: int | Tensor) -> Tensor:
@@ -130,13 +149,28 @@ class Vocoder(nn.Module):
         ``[batch, 2 * tokens + 1, semitones]``; the first begins half a frame before the window.
         """
         hop = self.ramp_hop
-        amplitude = (torch.exp(semitones) - self.config.semitone_floor).clamp_min(0)
+        amplitude, _ = self.tones(semitones)
         knots = torch.cat([amplitude[:, :1], amplitude, amplitude[:, -1:]], dim=1)
         # Segment j leads from knot j to knot j + 1.
         begin, rise = knots[:, :-1], knots[:, 1:] - knots[:, :-1]
         rows = torch.cat([begin * cos, begin * sin, rise * cos, rise * sin], dim=-1)
         sound = (rows @ self.rotation).unflatten(-1, (2, hop)).transpose(1, 2).flatten(2)
         return sound[..., hop // 2 : -(hop // 2)]
+
+    def tones(self, semitones: Tensor) -> tuple[Tensor, Tensor]:
+        """Amplitudes of what of the semitones is tones; powers of the rest, which is noise.
+
+        A semitone has whatever power lies within 50 cents of it, so noise gives an amplitude to
+        every one of them, and a bank that plays them all is an organ. A tone is what stands out
+        from its neighbours. semitones: ln amplitudes ``[..., frames, semitones]``.
+        """
+        size = 2 * _NEIGHBOURS + 1
+        around = nn.functional.avg_pool1d(
+            semitones, size, stride=1, padding=_NEIGHBOURS, count_include_pad=False
+        )
+        tonal = torch.sigmoid(_STEEPNESS * (semitones - around - self.threshold))
+        amplitude = (torch.exp(semitones) - self.config.semitone_floor).clamp_min(0)
+        return amplitude * tonal, amplitude.square() * (1 - tonal.square())
 
     def spectrum(self, signal: Tensor, decimation: int) -> Tensor:
         """Short-time spectrum ``[..., frames, bins]`` on the render grid, at either sample rate."""
@@ -165,9 +199,12 @@ class Vocoder(nn.Module):
         """Of bank and noise, ``[batch, frames, bins]`` each, from the bank's power there."""
         c = self.config
         tone_mel = torch.log(tone_power.sqrt() @ self.mel_filters.T + c.mel_floor)
-        notes = nn.functional.interpolate(
-            semitones.transpose(1, 2), scale_factor=2.0, mode="linear"
-        ).transpose(1, 2)
+        tones, rest = self.tones(
+            nn.functional.interpolate(
+                semitones.transpose(1, 2), scale_factor=2.0, mode="linear"
+            ).transpose(1, 2)
+        )
+        notes = torch.log(tones + c.semitone_floor)
         inputs = torch.cat([mel / 3 + 1, tone_mel / 3 + 1, notes / 3 + 2], dim=-1)
         tone_delta, noise_delta = self.net(inputs).float().chunk(2, dim=-1)
         # Without the network: tones as they are where the mels allow, noise filling up the rest.
@@ -177,7 +214,9 @@ class Vocoder(nn.Module):
         envelope = (mel - self.mel_area) @ self.mel_to_bin.T
         noise_level = envelope + torch.log(0.05 + 0.95 * share) + 4 * torch.tanh(noise_delta / 4)
         noise_unit = 1 / math.sqrt(float(self.window.square().sum()))
-        return tone_gain, torch.exp(noise_level) * noise_unit
+        noise_gain = torch.exp(noise_level) * noise_unit
+        rest_power = tone_gain.square() * (rest @ self.semitone_to_noise.T)
+        return tone_gain, (noise_gain.square() + rest_power).sqrt()
 
     def to_signal(self, spectrum: Tensor) -> Tensor:
         """Inverse short-time spectrum, ``[..., frames, bins]`` to ``[..., frames * hop]``."""
