@@ -11,7 +11,7 @@ sources := codec streaming tests benchmarks training scripts server.py client.py
 # Tests wait more than they compute: two processes for each core, as far as memory goes.
 workers := $(shell n=$$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))); \
 	echo $$((n < 8 ? n : 8)))
-parallel := -n $(workers) --dist loadfile
+parallel := -n $(workers) --dist worksteal
 
 # Fewer percent of the branches in streaming/ covered than this fail the tests.
 coverage := 95

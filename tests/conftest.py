@@ -27,12 +27,6 @@ _SYSTEM: Final = (
 """A test module that has something of these starts programs, or computes with real models."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Where system tests are left out, find those that are taken for others."""
-    if "not system" in config.option.markexpr:
-        sys.addaudithook(_forbid_programs)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of such modules as `system`."""
     for item in items:
@@ -44,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_system(value: object) -> bool:
     origin = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
     return any(f"{origin}.".startswith(f"{name}.") for name in _SYSTEM)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _find_what_is_taken_for_others(pytestconfig: pytest.Config) -> None:
+    """Where system tests are left out, let no other one start a program."""
+    if "not system" in pytestconfig.option.markexpr:
+        sys.addaudithook(_forbid_programs)
 
 
 def _forbid_programs(event: str, arguments: tuple[Any, ...]) -> None:
