@@ -570,12 +570,15 @@ FLOOD = json.dumps({"type": "applause", "hands": "x" * 4000})
 async def test_no_word_of_a_relay_that_has_joined_ends_the_broadcast(answers, told, caplog):
     hub = hub_of()
     publish(hub, 1)
-    async with answering(saying(Join().encode(), *answers)) as url, pusher(hub, url) as pushing:
-        working = asyncio.ensure_future(pushing.alongside(forever()))
-        await until(lambda: pushing.reconnects >= 3 or working.done())
-        assert not working.done()
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+    async with answering(saying(Join().encode(), *answers)) as url:
+        settings = PushSettings(url, SECRET, backoff=QUICK)
+        # A clock that stands still: no connection lasts, however slow the machine is.
+        async with Pusher(hub, settings, clock=lambda: 0.0) as pushing:
+            working = asyncio.ensure_future(pushing.alongside(forever()))
+            await until(lambda: pushing.reconnects >= 3 or working.done())
+            assert not working.done()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
     assert caplog.text.count("coming back to the relay") >= 3
     warned = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert len([message for message in warned if told in message]) == 1

@@ -106,7 +106,9 @@ class Engine:
         """The sender's end of the way to the listener; yields how the listener gets there."""
         setting, network, clock = self.trial.setting, self.loop.network, self.loop.time
         if setting.transport == "websocket":
-            async with WebSocketServer(hub, network.server_host, 8765, clock) as server:
+            async with WebSocketServer(
+                hub, network.server_host, 8765, clock, listen=network.sockets
+            ) as server:
                 yield functools.partial(connect, server.url, setting.timeout)
             return
         line = SimulatedLine(network, datagrams=setting.transport == "udp")

@@ -14,7 +14,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from benchmarks.lab.links import LinkModel
 from streaming.lossy import GilbertElliott
@@ -162,6 +162,10 @@ class Network:
             raise OSError(98, "the port is taken")
         self.listening[port] = factory
         return SimulatedServer(self, port)
+
+    async def sockets(self, host: str, port: int, door: object) -> list[socket.socket]:
+        """What a server listens on in this network, in the place of real sockets."""
+        return [cast(socket.socket, FakeSocket((host, port)))]
 
     async def connect(
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int

@@ -93,9 +93,13 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         protocol_factory: Callable[[], asyncio.Protocol],
         host: Any = None,
         port: Any = None,
+        *,
+        sock: Any = None,
         **options: Any,
     ) -> SimulatedServer:
         """Listen in the simulated network."""
+        if sock is not None:
+            _, port = sock.getsockname()
         return self.network.listen(protocol_factory, int(port or 0))
 
 

@@ -4,8 +4,9 @@ streams' servers have in common."""
 from __future__ import annotations
 
 import functools
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -19,12 +20,16 @@ from streaming.websocket.door import Door, listen_on
 __all__ = ["GuardedServer"]
 
 
+Listen = Callable[[str, int, Door], Awaitable[Sequence[socket.socket]]]
+"""See :func:`streaming.websocket.door.listen_on`."""
+
+
 class GuardedServer:
     """Serves all addresses of a host, with one gate before them.
 
     gate: counts the connections. handler, answer: the library's ``handler`` and
-    ``process_request``, called with a :class:`GuardedConnection`. options: of the library's
-    ``serve``, except for what is said here.
+    ``process_request``, called with a :class:`GuardedConnection`. listen: makes the sockets; in a
+    simulated network, others. options: of the library's ``serve``, except for what is said here.
 
     Attributes: ``port``, once it is open.
     """
@@ -36,9 +41,11 @@ class GuardedServer:
         handler: Callable[[GuardedConnection], Awaitable[None]],
         answer: Callable[[GuardedConnection, Request], Awaitable[Response | None]],
         tls: ssl.SSLContext | None = None,
+        listen: Listen = listen_on,
         **options: Any,
     ) -> None:
         self._door = Door(gate, limits)
+        self._listen = listen
         self._servers: list[Server] = []
         self.port = 0
         self._serve = functools.partial(
@@ -67,7 +74,7 @@ class GuardedServer:
 
     async def open(self, host: str, port: int) -> None:
         """Listen; port 0 takes any free one. Raises OSError or OverflowError."""
-        listening = await listen_on(host, port, self._door)
+        listening = list(await self._listen(host, port, self._door))
         self.port = listening[0].getsockname()[1]
         try:
             while listening:

@@ -40,7 +40,8 @@ from streaming.web.http import (
 from streaming.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL
 from streaming.websocket.common import peer as _peer
 from streaming.websocket.connection import GuardedConnection
-from streaming.websocket.guarded import GuardedServer
+from streaming.websocket.door import listen_on
+from streaming.websocket.guarded import GuardedServer, Listen
 from streaming.websocket.writer import Turns, Writer
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class WebSocketServer:
         intake: takes publishers, in whose stead nobody can be heard yet: until :meth:`present`,
             listeners are asked to come again.
         proxies: reverse proxies that say for whom they ask.
+        listen: makes the sockets; in a simulated network, others.
 
     Attributes: ``site``, which answers requests that want no WebSocket; without one they get 426.
     ``names``, hosts by which this server is known besides its addresses. ``guesses``, which slows
@@ -96,6 +98,7 @@ class WebSocketServer:
         tls: ssl.SSLContext | None = None,
         intake: Intake | None = None,
         proxies: Proxies | None = None,
+        listen: Listen = listen_on,
     ) -> None:
         self._intake = intake
         self._proxies = proxies or Proxies()
@@ -117,6 +120,7 @@ class WebSocketServer:
             self._serve,
             self._answer,
             tls,
+            listen,
             # The session refuses what is too long for a listener; a publisher may say more.
             max_size=MAX_CLIENT_MESSAGE if intake is None else MAX_SERVER_MESSAGE,
             max_queue=4,
