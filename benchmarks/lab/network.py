@@ -110,6 +110,9 @@ class FakeSocket:
         self.options: dict[tuple[int, int], int] = {}
         self.changed: Callable[[], None] = lambda: None
 
+    def fileno(self) -> int:
+        return -1
+
     def getsockname(self) -> tuple[str, int]:
         return self._name
 

@@ -76,9 +76,9 @@ class Door:
         self.callers: dict[int, Caller] = {}
         self.exhausted = SparseLog(logger)
 
-    def caller(self, transport: asyncio.BaseTransport) -> Caller:
-        """The connection of ``transport``."""
-        return self.callers[transport.get_extra_info("socket").fileno()]
+    def caller(self, transport: asyncio.BaseTransport) -> Caller | None:
+        """The connection of ``transport``; None if it did not come in here."""
+        return self.callers.get(transport.get_extra_info("socket").fileno())
 
     def admit(self, accepted: socket.socket, peer: Any) -> Caller | None:
         """The connection if there is a place for it; otherwise it is closed."""
