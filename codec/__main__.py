@@ -86,14 +86,15 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
 def _fetch(arguments: argparse.Namespace) -> tuple[Path, str]:
     """Path and digest of the weights."""
     if arguments.name == "nano":
-        from codec.nano.codec import WEIGHTS_FILE, load_nano
+        from codec.nano.codec import load_nano
+        from codec.nano.weights import BUNDLED
 
         if arguments.repo or arguments.revision or arguments.replace:
             raise WeightsError(
                 "nano comes with the program and is on no hub; leave out --repo, --revision and "
                 "--replace"
             )
-        return arguments.weights or WEIGHTS_FILE, load_nano(arguments.weights).digest
+        return arguments.weights or BUNDLED, load_nano(arguments.weights).digest
     from codec.mucodec import weights
 
     with interruptible():

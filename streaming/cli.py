@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import codec
 from codec.errors import CodecError
 from streaming.completion import add_completion_argument
-from streaming.compute import default_threads, use_threads
+from streaming.compute import use_threads
 from streaming.configuration import add_config_argument, with_configuration
 from streaming.errors import SettingsError, TransportError, UserError
 from streaming.guard import AUTH_TOKEN_VARIABLE
@@ -140,7 +140,7 @@ def codec_loader(
     """
 
     def load(name: str) -> Codec:
-        use_threads(arguments.threads or default_threads(name))
+        use_threads(arguments.threads or codec.default_threads(name))
         options: dict[str, Any] = {"part": part}
         if getattr(arguments, "compile", False):
             options["compiled"] = True

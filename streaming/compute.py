@@ -10,11 +10,7 @@ import atexit
 import gc
 import os
 
-__all__ = ["DEFAULT_THREADS", "default_threads", "settle", "use_threads"]
-
-DEFAULT_THREADS = 1
-"""For the default codec on a CPU, whose operations are too small to be worth sharing out: two
-threads are hardly faster on an idle machine, and several times slower on one that is not."""
+__all__ = ["settle", "use_threads"]
 
 _GARBAGE = (20_000, 20, 10)
 """Objects made and not let go between two looks at the youngest, and how many looks before older
@@ -26,11 +22,6 @@ of listeners come, which holds up all of them for half a second in the end."""
 # and listener share two cores, one then spins while the other would have work to do, and decoding
 # was seen to take twenty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-
-def default_threads(codec: str) -> int:
-    """How many threads are best for a codec on this machine's CPU."""
-    return DEFAULT_THREADS if codec == "nano" else os.cpu_count() or 1
 
 
 def use_threads(count: int) -> None:

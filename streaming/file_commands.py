@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import codec
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from streaming.cli import number
-from streaming.compute import default_threads, use_threads
+from streaming.compute import use_threads
 from streaming.errors import SettingsError, SourceError, UserError
 from streaming.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
 from streaming.protocol import MAX_SEED
@@ -199,7 +199,7 @@ class _Converter:
         wanted = self.arguments
         part = "encoder" if wanted.command == "encode" else "decoder"
         options: dict[str, Any] = {"part": part, "weights": wanted.weights}
-        threads = wanted.threads or max(1, default_threads(name) // wanted.jobs)
+        threads = wanted.threads or codec.default_threads(name, wanted.jobs)
         return _loaded(self.load_codec, name, threads, wanted.torch_device, **options)
 
     def settings(self) -> DecodeSettings:

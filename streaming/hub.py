@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
-from streaming.entropy.packets import PacketWriter
+from streaming.coded_packets import PacketWriter
 from streaming.outbox import Outbox
 from streaming.packets import Packets
 from streaming.protocol import (

@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from codec.errors import DataError
+from codec.packing import unpack_tokens
 from streaming.errors import ProtocolError
-from streaming.packing import unpack_tokens
 from streaming.protocol import (
     CODED_HEADER,
     CODED_KIND,
@@ -66,7 +67,10 @@ def _decode_binary(data: bytes) -> Tokens | CodedTokens:
     if len(data) <= TOKENS_HEADER.size:
         raise ProtocolError(f"A token message of {len(data)} bytes is too short.")
     _, first_token = TOKENS_HEADER.unpack_from(data)
-    tokens = unpack_tokens(data[TOKENS_HEADER.size :])
+    try:
+        tokens = unpack_tokens(data[TOKENS_HEADER.size :])
+    except DataError as error:
+        raise ProtocolError(str(error)) from None
     if len(tokens) > MAX_TOKENS_PER_MESSAGE:
         raise ProtocolError(f"A message of {len(tokens)} tokens is too long.")
     if first_token + len(tokens) > MAX_INDEX:

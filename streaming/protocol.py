@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from streaming.packing import pack_tokens
+from codec.packing import pack_tokens
 
 __all__ = [
     "CODED_HEADER",

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Final, TypeAlias
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from streaming.entropy.packets import PacketReader
+from streaming.coded_packets import PacketReader
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.parsing import decode
 from streaming.protocol import (

@@ -21,7 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from codec.nano.codec import WEIGHTS_SHA256
+from codec.nano.weights import BUNDLED_SHA256
+from codec.packing import unpack_tokens
 from streaming.errors import ProtocolError, SettingsError, SourceError, TransportError
 from streaming.guard import AuthTokens, read_auth_tokens
 from streaming.hub import Hub, StreamInfo
@@ -30,7 +31,6 @@ from streaming.lean.ports import SerialAddress, UdpAddress
 from streaming.lean.receiver import LeanReceiver
 from streaming.muc import MucReader
 from streaming.muc.messages import end_token
-from streaming.packing import unpack_tokens
 from streaming.parsing import decode
 from streaming.protocol import Failure, Publish, Title
 from streaming.sender_session import SenderSession
@@ -104,7 +104,7 @@ def _listener(data: bytes) -> None:
 def _coded(data: bytes) -> None:
     """Lines are messages after a hello by which they can be decoded."""
     session = ListenerSession(None)
-    hub = Hub(StreamInfo("nano", "nano-5", WEIGHTS_SHA256, 0, 16, "s"))
+    hub = Hub(StreamInfo("nano", "nano-5", BUNDLED_SHA256, 0, 16, "s"))
     session.receive(hub.hello(0, 0.0).encode(), 0.0)
     with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:20]:

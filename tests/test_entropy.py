@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 import server
 import streaming
 from benchmarks import entropy
-from codec.nano.codec import WEIGHTS_SHA256
+from codec.nano.entropy import features as model_input
+from codec.nano.entropy.coder import CONTEXT, coder_for
+from codec.nano.entropy.features import SIZES, features, join_digits, split_digits
+from codec.nano.entropy.network import EntropyNetwork
+from codec.nano.entropy.range_coder import MAX_TOTAL, RangeDecoder, RangeEncoder
 from codec.nano.level import CHAIN, GROUP
 from codec.nano.slow import _ORDER, BANDS, DIGITS, IMAGES, ITEMS
-from streaming.entropy import features as model_input
-from streaming.entropy.coder import CONTEXT, coder_for
-from streaming.entropy.features import SIZES, features, join_digits, split_digits
-from streaming.entropy.network import EntropyNetwork
-from streaming.entropy.packets import MAX_CODED_TOKENS, PacketReader, context_before
-from streaming.entropy.range_coder import MAX_TOTAL, RangeDecoder, RangeEncoder
+from codec.nano.weights import BUNDLED_SHA256
+from codec.packing import pack_tokens, packed_size
+from streaming.coded_packets import MAX_CODED_TOKENS, PacketReader, context_before
 from streaming.errors import ProtocolError
 from streaming.hub import Hub, StreamInfo
 from streaming.muc.messages import StreamHeader
-from streaming.packing import pack_tokens, packed_size
 from streaming.parsing import decode
 from streaming.protocol import CODED_KIND, CodedTokens, Gap, Join, Tokens
 from streaming.rewind import RewindBuffer
@@ -37,7 +37,7 @@ from streaming.session import ListenerSession
 
 MODEL = Path(streaming.__file__).parent / "data" / "nano-5.entropy.npz"
 HELD = Path(__file__).parent / "data" / "held_0.ogg"
-_CODER = coder_for(WEIGHTS_SHA256)
+_CODER = coder_for(BUNDLED_SHA256)
 assert _CODER is not None
 CODER = _CODER
 MODEL_SHA256 = "5e0e39ae214d3c35391971b80d7c48b3caa3af4c5637a926e346981b1968286c"
@@ -50,7 +50,7 @@ GOLDEN_TOKENS = [
 GOLDEN_CONTEXT = "0e6efc2408b8e4d3412d51d7c838505fe3f6eeeabd4768df60"
 GOLDEN_ALONE = "06a654455cffb4008cab1ce28174f443069d7d043ef4b5ad93939f"
 PACKET = 48
-INFO = StreamInfo("nano", "nano-5", WEIGHTS_SHA256, 0, PACKET, "s")
+INFO = StreamInfo("nano", "nano-5", BUNDLED_SHA256, 0, PACKET, "s")
 
 
 def music(count, seed=0):
@@ -364,7 +364,7 @@ def test_the_last_packet_is_plain_where_it_is_shorter(stream):
 
 def test_the_senders_option_reaches_the_hub(stream):
     asked = server.parse_arguments(["--entropy-coding"]).entropy_coding
-    identity = StreamHeader("nano", "nano-5", WEIGHTS_SHA256)
+    identity = StreamHeader("nano", "nano-5", BUNDLED_SHA256)
     for chosen in (asked, server.parse_arguments([]).entropy_coding):
         hub, _ = open_hub(ServiceSettings(entropy_coding=chosen), identity, PACKET)
         (_, packet) = follow(hub, joined(hub), stream[:PACKET])
@@ -442,7 +442,7 @@ def test_a_reader_that_noted_the_same_twice_has_it_once(stream):
     for first, last in ((0, 48), (0, 48), (24, 96), (10, 20)):
         reader.note(Tokens(first, stream[first:last]))
     data = CODER.encode(stream[96:144], 96, stream[:96])
-    got = reader.read(CodedTokens(96, 96, data), WEIGHTS_SHA256, PACKET)
+    got = reader.read(CodedTokens(96, 96, data), BUNDLED_SHA256, PACKET)
     assert got == Tokens(96, stream[96:144])
 
 

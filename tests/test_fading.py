@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.lab.lossy import GilbertElliott, LossyLink
 from streaming.errors import SettingsError
 from streaming.fading import FADE_SAMPLES, Envelope, fade_out
-from streaming.lossy import GilbertElliott, LossyLink
 from streaming.protocol import Tokens
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from benchmarks.lab.lossy import LossyLink
 from streaming.jitter import COARSE, FINE, JitterBuffer
-from streaming.lossy import LossyLink
 from streaming.protocol import Tokens
 
 PACKET = 48

@@ -13,6 +13,7 @@ import reedsolo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.lab.lossy import GilbertElliott
 from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.hub import StreamInfo
@@ -23,7 +24,6 @@ from streaming.lean.hello import Fec, LeanHello
 from streaming.lean.line import LineQueue
 from streaming.lean.receiver import LeanReceiver
 from streaming.lean.sender import HELLO_INTERVAL_TOKENS, Framer, bit_rate
-from streaming.lossy import GilbertElliott
 from streaming.parsing import decode
 from streaming.protocol import MAX_INDEX, End, Gap, Hello, Title, Tokens
 from streaming.session import CodecIdentity, ListenerSession

@@ -26,6 +26,7 @@ import soundfile
 
 import client
 import server
+from benchmarks.lab.lossy import GilbertElliott
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.hub import Hub, StreamInfo
 from streaming.lean import connection as connection_module
@@ -39,7 +40,6 @@ from streaming.lean.hello import Fec, LeanHello
 from streaming.lean.ports import SerialAddress, UdpAddress
 from streaming.lean.publisher import LeanPublisher, LeanSettings
 from streaming.link import Backoff, Link
-from streaming.lossy import GilbertElliott
 from streaming.muc import MucReader
 from streaming.protocol import End, Gap, Hello, Title, Tokens
 from streaming.session import CodecIdentity, ListenerSession
@@ -543,9 +543,9 @@ async def test_silence_is_told_once(monkeypatch, caplog):
 
 async def test_weights_that_are_not_here_are_refused_and_the_bundled_ones_are_known():
     port = free_udp_port()
-    bundled = connection_module._bundled()
-    assert [identity.name for identity in bundled] == ["nano"]
-    for digest, known in (("cd" * 32, False), (bundled[0].digest, True)):
+    ((name, _, bundled),) = codec.bundled()
+    assert name == "nano"
+    for digest, known in (("cd" * 32, False), (bundled, True)):
         dialling = asyncio.create_task(LeanDial(UdpAddress("127.0.0.1", port))())
         hub = make_hub(digest=digest)
         async with sending(hub, LeanSettings(UdpAddress("127.0.0.1", port))):

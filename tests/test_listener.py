@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from benchmarks.lab.lossy import LossyLink
 from codec.errors import UnknownCodecError
 from streaming import rendering
 from streaming.decoding import DecodeOptions
@@ -16,7 +17,6 @@ from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportErro
 from streaming.link import Backoff
 from streaming.listener import Listener
 from streaming.listener_settings import CatchUp, ListenerSettings
-from streaming.lossy import LossyLink
 from streaming.output import Output
 from streaming.parsing import decode
 from streaming.protocol import MAX_GAP_TOKENS, End, Failure, Gap, Join, Title, Tokens

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from codec.packing import pack_tokens, packed_size, unpack_tokens
 from streaming.errors import ProtocolError
-from streaming.packing import pack_tokens, packed_size, unpack_tokens
 
 token_lists = st.lists(st.integers(0, 16_383), max_size=200)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from benchmarks.lab.links import LinkModel
-from streaming.lossy import GilbertElliott
+from benchmarks.lab.lossy import GilbertElliott
 
 __all__ = ["DOWN", "IP_UDP_BYTES", "TCP_HEADER_BYTES", "UP", "Network", "SimulatedServer"]
 

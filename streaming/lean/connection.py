@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
 import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Final
 
 import codec
@@ -107,7 +104,7 @@ class LeanDial:
 
     def _identify(self, digest: bytes) -> CodecIdentity:
         begins = digest.hex()
-        for identity in (*self.known, *_bundled()):
+        for identity in (*self.known, *(CodecIdentity(*one) for one in codec.bundled())):
             if identity.digest.startswith(begins):
                 return identity
         raise ProtocolError(
@@ -181,13 +178,3 @@ class LeanConnection:
             return data
         finally:
             reading.cancel()
-
-
-@functools.cache
-def _bundled() -> tuple[CodecIdentity, ...]:
-    """What comes with the program, found without loading it."""
-    files = (Path(codec.__file__).parent / "nano").glob("*.safetensors")
-    return tuple(
-        CodecIdentity("nano", path.stem, hashlib.sha256(path.read_bytes()).hexdigest())
-        for path in files
-    )

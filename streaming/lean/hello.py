@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from codec.constants import TOKEN_RATE
+from codec.packing import packed_size
 from streaming.errors import ProtocolError, SettingsError
 from streaming.hub import StreamInfo
 from streaming.lean.framing import MAX_BODY
-from streaming.packing import packed_size
 from streaming.protocol import MAX_INDEX
 
 __all__ = [

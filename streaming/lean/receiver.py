@@ -17,11 +17,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from codec.constants import TOKEN_RATE
+from codec.errors import DataError
+from codec.packing import packed_size, unpack_tokens
 from streaming.errors import ProtocolError, TransportError, UserError
 from streaming.lean.fec import Repair
 from streaming.lean.framing import Frame, Kind, Scanner, encode_frame
 from streaming.lean.hello import HELLO_BYTES, MAX_TITLE_BYTES, LeanHello
-from streaming.packing import packed_size, unpack_tokens
 from streaming.protocol import MAX_INDEX, End, Hello, Title, Tokens, clean_text
 from streaming.session import CodecIdentity
 from streaming.sparse_log import SparseLog
@@ -277,7 +278,7 @@ class LeanReceiver:
             return []
         try:
             tokens = Tokens(first, unpack_tokens(payload))
-        except ProtocolError:
+        except DataError:
             return []
         if tokens.end_token > MAX_INDEX:
             return []
@@ -367,7 +368,7 @@ class LeanReceiver:
         assert self.hello is not None
         out = []
         for number, payload in packets:
-            with contextlib.suppress(ProtocolError):  # padding that is not zero
+            with contextlib.suppress(DataError):  # padding that is not zero
                 first = self._phase + number * self.hello.packet_tokens
                 out.append(Tokens(first, unpack_tokens(payload)))
         return out

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from codec.constants import TOKEN_RATE
+from codec.packing import pack_tokens, packed_size
 from streaming.hub import StreamInfo
 from streaming.lean.fec import FecEncoder
 from streaming.lean.framing import Kind, encode_frame, frame_overhead
 from streaming.lean.hello import HELLO_BYTES, MAX_TITLE_BYTES, Fec, LeanHello
-from streaming.packing import pack_tokens, packed_size
 from streaming.protocol import Tokens, clean_text
 
 __all__ = ["HELLO_INTERVAL_TOKENS", "TITLE_BITS_PER_S", "Framer", "bit_rate"]

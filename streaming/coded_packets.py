@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.entropy.coder import CONTEXT, coder_for
+from codec.errors import DataError
+from codec.nano.entropy.coder import CONTEXT, coder_for
+from codec.packing import packed_size
 from streaming.errors import ProtocolError
-from streaming.packing import packed_size
 from streaming.protocol import CODED_HEADER, MAX_INDEX, TOKENS_HEADER, CodedTokens, Gap, Tokens
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class PacketReader:
             logger.debug("tokens before token %d are missing", coded.first_token)
             return None
         context = self._recent[start:end] if coded.context else _NONE
-        return Tokens(
-            coded.first_token, coder.decode(coded.data, count, coded.first_token, context)
-        )
+        try:
+            tokens = coder.decode(coded.data, count, coded.first_token, context)
+        except DataError as error:
+            raise ProtocolError(str(error)) from None
+        return Tokens(coded.first_token, tokens)

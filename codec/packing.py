@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from codec.constants import CODEBOOK_SIZE, TOKEN_BITS
-from streaming.errors import ProtocolError
+from codec.errors import DataError
 
 __all__ = ["pack_tokens", "packed_size", "unpack_tokens"]
 
@@ -43,14 +43,14 @@ def pack_tokens(tokens: ArrayLike) -> bytes:
 def unpack_tokens(data: bytes) -> NDArray[np.int64]:
     """Unpack the tokens, int64 ``[n]``, that :func:`pack_tokens` made ``data`` from.
 
-    Raises ProtocolError where no tokens give these bytes (impossible length, padding not zero).
+    Raises DataError if no tokens give these bytes (impossible length, padding not zero).
     """
     count = len(data) * 8 // TOKEN_BITS
     if packed_size(count) != len(data):
-        raise ProtocolError(f"No whole number of {TOKEN_BITS}-bit tokens takes {len(data)} bytes.")
+        raise DataError(f"No whole number of {TOKEN_BITS}-bit tokens takes {len(data)} bytes.")
     bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
     if bits[count * TOKEN_BITS :].any():
-        raise ProtocolError("The padding bits after the last token are not zero.")
+        raise DataError("The padding bits after the last token are not zero.")
     words = np.zeros((count, 16), dtype=np.uint8)
     words[:, 16 - TOKEN_BITS :] = bits[: count * TOKEN_BITS].reshape(count, TOKEN_BITS)
     return np.packbits(words, axis=1).view(">u2").reshape(count).astype(np.int64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from streaming.errors import ProtocolError
+from codec.errors import DataError
 
 __all__ = ["MAX_TOTAL", "RangeDecoder", "RangeEncoder"]
 
@@ -58,7 +58,7 @@ class RangeDecoder:
         self._range = _FULL
 
     def take(self, frequencies: Sequence[int]) -> int:
-        """The next digit. Raises ProtocolError where no encoder writes such bytes."""
+        """The next digit. Raises DataError if no encoder writes such bytes."""
         unit = self._range // sum(frequencies)
         place = self._code // unit
         below = 0
@@ -67,7 +67,7 @@ class RangeDecoder:
             below += frequencies[digit]
             digit += 1
             if digit == len(frequencies):
-                raise ProtocolError("A coded packet is damaged.")
+                raise DataError("A coded packet is damaged.")
         self._code -= unit * below
         self._range = unit * frequencies[digit]
         while self._range < _LEAST:

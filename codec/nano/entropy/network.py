@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.entropy.features import ROWS, SIZES
+from codec.nano.entropy.features import ROWS, SIZES
 
 __all__ = ["FRACTION_BITS", "OUTPUTS", "EntropyNetwork"]
 
@@ -31,7 +31,7 @@ _MOST: Final = 1 << 20  # of a hidden value
 class EntropyNetwork:
     """Integer weights, for ``h`` hidden values and ``k`` more for each digit.
 
-    table: a row for each of :mod:`~streaming.entropy.features`, ``[ROWS, h + 34]``; bias of the
+    table: a row for each of :mod:`~codec.nano.entropy.features`, ``[ROWS, h + 34]``; bias of the
     same width. middle, middle_bias: ``[h, 6 k]`` and ``[6 k]``. earlier: what the token's digits
     before say to the middle, ``[34, 6 k]``; direct: and to the outputs, ``[34, 34]``. outward:
     ``[34, k]``. powers: falling exponential in steps of 1/256, from 65536 down.

@@ -15,11 +15,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streaming.entropy.features import DIGITS, features, join_digits, split_digits
-from streaming.entropy.network import EntropyNetwork
-from streaming.entropy.range_coder import RangeDecoder, RangeEncoder
-from streaming.errors import ProtocolError
-from streaming.packing import packed_size
+from codec.errors import DataError
+from codec.nano.entropy.features import DIGITS, features, join_digits, split_digits
+from codec.nano.entropy.network import EntropyNetwork
+from codec.nano.entropy.range_coder import RangeDecoder, RangeEncoder
+from codec.packing import packed_size
 
 __all__ = ["CONTEXT", "TokenCoder", "coder_for"]
 
@@ -28,7 +28,7 @@ Ints = NDArray[np.int64]
 CONTEXT: Final = 240
 """Most tokens that a packet is told from: two rounds of the slow channel, 9.6 s."""
 _MODELS: Final = {
-    "c7604a4dc34aa70403724e43f0a0d5643203f30b160302f6bb88ce9698bc973b": "nano-5.entropy.npz",
+    "c7604a4dc34aa70403724e43f0a0d5643203f30b160302f6bb88ce9698bc973b": "nano-5.npz",
 }
 """By the digest of the weights whose tokens they were trained on."""
 
@@ -39,7 +39,7 @@ def coder_for(digest: str) -> TokenCoder | None:
     name = _MODELS.get(digest)
     if name is None:
         return None
-    return TokenCoder(EntropyNetwork.load(Path(__file__).parents[1] / "data" / name))
+    return TokenCoder(EntropyNetwork.load(Path(__file__).with_name(name)))
 
 
 class TokenCoder:
@@ -72,10 +72,10 @@ class TokenCoder:
     def decode(self, data: bytes, count: int, first_token: int, context: Ints) -> Ints:
         """The ``count`` tokens that :meth:`encode` made ``data`` from, given the same context.
 
-        Raises ProtocolError where it made no such bytes. The work depends on ``count`` alone.
+        Raises DataError if it made no such bytes. The work depends on ``count`` alone.
         """
         if len(data) >= packed_size(count):
-            raise ProtocolError(f"A coded packet of {len(data)} bytes is longer than a plain one.")
+            raise DataError(f"A coded packet of {len(data)} bytes is longer than a plain one.")
         before = len(context)
         digits = np.zeros((before + count, DIGITS), dtype=np.int64)
         digits[:before] = split_digits(context)
