@@ -25,6 +25,7 @@ import serial
 import soundfile
 
 import client
+import codec
 import server
 from benchmarks.lab.lossy import GilbertElliott
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
