@@ -26,7 +26,7 @@ from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano import Nano
 from codec.stream import StreamDecoder, StreamEncoder
-from streaming.compute import use_threads
+from streaming.support.compute import use_threads
 
 __all__ = ["DEMO", "Row", "main", "medians", "run"]
 

@@ -26,7 +26,7 @@ from codec.constants import TOKEN_RATE
 from codec.nano.entropy.coder import CONTEXT, TokenCoder, coder_for
 from codec.nano.entropy.network import EntropyNetwork
 from codec.packing import packed_size
-from streaming.protocol import CODED_HEADER, TOKENS_HEADER
+from streaming.wire.messages import CODED_HEADER, TOKENS_HEADER
 
 if TYPE_CHECKING:
     from codec.base import Codec

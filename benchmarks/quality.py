@@ -29,7 +29,7 @@ from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE
 from codec.errors import CodecError
 from codec.nano import Nano
-from streaming.compute import use_threads
+from streaming.support.compute import use_threads
 
 if TYPE_CHECKING:
     from benchmarks.listening_page import ListeningPage

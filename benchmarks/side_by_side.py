@@ -34,7 +34,7 @@ from benchmarks.recordings import SHORTEST_S, MusicError, find, load
 from benchmarks.runners import Facts, Network, NetworkError, Program, Work
 from codec.errors import CodecError
 from codec.nano import Nano
-from streaming.compute import use_threads
+from streaming.support.compute import use_threads
 
 __all__ = ["Row", "main", "present", "quality", "run", "table"]
 

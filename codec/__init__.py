@@ -111,9 +111,14 @@ def load(
     return load_mucodec(weights, place, part, compiled)
 
 
+def _traits(name: str) -> CodecTraits:
+    """Those of a codec; one that is not known here is refused when it is loaded."""
+    return CODECS.get(name, CodecTraits(parallel=True, needs_gpu=False))
+
+
 def default_threads(name: str, processes: int = 1) -> int:
     """How many threads are best for a codec on this machine's CPU, in each of ``processes``."""
-    return max(1, (os.cpu_count() or 1) // processes) if CODECS[name].parallel else 1
+    return max(1, (os.cpu_count() or 1) // processes) if _traits(name).parallel else 1
 
 
 def bundled() -> tuple[tuple[str, str, str], ...]:
@@ -146,7 +151,7 @@ def check_device(device: str) -> str:
 
 def require_live_decoding(name: str) -> None:
     """Raises DeviceError where this machine is too slow to listen to a codec as it is sent."""
-    if CODECS[name].needs_gpu and not has_gpu():
+    if _traits(name).needs_gpu and not has_gpu():
         raise DeviceError(
             f"this stream is in {name}, whose decoder keeps up with live music on a GPU with 8 GiB "
             "alone, and torch sees none here; listen on a machine that has one, ask for a stream "

@@ -7,7 +7,7 @@ the source). Plays on the sound card where there is one.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take a second
-    from streaming.start import start
+    from streaming.cli.start import start
 
     start("scripts.demo", "demo")
 
@@ -31,10 +31,10 @@ from scripts.processes import (
     Stats,
     read_stats,
 )
-from streaming.devices import find_device, load_sounddevice
+from streaming.audio.devices import find_device, load_sounddevice
+from streaming.audio.sources import Playlist
+from streaming.cli.start import interruptible
 from streaming.errors import UserError
-from streaming.sources import Playlist
-from streaming.start import interruptible
 
 __all__ = ["main", "output_device_problem", "read_source", "summary"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import settings
 
-from streaming.compute import use_threads
+from streaming.support.compute import use_threads
 
 use_threads(1)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import client
-from streaming.start import start
+from streaming.cli import client
+from streaming.cli.start import start
 from tests.fake_codec import FakeCodec
 
 

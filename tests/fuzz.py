@@ -21,22 +21,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from codec.errors import DataError
 from codec.nano.weights import BUNDLED_SHA256
 from codec.packing import unpack_tokens
+from streaming.audio.sources import RawFormat
 from streaming.errors import ProtocolError, SettingsError, SourceError, TransportError
-from streaming.guard import AuthTokens, read_auth_tokens
-from streaming.hub import Hub, StreamInfo
-from streaming.lean.hello import Fec
-from streaming.lean.ports import SerialAddress, UdpAddress
-from streaming.lean.receiver import LeanReceiver
-from streaming.muc import MucReader
-from streaming.muc.messages import end_token
-from streaming.parsing import decode
-from streaming.protocol import Failure, Publish, Title
-from streaming.sender_session import SenderSession
-from streaming.session import CodecIdentity, ListenerSession
-from streaming.sources import RawFormat
-from streaming.timeline import StartAt, parse_duration_s
+from streaming.files.muc import MucReader
+from streaming.files.muc.messages import end_token
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.stream.sender_session import SenderSession
+from streaming.stream.timeline import StartAt, parse_duration_s
+from streaming.support.guard import AuthTokens, read_auth_tokens
+from streaming.transports.oneway.hello import Fec
+from streaming.transports.oneway.ports import SerialAddress, UdpAddress
+from streaming.transports.oneway.receiver import LeanReceiver
+from streaming.wire.messages import Failure, Publish, Title
+from streaming.wire.parsing import decode
 
 __all__ = ["CORPUS", "TARGETS", "Finding", "corpus", "fuzz"]
 
@@ -194,7 +195,7 @@ def _secrets(data: bytes) -> None:
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "protocol": _decode,
-    "packing": lambda data: _allow(ProtocolError)(lambda: unpack_tokens(data)),
+    "packing": lambda data: _allow(DataError)(lambda: unpack_tokens(data)),
     "listener": _listener,
     "coded": _coded,
     "sender": _sender,

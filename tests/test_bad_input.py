@@ -41,7 +41,7 @@ import sys
 from pathlib import Path
 from codec.nano import codec
 codec.BUNDLED = Path(sys.argv.pop(1))
-import {0}
+from streaming.cli import {0}
 sys.exit({0}.main())
 """
 NO_SENTENCE = re.compile(r"\d\d:\d\d:\d\d |usage: |  ")  # log lines, and argparse's help

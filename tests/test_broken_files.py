@@ -19,17 +19,17 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-import server
+from streaming.audio.sinks import FileSink
+from streaming.audio.sources import FileSource, Playlist, StdinSource
+from streaming.audio.sources import ffmpeg as ffmpeg_module
+from streaming.audio.sources import files as files_module
+from streaming.audio.sources import playlist as playlist_module
+from streaming.audio.sources.base import Source
+from streaming.audio.sources.lengths import Promise, promise
+from streaming.audio.sources.readers import Reader, SoundFileReader
+from streaming.cli import server
 from streaming.errors import SourceError
-from streaming.muc import MucReader
-from streaming.sinks import FileSink
-from streaming.sources import FileSource, Playlist, StdinSource
-from streaming.sources import ffmpeg as ffmpeg_module
-from streaming.sources import files as files_module
-from streaming.sources import playlist as playlist_module
-from streaming.sources.base import Source
-from streaming.sources.lengths import Promise, promise
-from streaming.sources.readers import Reader, SoundFileReader
+from streaming.files.muc import MucReader
 from tests.fake_codec import load_fake
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
@@ -470,7 +470,7 @@ def test_what_a_killed_listener_wrote_can_be_played(tmp_path: Path, suffix: str)
 
 @needs_ffmpeg
 def test_a_chain_is_encoded_with_all_its_titles(tmp_path: Path) -> None:
-    from codec.__main__ import main
+    from streaming.cli.muc import main
 
     links = [
         encoded(tmp_path, "libvorbis", "ogg", f"Song {n}", noise(2, 44_100), 44_100) for n in "ab"

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming.hub import Hub, StreamInfo
-from streaming.link import Backoff, Link
-from streaming.listener import Listener
-from streaming.output import Output
-from streaming.protocol import End, Gap, Hello, Tokens
-from streaming.session import CodecIdentity, ListenerSession
-from streaming.websocket import WebSocketServer, connect
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.link import Backoff, Link
+from streaming.transports.websocket import WebSocketServer, connect
+from streaming.wire.messages import End, Gap, Hello, Tokens
 from tests.fake_codec import FakeCodec
 from tests.fault_proxy import FaultProxy
 from tests.listening import MemorySink, tokens, whole_sound
@@ -181,8 +181,8 @@ async def test_the_sound_is_that_of_an_unbroken_connection(tmp_path: Path) -> No
 
 async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
     """As seen by a listener that stays: no Hello, no gap, nothing twice."""
-    from streaming.muc import StreamHeader
-    from streaming.store import TokenStore, restore
+    from streaming.files.muc import StreamHeader
+    from streaming.files.store import TokenStore, restore
 
     seen: list[object] = []
 

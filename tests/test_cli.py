@@ -13,9 +13,9 @@ import torch
 
 import codec
 from codec.errors import DeviceError
-from streaming.cli import add_common_arguments, codec_loader, number, run_program
+from streaming.cli.common import add_common_arguments, codec_loader, number, run_program
 from streaming.errors import SettingsError
-from streaming.status import StatusLine
+from streaming.support.status_line import StatusLine
 from tests.fake_codec import FakeCodec
 
 

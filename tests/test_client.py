@@ -24,17 +24,17 @@ import soundfile
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as plain_serve
 
-import client
 import codec
 from codec.errors import DeviceError, WeightsError
-from streaming.client_arguments import make_settings
+from streaming.cli import client
+from streaming.cli.client_arguments import make_settings
 from streaming.errors import ProtocolError, SettingsError, SinkError, TransportError, UserError
-from streaming.hub import Hub, StreamInfo
-from streaming.link import Backoff
-from streaming.listener_settings import CatchUp
-from streaming.muc import MucReader
-from streaming.status import StatusLine
-from streaming.websocket import WebSocketServer
+from streaming.files.muc import MucReader
+from streaming.listen.settings import CatchUp
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.status_line import StatusLine
+from streaming.transports.link import Backoff
+from streaming.transports.websocket import WebSocketServer
 from tests.fake_codec import FakeCodec
 from tests.listening import FakeCard, tokens, whole_sound
 
@@ -134,7 +134,7 @@ async def test_the_sound_card_plays_as_well_as_the_file_is_written(
         asked.update(wanted)
         return card
 
-    monkeypatch.setattr("streaming.client_wiring.SoundCardSink", open_card)
+    monkeypatch.setattr("streaming.cli.client_wiring.SoundCardSink", open_card)
     station.publish(10)
     out = tmp_path / "out.wav"
     options = ["--device", "3", "--volume", "0.5", "--seconds", "1", "--buffer", "0.1"]
@@ -173,7 +173,7 @@ async def test_a_lost_connection_completes_the_file_and_is_an_error(
 
 
 def client_join():
-    from streaming.protocol import Join
+    from streaming.wire.messages import Join
 
     return Join()
 
@@ -228,7 +228,7 @@ async def test_a_sender_that_comes_later_can_be_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = functools.partial(Backoff, 0.05, 0.1)
-    monkeypatch.setattr("streaming.client_arguments.Backoff", quick)
+    monkeypatch.setattr("streaming.cli.client_arguments.Backoff", quick)
     port, out, stats = free_port(), tmp_path / "out.wav", tmp_path / "stats.jsonl"
     listening = asyncio.create_task(
         run(f"ws://127.0.0.1:{port}", "--wait", "--out", out, "--stats", stats)
@@ -502,7 +502,7 @@ def test_errors_are_one_family() -> None:
 
 
 def test_importing_the_program_does_not_import_torch() -> None:
-    code = "import sys, client; sys.exit('torch' in sys.modules)"
+    code = "import sys, streaming.cli.client; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -570,7 +570,7 @@ async def test_a_terminal_that_is_closed_ends_a_recorder_in_good_order(
 TERMINAL = """
 import fcntl, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its end is told to this program
-import client
+from streaming.cli import client
 sys.exit(client.main(sys.argv[1:]))
 """
 

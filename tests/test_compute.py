@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from streaming.compute import settle, use_threads
+from streaming.support.compute import settle, use_threads
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +32,8 @@ def test_the_programs_threads_sleep_while_they_wait_unless_told_otherwise(
     if before is not None:
         env["OMP_WAIT_POLICY"] = before
     code = (
-        "import client, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'sounddevice' in sys.modules)"
+        "import os, sys, streaming.cli.client; "
+        "print(os.environ['OMP_WAIT_POLICY'], 'sounddevice' in sys.modules)"
     )
     printed = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=env, text=True)
     assert printed.split() == [after, "False"]
@@ -53,7 +54,7 @@ def test_what_is_loaded_is_no_longer_looked_at_for_garbage():
 def test_no_extension_complains_of_leaks_when_the_interpreter_ends():
     code = """
         import soxr
-        from streaming.compute import settle
+        from streaming.support.compute import settle
 
         class Held:
             def __init__(self):

@@ -17,22 +17,22 @@ from websockets.asyncio.client import connect as plain_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-import client
 from codec.constants import SAMPLE_RATE
+from streaming.cli import client
 from streaming.errors import TransportError
-from streaming.guard import Guesses
-from streaming.listener import Listener
-from streaming.listener_settings import ListenerSettings
-from streaming.output import Output
-from streaming.protocol import End
-from streaming.report import ListenerReport
-from streaming.timeline import StartAt
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.listen.report import ListenerReport
+from streaming.listen.settings import ListenerSettings
+from streaming.stream.timeline import StartAt
+from streaming.support.guard import Guesses
 from streaming.web.clock_card import ClockCard
 from streaming.web.console import Console, Wish, parse_wish
 from streaming.web.controls import ListenerControls
 from streaming.web.feed import Feed
 from streaming.web.monitor import Monitor
 from streaming.web.spectrum import BANDS, COLUMN_SAMPLES, HIGHEST_HZ, LOWEST_HZ, Spectrum
+from streaming.wire.messages import End
 from tests.fake_codec import FakeCodec
 from tests.listening import FakeCard, Script, hello, token_messages, tokens
 

@@ -14,18 +14,18 @@ import pytest
 import soundfile
 import torch
 
-from codec.__main__ import main
 from codec.errors import WeightsError
-from streaming.atomic import written_whole
-from streaming.batch import Job, pair_files
-from streaming.convert import encode_file
+from streaming.audio.level import limit
+from streaming.audio.sinks import FileSink
+from streaming.cli.muc import main
 from streaming.errors import SinkError, SourceError
-from streaming.level import limit
-from streaming.muc import MucEncoder, MucMuxer, MucReader, StreamHeader
-from streaming.progress import ProgressBar
-from streaming.protocol import Gap, Title, Tokens
-from streaming.sinks import FileSink
-from streaming.status import StatusLine
+from streaming.files.atomic import written_whole
+from streaming.files.batch import Job, pair_files
+from streaming.files.convert import encode_file
+from streaming.files.muc import MucEncoder, MucMuxer, MucReader, StreamHeader
+from streaming.support.progress import ProgressBar
+from streaming.support.status_line import StatusLine
+from streaming.wire.messages import Gap, Title, Tokens
 from tests.fake_codec import FakeCodec, load_fake, load_none
 
 ROOT = Path(__file__).parent.parent
@@ -197,7 +197,7 @@ def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, monkey
 def test_a_file_most_of_which_is_missing_is_decoded_only_where_that_is_asked_for(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("streaming.muc.reader._MOST_SILENCE", 100)
+    monkeypatch.setattr("streaming.files.muc.reader._MOST_SILENCE", 100)
     muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
     records = [Tokens(50 * n, np.arange(10)) for n in range(12)]
     (tmp_path / "a.muc").write_bytes(b"".join(muxer.push(record) for record in records))
@@ -341,7 +341,7 @@ def test_progress_of_a_file_that_does_not_know_its_length_has_no_end(tmp_path):
 def test_info_needs_no_torch(tmp_path):
     (tmp_path / "a.muc").write_bytes(MucEncoder(StreamHeader("n", "n", "a" * 64)).finish(0))
     script = (
-        "import sys; from codec.__main__ import main; "
+        "import sys; from streaming.cli.muc import main; "
         f"assert main(['info', {str(tmp_path / 'a.muc')!r}]) == 0; "
         "assert 'torch' not in sys.modules and 'soundfile' not in sys.modules"
     )

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import server
-import streaming
+import codec
 from benchmarks import entropy
+from codec.errors import DataError
 from codec.nano.entropy import features as model_input
 from codec.nano.entropy.coder import CONTEXT, coder_for
 from codec.nano.entropy.features import SIZES, features, join_digits, split_digits
@@ -23,19 +23,20 @@ from codec.nano.level import CHAIN, GROUP
 from codec.nano.slow import _ORDER, BANDS, DIGITS, IMAGES, ITEMS
 from codec.nano.weights import BUNDLED_SHA256
 from codec.packing import pack_tokens, packed_size
-from streaming.coded_packets import MAX_CODED_TOKENS, PacketReader, context_before
+from streaming.cli import server
 from streaming.errors import ProtocolError
-from streaming.hub import Hub, StreamInfo
-from streaming.muc.messages import StreamHeader
-from streaming.parsing import decode
-from streaming.protocol import CODED_KIND, CodedTokens, Gap, Join, Tokens
-from streaming.rewind import RewindBuffer
-from streaming.sender_session import SenderSession
-from streaming.service import open_hub
-from streaming.service_settings import ServiceSettings
-from streaming.session import ListenerSession
+from streaming.files.muc.messages import StreamHeader
+from streaming.send.service import open_hub
+from streaming.send.settings import ServiceSettings
+from streaming.stream.coded import MAX_CODED_TOKENS, PacketReader, context_before
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import ListenerSession
+from streaming.stream.rewind import RewindBuffer
+from streaming.stream.sender_session import SenderSession
+from streaming.wire.messages import CODED_KIND, CodedTokens, Gap, Join, Tokens
+from streaming.wire.parsing import decode
 
-MODEL = Path(streaming.__file__).parent / "data" / "nano-5.entropy.npz"
+MODEL = Path(codec.__file__).parent / "nano" / "entropy" / "nano-5.npz"
 HELD = Path(__file__).parent / "data" / "held_0.ogg"
 _CODER = coder_for(BUNDLED_SHA256)
 assert _CODER is not None
@@ -103,7 +104,7 @@ def test_a_likely_digit_costs_next_to_nothing_and_an_unlikely_one_what_it_should
 
 
 def test_bytes_beyond_all_digits_are_refused():
-    with pytest.raises(ProtocolError, match="damaged"):
+    with pytest.raises(DataError, match="damaged"):
         RangeDecoder(b"\xff" * 5).take([1, 1, 1])  # 3 does not divide 256 ** 5
 
 
@@ -123,7 +124,7 @@ def test_any_tokens_come_back_from_any_place_and_context(tokens, before, first, 
         got = CODER.decode(data, len(tokens), first + before, context)
         np.testing.assert_array_equal(got, tokens)
     else:
-        with pytest.raises(ProtocolError, match="longer than a plain one"):
+        with pytest.raises(DataError, match="longer than a plain one"):
             CODER.decode(data, len(tokens), first + before, context)
 
 
@@ -141,7 +142,7 @@ def test_what_is_likely_is_shorter_and_comes_back(stream, before):
 def test_bytes_that_are_nothing_give_tokens_or_one_sentence(data, first):
     try:
         tokens = CODER.decode(data, PACKET, first, np.zeros(0, dtype=np.int64))
-    except ProtocolError:
+    except DataError:
         return
     assert len(tokens) == PACKET
     assert tokens.min() >= 0

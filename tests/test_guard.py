@@ -24,11 +24,14 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-import client
-import server
-from streaming import guard
+from streaming.cli import client, server
 from streaming.errors import RefusedError, SettingsError, TransportError
-from streaming.guard import (
+from streaming.send.service import _warn_of_strangers
+from streaming.send.settings import ServiceSettings
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.support import guard
+from streaming.support.guard import (
     AUTH_TOKEN_VARIABLE,
     AuthTokens,
     ByteBudget,
@@ -38,20 +41,16 @@ from streaming.guard import (
     is_loopback,
     read_auth_tokens,
 )
-from streaming.hub import Hub, StreamInfo
-from streaming.link import passing
-from streaming.parsing import decode
-from streaming.protocol import Hello, Join
-from streaming.service import _warn_of_strangers
-from streaming.service_settings import ServiceSettings
-from streaming.session import CodecIdentity, ListenerSession
-from streaming.sparse_log import SparseLog
-from streaming.stats import LoopStall
-from streaming.tls import client_context, server_context
+from streaming.support.sparse_log import SparseLog
+from streaming.support.stats import LoopStall
+from streaming.support.tls import client_context, server_context
+from streaming.transports.link import passing
+from streaming.transports.websocket import WebSocketServer, connect
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
-from streaming.websocket import WebSocketServer, connect
+from streaming.wire.messages import Hello, Join
+from streaming.wire.parsing import decode
 from tests.certificates import make_certificate
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
@@ -117,7 +116,7 @@ async def test_a_wrong_secret_is_refused_in_one_sentence_and_hears_nothing(wrong
 
 
 async def test_a_refused_header_is_one_sentence_for_our_listener(monkeypatch):
-    from streaming.websocket import client
+    from streaming.transports.websocket import client
 
     async def with_header(url, **options):
         headers = {"Authorization": "Bearer wrong"}
@@ -634,7 +633,7 @@ def in_a_process(program: str, files: tuple[int, int]) -> str:
 )
 def test_limits_fit_the_files_that_may_be_open(files, wanted, connections, soft):
     program = (
-        "from streaming.guard import Limits, fit_to_files\n"
+        "from streaming.support.guard import Limits, fit_to_files\n"
         f"fitting, sentence = fit_to_files(Limits({wanted}))\n"
         "print(fitting.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0], sentence)"
     )

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.hub import HISTORY_TOKENS, Hub, StreamInfo
-from streaming.parsing import decode
-from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.stream.hub import HISTORY_TOKENS, Hub, StreamInfo
+from streaming.wire.messages import End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 
 INFO = StreamInfo("nano", "nano-1", "a" * 64, 3, 48)
 

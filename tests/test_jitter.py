@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.lab.lossy import LossyLink
-from streaming.jitter import COARSE, FINE, JitterBuffer
-from streaming.protocol import Tokens
+from streaming.listen.jitter import COARSE, FINE, JitterBuffer
+from streaming.wire.messages import Tokens
 
 PACKET = 48
 PACKET_S = PACKET / 25

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from benchmarks.lab.lossy import GilbertElliott
 from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
-from streaming.hub import StreamInfo
-from streaming.lean import fec as fec_module
-from streaming.lean.fec import FecEncoder, Repair
-from streaming.lean.framing import Kind, encode_frame
-from streaming.lean.hello import Fec, LeanHello
-from streaming.lean.line import LineQueue
-from streaming.lean.receiver import LeanReceiver
-from streaming.lean.sender import HELLO_INTERVAL_TOKENS, Framer, bit_rate
-from streaming.parsing import decode
-from streaming.protocol import MAX_INDEX, End, Gap, Hello, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.stream.hub import StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.oneway import fec as fec_module
+from streaming.transports.oneway.fec import FecEncoder, Repair
+from streaming.transports.oneway.framing import Kind, encode_frame
+from streaming.transports.oneway.hello import Fec, LeanHello
+from streaming.transports.oneway.line import LineQueue
+from streaming.transports.oneway.receiver import LeanReceiver
+from streaming.transports.oneway.sender import HELLO_INTERVAL_TOKENS, Framer, bit_rate
+from streaming.wire.messages import MAX_INDEX, End, Gap, Hello, Title, Tokens
+from streaming.wire.parsing import decode
 
 OURS = CodecIdentity("nano", "nano-1", "ab" * 32)
 INFO = StreamInfo("nano", "nano-1", "ab" * 32, 7, 48, "stream")

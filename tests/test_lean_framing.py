@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streaming.lean.framing import (
+from streaming.transports.oneway.framing import (
     MAX_FRAME,
     Frame,
     Kind,

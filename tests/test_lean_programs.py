@@ -24,27 +24,26 @@ import pytest
 import serial
 import soundfile
 
-import client
 import codec
-import server
 from benchmarks.lab.lossy import GilbertElliott
+from streaming.cli import client, server
+from streaming.cli.oneway import lean_dial, lean_settings
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
-from streaming.hub import Hub, StreamInfo
-from streaming.lean import connection as connection_module
-from streaming.lean import ports as ports_module
-from streaming.lean import publisher as publisher_module
-from streaming.lean import sending
-from streaming.lean.cli import lean_dial, lean_settings
-from streaming.lean.connection import LeanDial
-from streaming.lean.framing import Kind, encode_frame
-from streaming.lean.hello import Fec, LeanHello
-from streaming.lean.ports import SerialAddress, UdpAddress
-from streaming.lean.publisher import LeanPublisher, LeanSettings
-from streaming.link import Backoff, Link
-from streaming.muc import MucReader
-from streaming.protocol import End, Gap, Hello, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
-from streaming.status import StatusLine
+from streaming.files.muc import MucReader
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.support.status_line import StatusLine
+from streaming.transports.link import Backoff, Link
+from streaming.transports.oneway import connection as connection_module
+from streaming.transports.oneway import ports as ports_module
+from streaming.transports.oneway import publisher as publisher_module
+from streaming.transports.oneway import sending
+from streaming.transports.oneway.connection import LeanDial
+from streaming.transports.oneway.framing import Kind, encode_frame
+from streaming.transports.oneway.hello import Fec, LeanHello
+from streaming.transports.oneway.ports import SerialAddress, UdpAddress
+from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
+from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 from tests.fake_codec import FakeCodec, load_fake
 from tests.programs import Programs, programs
 

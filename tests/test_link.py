@@ -8,10 +8,10 @@ import itertools
 import pytest
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
-from streaming.link import LASTING_S, Backoff, Link
-from streaming.parsing import decode
-from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.link import LASTING_S, Backoff, Link
+from streaming.wire.messages import End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.fake_codec import FakeCodec
 from tests.listening import BROKEN, Script, hello, token_messages, tokens
 

@@ -11,16 +11,16 @@ import pytest
 
 from benchmarks.lab.lossy import LossyLink
 from codec.errors import UnknownCodecError
-from streaming import rendering
-from streaming.decoding import DecodeOptions
 from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
-from streaming.link import Backoff
-from streaming.listener import Listener
-from streaming.listener_settings import CatchUp, ListenerSettings
-from streaming.output import Output
-from streaming.parsing import decode
-from streaming.protocol import MAX_GAP_TOKENS, End, Failure, Gap, Join, Title, Tokens
-from streaming.timeline import StartAt
+from streaming.listen import rendering
+from streaming.listen.decoding import DecodeOptions
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.stream.timeline import StartAt
+from streaming.transports.link import Backoff
+from streaming.wire.messages import MAX_GAP_TOKENS, End, Failure, Gap, Join, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.fake_codec import FakeCodec
 from tests.listening import (
     BROKEN,

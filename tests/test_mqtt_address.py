@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from streaming.errors import SettingsError
-from streaming.hub import StreamInfo
-from streaming.mqtt.address import (
+from streaming.stream.hub import StreamInfo
+from streaming.transports.mqtt.address import (
     PASSWORD_VARIABLE,
     USER_VARIABLE,
     MqttAddress,

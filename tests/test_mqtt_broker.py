@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from streaming.errors import RefusedError, TransportError
-from streaming.mqtt import broker as broker_module
-from streaming.mqtt.address import MqttAddress
-from streaming.mqtt.broker import Broker
+from streaming.transports.mqtt import broker as broker_module
+from streaming.transports.mqtt.address import MqttAddress
+from streaming.transports.mqtt.broker import Broker
 
 WELCOME = b"\x20\x03\x00\x00\x00"
 CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT = 1, 3, 8, 10, 14

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import ProtocolError, TransportError, UserError
-from streaming.mqtt.address import MqttAddress, stream_tag
-from streaming.mqtt.broker import Received
-from streaming.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, StreamView
-from streaming.parsing import decode
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.mqtt.address import MqttAddress, stream_tag
+from streaming.transports.mqtt.broker import Received
+from streaming.transports.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, StreamView
+from streaming.wire.messages import End, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 
 ADDRESS = MqttAddress.parse("mqtt://h/radio")
 HELLO = Hello("nano", "nano-1", "a" * 64, 3, 0, 0, 0.0, 0.4, 48, "Song", "stream", 1000.0)

@@ -12,12 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import SourceError
-from streaming.muc import Clock, Finish, MucEncoder, MucMuxer, MucReader, StreamHeader, muc_files
-from streaming.muc.append import MucAppender, Survey
-from streaming.muc.framing import MAGIC, MAX_MESSAGE, RECORD_OVERHEAD, frame, scan
-from streaming.muc.messages import message_bytes, read_message
-from streaming.muc.writer import RECORD_TOKENS
-from streaming.protocol import MAX_GAP_TOKENS, Gap, Title, Tokens
+from streaming.files.muc import (
+    Clock,
+    Finish,
+    MucEncoder,
+    MucMuxer,
+    MucReader,
+    StreamHeader,
+    muc_files,
+)
+from streaming.files.muc.append import MucAppender, Survey
+from streaming.files.muc.framing import MAGIC, MAX_MESSAGE, RECORD_OVERHEAD, frame, scan
+from streaming.files.muc.messages import message_bytes, read_message
+from streaming.files.muc.writer import RECORD_TOKENS
+from streaming.wire.messages import MAX_GAP_TOKENS, Gap, Title, Tokens
 
 HEADER = StreamHeader("nano", "nano-1", "a" * 64, seed=7)
 DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"

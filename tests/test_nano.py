@@ -24,11 +24,11 @@ from codec.nano.quantizer import FiniteScalarQuantizer
 from codec.nano.slow import ROUND
 from codec.nano.weights import BUNDLED
 from codec.stream import StreamDecoder, StreamEncoder
-from streaming.convert import check_fits
 from streaming.errors import ProtocolError, SettingsError
-from streaming.hub import Hub, StreamInfo
-from streaming.muc.messages import StreamHeader
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.files.convert import check_fits
+from streaming.files.muc.messages import StreamHeader
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
 
 DATA = Path(__file__).parent / "data"
 CLIPS = sorted(DATA.glob("held_*.ogg"))

@@ -17,13 +17,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from codec.base import DecoderWindow
-from streaming.guard import AuthTokens, Limits
-from streaming.hub import Hub, StreamInfo
-from streaming.stats import LoopStall
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.guard import AuthTokens, Limits
+from streaming.support.stats import LoopStall
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
-from streaming.websocket.server import WebSocketServer
 from tests.browser import Browser, browser  # noqa: F401
 from tests.programs import Programs, Running, programs  # noqa: F401
 
@@ -126,7 +126,7 @@ def test_the_senders_page_shows_what_is_playing_and_follows_it(browser, radio): 
 
 
 def test_tokens_are_unpacked_in_the_browser_as_they_were_packed(browser, radio):  # noqa: F811
-    from streaming.protocol import Tokens
+    from streaming.wire.messages import Tokens
 
     browser.open(radio.url)
     for count in (1, 4, 48, 1024):

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import pytest
 
 from streaming.errors import TransportError
-from streaming.guard import is_loopback
-from streaming.hub import Hub, StreamInfo
-from streaming.websocket import WebSocketServer, connect
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.guard import is_loopback
+from streaming.transports.websocket import WebSocketServer, connect
 from tests.fake_codec import FakeCodec
 
 HOST = "radio.example"

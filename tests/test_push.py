@@ -17,12 +17,19 @@ from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
-from streaming.forwarding import serve_publisher
-from streaming.guard import AuthTokens
-from streaming.hub import StreamInfo
-from streaming.link import Backoff, Link
-from streaming.parsing import decode
-from streaming.protocol import (
+from streaming.send.forwarding import serve_publisher
+from streaming.send.settings import ServiceSettings
+from streaming.stream.hub import StreamInfo
+from streaming.stream.listener_session import ListenerSession
+from streaming.support.guard import AuthTokens
+from streaming.support.stats import StatsWriter
+from streaming.support.status_line import StatusLine
+from streaming.support.tls import client_context, server_context
+from streaming.transports.link import Backoff, Link
+from streaming.transports.push.intake import Intake
+from streaming.transports.push.pusher import Pusher, PushSettings
+from streaming.transports.websocket import WebSocketServer
+from streaming.wire.messages import (
     MAX_SERVER_MESSAGE,
     End,
     Failure,
@@ -33,14 +40,7 @@ from streaming.protocol import (
     Title,
     Tokens,
 )
-from streaming.push.intake import Intake
-from streaming.push.pusher import Pusher, PushSettings
-from streaming.service_settings import ServiceSettings
-from streaming.session import ListenerSession
-from streaming.stats import StatsWriter
-from streaming.status import StatusLine
-from streaming.tls import client_context, server_context
-from streaming.websocket import WebSocketServer
+from streaming.wire.parsing import decode
 from tests.certificates import make_certificate
 from tests.fault_proxy import FaultProxy
 from tests.relaying import QUICK, Listening, hub_of, publish, until, values
@@ -619,7 +619,7 @@ async def test_a_relay_that_fails_at_once_is_asked_less_and_less(monkeypatch):
 
 
 async def test_a_relay_that_hangs_up_or_says_nothing_is_tried_again(monkeypatch, caplog):
-    monkeypatch.setattr("streaming.push.pusher._ANSWER_S", 0.05)
+    monkeypatch.setattr("streaming.transports.push.pusher._ANSWER_S", 0.05)
     calls = 0
 
     async def handler(connection):
@@ -640,8 +640,8 @@ async def test_a_relay_that_hangs_up_or_says_nothing_is_tried_again(monkeypatch,
 
 
 async def test_a_relay_that_reads_no_more_is_left(monkeypatch):
-    monkeypatch.setattr("streaming.push.pusher._PATIENCE_S", 0.2)
-    monkeypatch.setattr("streaming.heartbeat.ask_interval_s", lambda max_lag_s: 0.05)
+    monkeypatch.setattr("streaming.transports.push.pusher._PATIENCE_S", 0.2)
+    monkeypatch.setattr("streaming.stream.heartbeat.ask_interval_s", lambda max_lag_s: 0.05)
     calls = 0
 
     async def handler(connection):
@@ -661,7 +661,7 @@ async def test_a_relay_that_reads_no_more_is_left(monkeypatch):
 
 
 async def test_a_relay_is_asked_when_the_source_is_silent(monkeypatch, caplog):
-    monkeypatch.setattr("streaming.heartbeat.IDLE_S", 0.05)
+    monkeypatch.setattr("streaming.stream.heartbeat.IDLE_S", 0.05)
     hub = hub_of()
     async with relay(caplog) as here, pusher(hub, here.url) as pushing:
         await until(lambda: not pushing.away)
@@ -709,7 +709,7 @@ def test_the_secret_is_shown_nowhere():
 
 
 async def test_a_publisher_that_cannot_be_told_anything_is_given_up(monkeypatch, caplog):
-    monkeypatch.setattr("streaming.push.intake._SEND_S", 0.05)
+    monkeypatch.setattr("streaming.transports.push.intake._SEND_S", 0.05)
     intake = Intake(AuthTokens([SECRET]))
     async with (
         WebSocketServer(hub_of(), "127.0.0.1", 0, intake=intake) as server,

@@ -17,10 +17,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-import server
+from streaming.audio.sources import Playlist
+from streaming.audio.sources import web as web_module
+from streaming.cli import server
 from streaming.errors import SourceError
-from streaming.sources import Playlist
-from streaming.sources import web as web_module
 from tests.fake_codec import load_fake
 from tests.station import Answer, Station, answer, chunked, icy
 

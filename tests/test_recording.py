@@ -11,19 +11,19 @@ import resource
 import numpy as np
 import pytest
 
-import client
+from streaming.cli import client
 from streaming.errors import SinkError
-from streaming.link import Backoff, Link
-from streaming.muc import Clock, Finish, MucReader, StreamHeader
-from streaming.muc.append import Survey
-from streaming.muc.framing import MAGIC, frame
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
-from streaming.recorder import Recorder
-from streaming.recording import Recording, record
-from streaming.session import ListenerSession
-from streaming.stats import StatsWriter
-from streaming.status import StatusLine
-from streaming.timeline import StartAt
+from streaming.files.muc import Clock, Finish, MucReader, StreamHeader
+from streaming.files.muc.append import Survey
+from streaming.files.muc.framing import MAGIC, frame
+from streaming.files.recorder import Recorder
+from streaming.files.recording import Recording, record
+from streaming.stream.listener_session import ListenerSession
+from streaming.stream.timeline import StartAt
+from streaming.support.stats import StatsWriter
+from streaming.support.status_line import StatusLine
+from streaming.transports.link import Backoff, Link
+from streaming.wire.messages import End, Gap, Hello, Join, Title, Tokens
 from tests.fake_codec import load_none
 from tests.limits import limited
 from tests.listening import BROKEN, Script, hello, token_messages, tokens

@@ -16,13 +16,17 @@ from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed
 
 from streaming.errors import RefusedError, TransportError
-from streaming.forwarding import Upstream, serve_upstream
-from streaming.guard import AuthTokens
-from streaming.link import Backoff
-from streaming.mqtt.address import MqttAddress
-from streaming.mqtt.connection import connect_mqtt
-from streaming.mqtt.publisher import MqttPublisher, MqttSettings
-from streaming.protocol import (
+from streaming.send.forwarding import Upstream, serve_upstream
+from streaming.send.settings import ServiceSettings
+from streaming.support.guard import AuthTokens
+from streaming.support.stats import StatsWriter
+from streaming.support.status_line import StatusLine
+from streaming.transports.link import Backoff
+from streaming.transports.mqtt.address import MqttAddress
+from streaming.transports.mqtt.connection import connect_mqtt
+from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.transports.websocket import WebSocketServer, connect
+from streaming.wire.messages import (
     MAX_DELAY_S,
     MAX_GAP_TOKENS,
     MAX_UNIX_S,
@@ -33,10 +37,6 @@ from streaming.protocol import (
     Title,
     Tokens,
 )
-from streaming.service_settings import ServiceSettings
-from streaming.stats import StatsWriter
-from streaming.status import StatusLine
-from streaming.websocket import WebSocketServer, connect
 from tests.fault_proxy import FaultProxy
 from tests.mosquitto import free_port, mosquitto
 from tests.relaying import QUICK, Listening, hub_of, publish, until, values

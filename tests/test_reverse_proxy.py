@@ -11,11 +11,11 @@ from websockets.asyncio.client import connect as plain_connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
-from streaming.guard import Limits
-from streaming.parsing import decode
-from streaming.protocol import Hello, Join
-from streaming.tls import client_context
-from streaming.websocket import connect
+from streaming.support.guard import Limits
+from streaming.support.tls import client_context
+from streaming.transports.websocket import connect
+from streaming.wire.messages import Hello, Join
+from streaming.wire.parsing import decode
 from tests.browser import Browser, browser  # noqa: F401
 from tests.certificates import make_certificate
 from tests.nginx import Nginx, nginx  # noqa: F401

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import SettingsError
-from streaming.protocol import MAX_INDEX, Gap, Join, Tokens
-from streaming.rewind import RewindBuffer
-from streaming.timeline import CONTEXT_TOKENS, StartAt, Timeline, parse_duration_s
+from streaming.stream.rewind import RewindBuffer
+from streaming.stream.timeline import CONTEXT_TOKENS, StartAt, Timeline, parse_duration_s
+from streaming.wire.messages import MAX_INDEX, Gap, Join, Tokens
 
 DAY_TOKENS = 24 * 3600 * 25
 

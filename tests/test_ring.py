@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.ring import RingBuffer
+from streaming.audio.ring import RingBuffer
 
 
 def count_up(start, samples):

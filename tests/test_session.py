@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import ProtocolError, TransportError
-from streaming.hub import Hub, StreamInfo
-from streaming.parsing import decode
-from streaming.protocol import MAX_GAP_TOKENS, End, Failure, Gap, Hello, Join, Title, Tokens
-from streaming.sender_session import JOIN_TIMEOUT_S, SenderSession
-from streaming.session import CodecIdentity, ListenerSession, State
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession, State
+from streaming.stream.sender_session import JOIN_TIMEOUT_S, SenderSession
+from streaming.wire.messages import MAX_GAP_TOKENS, End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
 HELLO = Hello(

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from streaming.signals import run_loop, set_on_signals, unless
+from streaming.support.signals import run_loop, set_on_signals, unless
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -15,12 +15,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streaming.audio.sinks import FileSink, RawSink, SoundCardSink
+from streaming.audio.sinks import soundcard as soundcard_module
+from streaming.audio.sinks import wav as wav_module
+from streaming.audio.sinks.player import FADE_S, Player
+from streaming.audio.sinks.wav import WavWriter
 from streaming.errors import DeviceError, SettingsError, SinkClosed, SinkError
-from streaming.sinks import FileSink, RawSink, SoundCardSink
-from streaming.sinks import soundcard as soundcard_module
-from streaming.sinks import wav as wav_module
-from streaming.sinks.player import FADE_S, Player
-from streaming.sinks.wav import WavWriter
 from tests.fake_sounddevice import install
 
 RATE = 48_000
@@ -231,7 +231,7 @@ def test_bare_samples_are_interleaved_little_endian_floats():
 def test_a_reader_that_goes_away_ends_the_sink_quietly():
     code = (
         "import numpy as np\n"
-        "from streaming.sinks import RawSink\n"
+        "from streaming.audio.sinks import RawSink\n"
         "from streaming.errors import SinkClosed\n"
         "with RawSink() as sink:\n"
         "    try:\n"

@@ -20,17 +20,17 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from codec.base import DecoderWindow
-from streaming.guard import AuthTokens, Gate, Limits
-from streaming.hub import Hub, StreamInfo
-from streaming.protocol import Failure, Join
-from streaming.sender_session import SenderSession
-from streaming.stats import LoopStall
-from streaming.timing import Timing
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.sender_session import SenderSession
+from streaming.support.guard import AuthTokens, Gate, Limits
+from streaming.support.stats import LoopStall
+from streaming.support.timing import Timing
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.web import http
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import Encoding, SenderStatus, latency_terms
-from streaming.websocket.server import WebSocketServer
+from streaming.wire.messages import Failure, Join
 
 SECRET = "correct horse"
 NANO = DecoderWindow(context=128, hop=24, lookahead=8)

@@ -27,7 +27,7 @@ PATIENCE_S = 180.0
 _PLAY = """
 import sys
 import numpy as np
-from streaming.sinks import SoundCardSink
+from streaming.audio.sinks import SoundCardSink
 
 samples = np.fromfile(sys.argv[1], "<f4").reshape(-1, 2).T
 with SoundCardSink(buffer_s=1.0) as sink:
@@ -40,7 +40,7 @@ with SoundCardSink(buffer_s=1.0) as sink:
 _CAPTURE = """
 import sys
 import numpy as np
-from streaming.sources import CaptureSource
+from streaming.audio.sources import CaptureSource
 
 with CaptureSource() as source, open(sys.argv[1], "wb") as file:
     print(source.title, flush=True)
@@ -131,8 +131,8 @@ def test_the_capture_source_hears_what_is_played(pulse: PulseServer, tmp_path: P
 )
 def test_an_unknown_device_is_one_sentence(pulse: PulseServer, direction: str):
     code = (
-        "from streaming.sinks import SoundCardSink\n"
-        "from streaming.sources import CaptureSource\n"
+        "from streaming.audio.sinks import SoundCardSink\n"
+        "from streaming.audio.sources import CaptureSource\n"
         "from streaming.errors import UserError\n"
         f"try: {direction}\n"
         "except UserError as error: print(error)\n"

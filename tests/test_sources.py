@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from streaming.audio.sources import FileSource, Playlist, RawFormat, StdinSource
+from streaming.audio.sources import ffmpeg as ffmpeg_module
+from streaming.audio.sources import files as files_module
+from streaming.audio.sources import stdin as stdin_module
+from streaming.audio.sources.channels import to_stereo
+from streaming.audio.sources.readers import tagged_title
 from streaming.errors import SettingsError, SourceError
-from streaming.sources import FileSource, Playlist, RawFormat, StdinSource
-from streaming.sources import ffmpeg as ffmpeg_module
-from streaming.sources import files as files_module
-from streaming.sources import stdin as stdin_module
-from streaming.sources.channels import to_stereo
-from streaming.sources.readers import tagged_title
 
 RATE = 48_000
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")

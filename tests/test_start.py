@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from streaming.muc import MucEncoder, StreamHeader
-from streaming.start import end_on_signals, interruptible, undone
+from streaming.cli.start import end_on_signals, interruptible, undone
+from streaming.files.muc import MucEncoder, StreamHeader
 from tests.fake_codec import FakeCodec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,7 +167,7 @@ def hanging(what: str, muc: Path, folder: Path) -> list[object]:
     if "def main" not in what:
         text = text.replace("import time", "print('now', file=sys.stderr, flush=True); import time")
     (folder / "hanging.py").write_text(text, encoding="utf-8")
-    start = "from streaming.start import start; start('hanging', 'hanging.py')"
+    start = "from streaming.cli.start import start; start('hanging', 'hanging.py')"
     return ["-c", f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]; {start}"]
 
 
@@ -184,7 +184,7 @@ def test_ctrl_c_ends_a_program_that_waits_for_ever(what: str, muc: Path, tmp_pat
 def test_a_second_ctrl_c_ends_a_program_that_takes_its_time(muc: Path, tmp_path: Path) -> None:
     what = """
         import asyncio
-        from streaming.signals import run_loop, set_on_signals
+        from streaming.support.signals import run_loop, set_on_signals
         async def run():
             stop = asyncio.Event()
             with set_on_signals(stop):
@@ -348,10 +348,11 @@ def test_log_lines_are_json_in_any_encoding(muc: Path, tmp_path: Path) -> None:
 
 def start_without(package: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     words = ["server.py", *map(str, arguments)]
-    module = Path(words[1]).stem if words[1].endswith(".py") else "codec.__main__"
+    name = Path(words[1]).stem if words[1].endswith(".py") else "muc"
+    module = f"streaming.cli.{name}"
     code = (
         f"import sys; sys.modules[{package!r}] = None; sys.argv = {words[1:]!r}; "
-        f"from streaming.start import start; start({module!r}, {words[1]!r})"
+        f"from streaming.cli.start import start; start({module!r}, {words[1]!r})"
     )
     return run("-c", code)
 
@@ -386,8 +387,8 @@ def test_a_missing_package_is_one_sentence(
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_missing_package(tmp_path: Path) -> None:
-    (tmp_path / "faulty.py").write_text("from streaming.start import no_such_name\n")
-    code = "from streaming.start import start; start('faulty', 'faulty.py')"
+    (tmp_path / "faulty.py").write_text("from streaming.cli.start import no_such_name\n")
+    code = "from streaming.cli.start import start; start('faulty', 'faulty.py')"
     path = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; "
     result = run("-c", path + code)
     assert result.returncode == 1
@@ -397,7 +398,7 @@ def test_a_fault_of_ours_is_not_taken_for_a_missing_package(tmp_path: Path) -> N
 def test_an_old_python_is_told_in_one_sentence() -> None:
     code = (
         "import sys; sys.version_info = (3, 10, 13); sys.argv = ['server.py']; "
-        "from streaming.start import start; start('server', 'server.py')"
+        "from streaming.cli.start import start; start('server', 'server.py')"
     )
     result = run("-c", code)
     assert result.returncode == 2

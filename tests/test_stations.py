@@ -16,20 +16,19 @@ import numpy as np
 import pytest
 import soundfile
 
-import client
-import server
-from streaming.client_wiring import find_sender, open_output
-from streaming.convert import decode_file
+from streaming.cli import client, server
+from streaming.cli.client_wiring import find_sender, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
-from streaming.hub import Hub, StreamInfo
-from streaming.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
-from streaming.muc.messages import Clock, Record
-from streaming.playback import load_hub, place_in
-from streaming.protocol import End, Gap, Hello, Title, Tokens
-from streaming.replay import MucPlaylist
-from streaming.session import ListenerSession
-from streaming.timeline import StartAt
-from streaming.websocket import WebSocketServer, connect
+from streaming.files.convert import decode_file
+from streaming.files.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
+from streaming.files.muc.messages import Clock, Record
+from streaming.files.playback import load_hub, place_in
+from streaming.send.replay import MucPlaylist
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import ListenerSession
+from streaming.stream.timeline import StartAt
+from streaming.transports.websocket import WebSocketServer, connect
+from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 from tests.fake_codec import FakeCodec, load_none
 from tests.listening import tokens, whole_sound
 from tests.test_client import run as listen_program
@@ -40,7 +39,7 @@ ALL = tokens(300)
 # Ends with exit code 3 where torch was imported after all.
 PROGRAM = """
 import sys
-import {0}
+from streaming.cli import {0}
 code = {0}.main(sys.argv[1:])
 sys.exit(3 if code == 0 and "torch" in sys.modules else code)
 """

@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streaming import high_water
-from streaming import store as store_module
 from streaming.errors import SettingsError
-from streaming.high_water import RESERVED_TOKENS
-from streaming.hub import Hub, StreamInfo
-from streaming.muc import Clock, MucReader, StreamHeader
-from streaming.muc.framing import MAGIC, frame
-from streaming.parsing import decode
-from streaming.protocol import Gap, Hello, Join, Title, Tokens
-from streaming.service import open_hub
-from streaming.service_settings import ServiceSettings
-from streaming.session import ListenerSession
-from streaming.store import TokenStore, restore, stored_place
+from streaming.files import high_water
+from streaming.files import store as store_module
+from streaming.files.high_water import RESERVED_TOKENS
+from streaming.files.muc import Clock, MucReader, StreamHeader
+from streaming.files.muc.framing import MAGIC, frame
+from streaming.files.store import TokenStore, restore, stored_place
+from streaming.send.service import open_hub
+from streaming.send.settings import ServiceSettings
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import ListenerSession
+from streaming.wire.messages import Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.limits import limited
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from streaming.worker import Worker, call_on_thread
+from streaming.support.worker import Worker, call_on_thread
 
 
 async def test_calls_run_in_order_on_one_other_thread() -> None:

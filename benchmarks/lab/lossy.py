@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from streaming.errors import SettingsError
-from streaming.protocol import Tokens
+from streaming.wire.messages import Tokens
 
 __all__ = ["GilbertElliott", "LossyLink"]
 

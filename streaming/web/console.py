@@ -23,8 +23,10 @@ from websockets.http11 import Request, Response
 
 from codec.constants import SAMPLE_RATE
 from streaming.errors import TransportError
-from streaming.guard import AuthTokens, Gate, Guesses, Limits
-from streaming.sparse_log import SparseLog
+from streaming.support.guard import AuthTokens, Gate, Guesses, Limits
+from streaming.support.sparse_log import SparseLog
+from streaming.transports.websocket.connection import GuardedConnection
+from streaming.transports.websocket.guarded import GuardedServer
 from streaming.web.feed import Feed
 from streaming.web.http import (
     FULL_HOUSE,
@@ -38,8 +40,6 @@ from streaming.web.http import (
 )
 from streaming.web.monitor import Column, Monitor, Piece
 from streaming.web.spectrum import BANDS, COLUMN_SAMPLES, HIGHEST_HZ, LOWEST_HZ
-from streaming.websocket.connection import GuardedConnection
-from streaming.websocket.guarded import GuardedServer
 
 __all__ = ["DEFAULT_PORT", "Console", "Controls", "Wish", "parse_wish"]
 

@@ -10,7 +10,7 @@ from typing import Final
 from websockets.datastructures import Headers
 
 from streaming.errors import SettingsError
-from streaming.guard import parse_address
+from streaming.support.guard import parse_address
 
 __all__ = ["Proxies"]
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from websockets.datastructures import Headers
 
-from streaming.guard import AuthTokens, Guesses
-from streaming.sparse_log import SparseLog
+from streaming.support.guard import AuthTokens, Guesses
+from streaming.support.sparse_log import SparseLog
+from streaming.support.worker import call_on_thread
 from streaming.web.http import (
     HEALTH,
     TOO_MANY_GUESSES,
@@ -23,14 +24,13 @@ from streaming.web.http import (
     text,
 )
 from streaming.web.status import Encoding, SenderStatus
-from streaming.worker import call_on_thread
 
 if TYPE_CHECKING:
     from codec.base import DecoderWindow
-    from streaming.hub import Hub
-    from streaming.stats import LoopStall
+    from streaming.stream.hub import Hub
+    from streaming.support.stats import LoopStall
+    from streaming.transports.websocket.server import WebSocketServer
     from streaming.web.metrics import Exposition
-    from streaming.websocket.server import WebSocketServer
 
 __all__ = ["Site", "open_site"]
 
