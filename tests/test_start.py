@@ -133,7 +133,7 @@ def test_ctrl_c_ends_a_program_at_any_moment(
 HANGING = {
     "an import": "import time; time.sleep(3600)",
     "a model that is being loaded": """
-        import time, client
+        import time; from streaming.cli import client
         def load(name, **options):
             print("now", file=sys.stderr, flush=True)
             time.sleep(3600)
@@ -141,7 +141,7 @@ HANGING = {
             return client.main([FILE, "--out", OUT + ".wav"], load)
     """,
     "an encoder that is being loaded": """
-        import time, server
+        import time; from streaming.cli import server
         def load(name, **options):
             print("now", file=sys.stderr, flush=True)
             time.sleep(3600)
@@ -149,7 +149,7 @@ HANGING = {
             return server.main(["--port", "0"], load)
     """,
     "a name that is being looked up": """
-        import socket, time, client
+        import socket, time; from streaming.cli import client
         def look_up(*arguments, **options):
             print("now", file=sys.stderr, flush=True)
             time.sleep(3600)
