@@ -8,11 +8,16 @@ export PYTHON TORCH_INDEX
 python := .venv/bin/python
 sources := codec streaming tests benchmarks training scripts server.py client.py
 
+# Tests wait more than they compute: two processes for each core, as far as memory goes.
+workers := $(shell n=$$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))); \
+	echo $$((n < 8 ? n : 8)))
+parallel := -n $(workers) --dist worksteal
+
 # Fewer percent of the branches in streaming/ covered than this fail the tests.
 coverage := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow chaos fuzz soak lint format bench listen train export clean \
+.PHONY: help demo check test test-slow chaos fuzz soak lint format bench listen train export clean \
 	setup-demo setup-test setup-train setup-export
 
 help: ## this list
@@ -26,8 +31,11 @@ setup-demo setup-test setup-train setup-export: setup-%:
 demo: setup-demo ## set up, stream the demo track to a listener, leave demo.wav and demo.png
 	@$(python) -m scripts.demo $(ARGS)
 
+check: setup-test lint ## set up, check style and types, run the tests that start no program: a minute
+	$(python) -m pytest -m "not slow and not system" $(parallel) $(ARGS)
+
 test: setup-test lint ## set up, check style and types, run the tests with coverage
-	$(python) -m pytest -m "not slow" --cov --cov-report=term --cov-report=json:.coverage.json $(ARGS)
+	$(python) -m pytest -m "not slow" $(parallel) --cov --cov-report=term --cov-report=json:.coverage.json $(ARGS)
 	@$(python) -m scripts.branches .coverage.json $(coverage)
 
 test-slow: setup-test ## the tests that take minutes

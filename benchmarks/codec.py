@@ -26,7 +26,7 @@ from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano import Nano
 from codec.stream import StreamDecoder, StreamEncoder
-from streaming.compute import DEFAULT_THREADS, use_threads
+from streaming.support.compute import use_threads
 
 __all__ = ["DEMO", "Row", "main", "medians", "run"]
 
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--music", type=Path, default=DEMO, help="a 48 kHz stereo recording")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=DEFAULT_THREADS)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, help="evaluations of the flow")
     parser.add_argument("--json", action="store_true")
     group = parser.add_argument_group("mucodec alone")

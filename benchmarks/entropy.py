@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from benchmarks.recordings import MusicError, find, load
 from codec.constants import TOKEN_RATE
-from streaming.entropy.coder import CONTEXT, TokenCoder, coder_for
-from streaming.entropy.network import EntropyNetwork
-from streaming.packing import packed_size
-from streaming.protocol import CODED_HEADER, TOKENS_HEADER
+from codec.nano.entropy.coder import CONTEXT, TokenCoder, coder_for
+from codec.nano.entropy.network import EntropyNetwork
+from codec.packing import packed_size
+from streaming.wire.messages import CODED_HEADER, TOKENS_HEADER
 
 if TYPE_CHECKING:
     from codec.base import Codec

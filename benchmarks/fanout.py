@@ -28,12 +28,12 @@ import numpy as np
 from benchmarks.crowd import UNDER_WAY_S, lateness, percentile_ms, raise_file_limit
 from benchmarks.fanout_load import Load
 from codec.constants import TOKEN_RATE
-from streaming.compute import settle
-from streaming.guard import Limits
-from streaming.hub import Hub, StreamInfo
-from streaming.stats import LoopStall
-from streaming.timing import Timing
-from streaming.websocket.server import WebSocketServer
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.compute import settle
+from streaming.support.guard import Limits
+from streaming.support.stats import LoopStall
+from streaming.support.timing import Timing
+from streaming.transports.websocket.server import WebSocketServer
 
 __all__ = ["fan_out", "main"]
 
@@ -152,7 +152,7 @@ async def _serving(pipe: Connection, most: int) -> None:
             while (left_s := due_s - time.monotonic()) > 0:
                 try:
                     await asyncio.wait_for(asked.wait(), left_s)
-                except (TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+                except TimeoutError:
                     break
                 asked.clear()
                 while pipe.poll():

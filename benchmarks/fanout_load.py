@@ -8,7 +8,7 @@ import struct
 from typing import Final
 
 from benchmarks.crowd import Crowd, Member
-from streaming.protocol import Join
+from streaming.wire.messages import Join
 
 __all__ = ["Load", "frames", "masked"]
 

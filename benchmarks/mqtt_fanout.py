@@ -29,9 +29,9 @@ import numpy as np
 
 from benchmarks.crowd import UNDER_WAY_S, Arrivals, lateness, percentile_ms, raise_file_limit
 from benchmarks.mqtt_load import MqttLoad
-from streaming.hub import Hub, StreamInfo
-from streaming.mqtt.address import MqttAddress, stream_tag
-from streaming.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.transports.mqtt.address import MqttAddress, stream_tag
+from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
 
 __all__ = ["Result", "measure"]
 

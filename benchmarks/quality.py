@@ -29,7 +29,7 @@ from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE
 from codec.errors import CodecError
 from codec.nano import Nano
-from streaming.compute import DEFAULT_THREADS, use_threads
+from streaming.support.compute import use_threads
 
 if TYPE_CHECKING:
     from benchmarks.listening_page import ListeningPage
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--seconds must be at least {SHORTEST_S:g}")
     if args.limit is not None and args.limit < 1:
         parser.error("--limit must be at least 1")
-    use_threads(DEFAULT_THREADS)
+    use_threads(1)
     try:
         results, page = run(args)
     except (MusicError, MissingError, CodecError, opus.OpusError, OSError) as error:

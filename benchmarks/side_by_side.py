@@ -34,7 +34,7 @@ from benchmarks.recordings import SHORTEST_S, MusicError, find, load
 from benchmarks.runners import Facts, Network, NetworkError, Program, Work
 from codec.errors import CodecError
 from codec.nano import Nano
-from streaming.compute import DEFAULT_THREADS, use_threads
+from streaming.support.compute import use_threads
 
 __all__ = ["Row", "main", "present", "quality", "run", "table"]
 
@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if min(args.threads) < 1:
         parser.error("--threads must be at least 1")
     args.music = args.music or [DEMO]
-    use_threads(DEFAULT_THREADS)
+    use_threads(1)
     try:
         rows = run(args)
     except (MusicError, CodecError, NetworkError, OpusError, ProgramError, OSError) as error:

@@ -31,7 +31,7 @@ from benchmarks.runners import Facts, Work
 from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE
 from codec.nano import Nano
-from streaming.compute import use_threads
+from streaming.support.compute import use_threads
 
 __all__ = ["main"]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from streaming.muc import MucEncoder, StreamHeader
+from streaming.files.muc import MucEncoder, StreamHeader
 
 ROOT = Path(__file__).parent.parent
 

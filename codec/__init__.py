@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,14 @@ from codec.constants import (
     TOKEN_BITS,
     TOKEN_RATE,
 )
-from codec.errors import CodecError, DeviceError, SettingError, UnknownCodecError, WeightsError
+from codec.errors import (
+    CodecError,
+    DataError,
+    DeviceError,
+    SettingError,
+    UnknownCodecError,
+    WeightsError,
+)
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -34,16 +43,40 @@ __all__ = [
     "TOKEN_BITS",
     "TOKEN_RATE",
     "CodecError",
+    "CodecTraits",
+    "DataError",
     "DeviceError",
     "SettingError",
     "UnknownCodecError",
     "WeightsError",
+    "bundled",
+    "default_threads",
     "load",
     "require_live_decoding",
 ]
 
-CODECS = ("nano", "mucodec")
-"""Names that :func:`load` knows."""
+
+@dataclass(frozen=True)
+class CodecTraits:
+    """What is known of a codec before it is loaded.
+
+    Attributes:
+        parallel: whether its operations are large enough to be shared out among threads. nano's
+            are not: two threads are hardly faster on an idle machine, and several times slower on
+            one that is not.
+        needs_gpu: whether it keeps up with live music on a GPU alone, and so computes there by
+            default.
+    """
+
+    parallel: bool
+    needs_gpu: bool
+
+
+CODECS = {
+    "nano": CodecTraits(parallel=False, needs_gpu=False),
+    "mucodec": CodecTraits(parallel=True, needs_gpu=True),
+}
+"""The codecs that :func:`load` knows, by name."""
 
 
 def load(
@@ -67,7 +100,8 @@ def load(
         raise UnknownCodecError(
             f"there is no codec {name!r} here; choose one of: {', '.join(CODECS)}"
         )
-    place = check_device(device or ("cuda" if name != "nano" and has_gpu() else "cpu"))
+    on_gpu = CODECS[name].needs_gpu and has_gpu()
+    place = check_device(device or ("cuda" if on_gpu else "cpu"))
     if name == "nano":
         from codec.nano import load_nano
 
@@ -75,6 +109,23 @@ def load(
     from codec.mucodec.codec import load_mucodec
 
     return load_mucodec(weights, place, part, compiled)
+
+
+def _traits(name: str) -> CodecTraits:
+    """Those of a codec; one that is not known here is refused when it is loaded."""
+    return CODECS.get(name, CodecTraits(parallel=True, needs_gpu=False))
+
+
+def default_threads(name: str, processes: int = 1) -> int:
+    """How many threads are best for a codec on this machine's CPU, in each of ``processes``."""
+    return max(1, (os.cpu_count() or 1) // processes) if _traits(name).parallel else 1
+
+
+def bundled() -> tuple[tuple[str, str, str], ...]:
+    """Codec, weights and digest of what comes with the program, found without loading it."""
+    from codec.nano.weights import BUNDLED, BUNDLED_SHA256
+
+    return (("nano", BUNDLED.stem, BUNDLED_SHA256),)
 
 
 def has_gpu() -> bool:
@@ -100,9 +151,9 @@ def check_device(device: str) -> str:
 
 def require_live_decoding(name: str) -> None:
     """Raises DeviceError where this machine is too slow to listen to a codec as it is sent."""
-    if name == "mucodec" and not has_gpu():
+    if _traits(name).needs_gpu and not has_gpu():
         raise DeviceError(
-            "this stream is in mucodec, whose decoder keeps up with live music on a GPU with 8 GiB "
+            f"this stream is in {name}, whose decoder keeps up with live music on a GPU with 8 GiB "
             "alone, and torch sees none here; listen on a machine that has one, ask for a stream "
             "in nano, or give --torch-device cpu to hear it late and with gaps"
         )

@@ -3,11 +3,22 @@
 Each message is one sentence that says what is wrong and what to do, fit to be shown as it is.
 """
 
-__all__ = ["CodecError", "DeviceError", "SettingError", "UnknownCodecError", "WeightsError"]
+__all__ = [
+    "CodecError",
+    "DataError",
+    "DeviceError",
+    "SettingError",
+    "UnknownCodecError",
+    "WeightsError",
+]
 
 
 class CodecError(Exception):
     """Base of all codec errors."""
+
+
+class DataError(CodecError, ValueError):
+    """Bytes that no tokens are written as."""
 
 
 class DeviceError(CodecError):

@@ -158,6 +158,12 @@ class StreamDecoder:
             self._skip -= dropped
             new = new[dropped:]
         self._tokens = torch.cat([self._tokens, new])
+        self._forget(self._hop_index * self.window.hop - self.window.context)
+
+    def _forget(self, token: int) -> None:
+        """Let go of tokens before this one, which no window to come needs."""
+        if (drop := min(token - self._base, len(self._tokens))) > 0:
+            self._tokens, self._base = self._tokens[drop:].clone(), self._base + drop
 
     def finish(self) -> None:
         """No more tokens will come: the rest can be decoded without lookahead."""
@@ -213,8 +219,7 @@ class StreamDecoder:
         kept = max(start, end - self.window.context)
         self._context = latents[(kept - start) // unit : (end - start) // unit].clone()
 
-        drop = max(0, kept - self._base)
-        self._tokens, self._base = self._tokens[drop:].clone(), self._base + drop
+        self._forget(kept)
         self._hop_index += 1
         offset = self._emitted - begin * SAMPLES_PER_TOKEN
         self._emitted = end * SAMPLES_PER_TOKEN

@@ -6,6 +6,11 @@ the source). Plays on the sound card where there is one.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take a second
+    from streaming.cli.start import start
+
+    start("scripts.demo", "demo")
+
 import argparse
 import logging
 import sys
@@ -24,12 +29,12 @@ from scripts.processes import (
     ProgramError,
     Server,
     Stats,
-    exit_on_sigterm,
     read_stats,
 )
-from streaming.devices import find_device, load_sounddevice
+from streaming.audio.devices import find_device, load_sounddevice
+from streaming.audio.sources import Playlist
+from streaming.cli.start import interruptible
 from streaming.errors import UserError
-from streaming.sources import Playlist
 
 __all__ = ["main", "output_device_problem", "read_source", "summary"]
 
@@ -116,6 +121,7 @@ def run(song: Path, seconds: float, folder: Path, scratch: Path) -> str:
             server.url,
             "--out",
             wav,
+            "--overwrite",
             "--seconds",
             f"{seconds:g}",
         ]
@@ -162,7 +168,10 @@ def main(arguments: list[str] | None = None) -> int:
     folder = options.out_dir.resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="music350-") as scratch:
+        with (
+            interruptible(),
+            tempfile.TemporaryDirectory(prefix="music350-") as scratch,
+        ):
             line = run(options.song.resolve(), options.seconds, folder, Path(scratch))
     except (ProgramError, UserError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -172,8 +181,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(line)
     return 0
-
-
-if __name__ == "__main__":
-    exit_on_sigterm()
-    sys.exit(main())

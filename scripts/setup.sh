@@ -19,7 +19,7 @@ die() { say "setup: $*"; exit 2; }
 
 case "$PROFILE" in
     demo) EXTRAS=demo,play ;;
-    test) EXTRAS=demo,dev,export,metrics,mqtt,mucodec,play,radio,train ;;
+    test) EXTRAS=demo,dev,export,metrics,mqtt,mucodec,play,radio,socks,train ;;
     train) EXTRAS=demo,train ;;
     export) EXTRAS=export ;;
     *) die "say which profile to set up: scripts/setup.sh demo|test|train|export" ;;
@@ -61,6 +61,7 @@ missing_packages() {
         has_chromium || echo chromium
         command -v chromedriver >/dev/null || echo chromium-driver
         has_program mosquitto && has_program mosquitto_passwd || echo mosquitto
+        has_program nginx || echo nginx
     fi
     if [ "$PROFILE" = train ]; then
         command -v fluidsynth >/dev/null || echo fluidsynth
@@ -99,16 +100,16 @@ install_system_packages() {
 
 # ---------------------------------------------------------------- the virtual environment
 
-suitable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+suitable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
 find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        suitable "$PYTHON" || die "PYTHON=$PYTHON is not a Python of version 3.10 or newer."
+        suitable "$PYTHON" || die "PYTHON=$PYTHON is not a Python of version 3.11 or newer."
         echo "$PYTHON"
         return
     fi
-    for candidate in python3 python3.13 python3.12 python3.11 python3.10 python; do
+    for candidate in python3 python3.14 python3.13 python3.12 python3.11 python; do
         if suitable "$candidate"; then
             echo "$candidate"
             return
@@ -122,7 +123,7 @@ make_venv() {
     if ! python=$(find_python); then
         [ -z "${PYTHON:-}" ] || exit 2
         apt_install python3 python3-venv && python=$(find_python) ||
-            die "no Python of version 3.10 or newer found; install one (Debian: python3-venv)" \
+            die "no Python of version 3.11 or newer found; install one (Debian: python3-venv)" \
                 "or name it: make PYTHON=/path/to/python3"
     fi
     if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then

@@ -13,6 +13,8 @@ StreamingError
 └── SinkClosed           the reader of a pipe has gone: an end, not a fault
 """
 
+import os
+
 __all__ = [
     "DeviceError",
     "FormatVersionError",
@@ -25,6 +27,7 @@ __all__ = [
     "StreamingError",
     "TransportError",
     "UserError",
+    "reason_of",
 ]
 
 
@@ -77,3 +80,8 @@ class SettingsError(UserError):
 
 class SinkClosed(StreamingError):  # noqa: N818 (an end, not an error)
     """The reader of a pipe has gone, so the sink ends quietly."""
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says is wrong, without number and file name."""
+    return os.strerror(error.errno) if error.errno else str(error)

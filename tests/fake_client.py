@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
-import client
+from streaming.cli import client
+from streaming.cli.start import start
 from tests.fake_codec import FakeCodec
 
+
+def main() -> int:
+    """Run it; returns the exit code."""
+    return client.main(load_codec=lambda name, **options: FakeCodec())
+
+
 if __name__ == "__main__":
-    sys.exit(client.main(load_codec=lambda name, **options: FakeCodec()))
+    start("tests.fake_client", "client.py")

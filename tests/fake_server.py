@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
-import server
+from streaming.cli import server
+from streaming.cli.start import start
 from tests.fake_codec import FakeCodec
 
+
+def main() -> int:
+    """Run it; returns the exit code."""
+    return server.main(load_codec=lambda name, **options: FakeCodec())
+
+
 if __name__ == "__main__":
-    sys.exit(server.main(load_codec=lambda name, **options: FakeCodec()))
+    start("tests.fake_server", "server.py")

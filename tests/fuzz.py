@@ -21,22 +21,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from codec.nano.codec import WEIGHTS_SHA256
+from codec.errors import DataError
+from codec.nano.weights import BUNDLED_SHA256
+from codec.packing import unpack_tokens
+from streaming.audio.sources import RawFormat
 from streaming.errors import ProtocolError, SettingsError, SourceError, TransportError
-from streaming.guard import AuthTokens, read_auth_tokens
-from streaming.hub import Hub, StreamInfo
-from streaming.lean.hello import Fec
-from streaming.lean.ports import SerialAddress, UdpAddress
-from streaming.lean.receiver import LeanReceiver
-from streaming.muc import MucReader
-from streaming.muc.messages import end_token
-from streaming.packing import unpack_tokens
-from streaming.parsing import decode
-from streaming.protocol import Failure, Publish, Title
-from streaming.sender_session import SenderSession
-from streaming.session import CodecIdentity, ListenerSession
-from streaming.sources import RawFormat
-from streaming.timeline import StartAt, parse_duration_s
+from streaming.files.muc import MucReader
+from streaming.files.muc.messages import end_token
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.stream.sender_session import SenderSession
+from streaming.stream.timeline import StartAt, parse_duration_s
+from streaming.support.guard import AuthTokens, read_auth_tokens
+from streaming.transports.oneway.hello import Fec
+from streaming.transports.oneway.ports import SerialAddress, UdpAddress
+from streaming.transports.oneway.receiver import LeanReceiver
+from streaming.wire.messages import Failure, Publish, Title
+from streaming.wire.parsing import decode
 
 __all__ = ["CORPUS", "TARGETS", "Finding", "corpus", "fuzz"]
 
@@ -95,7 +96,7 @@ def _decode(data: bytes) -> None:
 
 def _listener(data: bytes) -> None:
     session = ListenerSession(None)
-    with suppress(ProtocolError):
+    with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:50]:
             binary = line[:1] in (b"\x01", b"\x02")
             session.receive(line if binary else _text(line), 0.0)
@@ -104,9 +105,9 @@ def _listener(data: bytes) -> None:
 def _coded(data: bytes) -> None:
     """Lines are messages after a hello by which they can be decoded."""
     session = ListenerSession(None)
-    hub = Hub(StreamInfo("nano", "nano-5", WEIGHTS_SHA256, 0, 16, "s"))
+    hub = Hub(StreamInfo("nano", "nano-5", BUNDLED_SHA256, 0, 16, "s"))
     session.receive(hub.hello(0, 0.0).encode(), 0.0)
-    with suppress(ProtocolError):
+    with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:20]:
             session.receive(line, 0.0)
 
@@ -129,7 +130,7 @@ def _publisher(data: bytes) -> None:
         return None if secrets.admit(publish.auth_token) else Failure("auth", "No.")
 
     session, relay = SenderSession(hub, 0.0, admit_publisher=admit), ListenerSession(None)
-    with suppress(ProtocolError):
+    with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:50]:
             message = line if line[:1] == b"\x01" else _text(line)
             if session.publishes:
@@ -194,7 +195,7 @@ def _secrets(data: bytes) -> None:
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "protocol": _decode,
-    "packing": lambda data: _allow(ProtocolError)(lambda: unpack_tokens(data)),
+    "packing": lambda data: _allow(DataError)(lambda: unpack_tokens(data)),
     "listener": _listener,
     "coded": _coded,
     "sender": _sender,

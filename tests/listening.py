@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import numpy as np
 import torch
 
+from streaming.audio.sinks import Sink
 from streaming.errors import TransportError
-from streaming.protocol import Hello, Tokens
-from streaming.sinks import Sink
+from streaming.wire.messages import Hello, Tokens
 from tests.fake_codec import FakeCodec
 
 # Several threads to an operation cost more than they bring on sounds as short as these.

@@ -283,6 +283,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    if not any(args.folder.glob("*.npz")):
+        print(f"parity: there are no golden files (*.npz) in {args.folder}", file=sys.stderr)
+        return 2
     results = check_folder(
         args.folder,
         args.flow_layers,
@@ -290,9 +293,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.device,
         precision=PRECISIONS[args.precision],
     )
-    if not results:
-        print(f"parity: there are no golden files (*.npz) in {args.folder}", file=sys.stderr)
-        return 2
     for result in results:
         print(f"{result.name:18} {result.error:9.2e}  {'ok' if result.ok else 'OUT OF TOLERANCE'}")
     return 0 if all(result.ok for result in results) else 1

@@ -10,18 +10,24 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-__all__ = ["PulseServer", "aligned_correlation", "pulse", "start_pulse"]
+__all__ = ["PulseServer", "aligned_correlation", "judged_if_served", "pulse", "start_pulse"]
 
 SINK = "test_sink"
+_TRIES = 4
+_STALL_S = 0.02
+"""The null sink wants sound every few hundredths of a second: who is served later than this by a
+busy machine may leave it without."""
 _ALSA = """
 pcm.!default { type pulse }
 ctl.!default { type pulse }
@@ -125,6 +131,45 @@ def start_pulse(folder: Path) -> Iterator[PulseServer]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+class _Clockwork:
+    """Wakes a hundred times a second and notes how late it was. Attributes: `late_s`, the most."""
+
+    def __init__(self) -> None:
+        self.late_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            due_s = time.monotonic() + 0.01
+            self._stop.wait(0.01)
+            self.late_s = max(self.late_s, time.monotonic() - due_s)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def judged_if_served(attempt: Callable[[int], None]) -> None:
+    """Call `attempt`, a real playing or recording, with its number; again where it fails while the
+    machine did not serve everybody in time, and leave the test out where it never does.
+
+    What fails on a machine that served everybody in time is a fault of ours, and raised.
+    """
+    for number in range(_TRIES):
+        with _Clockwork() as clockwork:
+            try:
+                return attempt(number)
+            except AssertionError:
+                if clockwork.late_s < _STALL_S:
+                    raise
+    pytest.skip(f"this machine is too busy for sound: {clockwork.late_s:.2f} s late")
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from streaming.hub import Hub, StreamInfo
-from streaming.link import Backoff, Link
-from streaming.protocol import Hello, Join, Tokens
-from streaming.session import ListenerSession
-from streaming.websocket import connect
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import ListenerSession
+from streaming.transports.link import Backoff, Link
+from streaming.transports.websocket import connect
+from streaming.wire.messages import Hello, Join, Tokens
 
 __all__ = ["QUICK", "Listening", "hub_of", "publish", "until", "values"]
 

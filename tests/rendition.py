@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE
 from scripts.processes import Stats
-from streaming.sources import Playlist
+from streaming.audio.sources import Playlist
 
 __all__ = [
     "LEAST_ENVELOPE_CORRELATION",

@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from codec.constants import TOKEN_RATE
-from streaming.hub import Hub, StreamInfo
-from streaming.link import Backoff
-from streaming.listener import Listener
-from streaming.listener_settings import ListenerSettings
-from streaming.muc import StreamHeader
-from streaming.output import Output
-from streaming.protocol import Tokens
-from streaming.sinks import Sink
-from streaming.store import TokenStore
-from streaming.websocket import Connection, WebSocketServer, connect
+from streaming.audio.sinks import Sink
+from streaming.files.muc import StreamHeader
+from streaming.files.store import TokenStore
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.listen.settings import ListenerSettings
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.transports.link import Backoff
+from streaming.transports.websocket import Connection, WebSocketServer, connect
+from streaming.wire.messages import Tokens
 from tests.fake_codec import FakeCodec
 from tests.fault_proxy import FaultProxy
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from codec.nano.codec import WEIGHTS_FILE
+from codec.nano.weights import BUNDLED
 from tests.programs import Programs, Running, programs
 from tests.rendition import SONGS
 
@@ -40,8 +40,8 @@ DAMAGED = """
 import sys
 from pathlib import Path
 from codec.nano import codec
-codec.WEIGHTS_FILE = Path(sys.argv.pop(1))
-import {0}
+codec.BUNDLED = Path(sys.argv.pop(1))
+from streaming.cli import {0}
 sys.exit({0}.main())
 """
 NO_SENTENCE = re.compile(r"\d\d:\d\d:\d\d |usage: |  ")  # log lines, and argparse's help
@@ -53,7 +53,7 @@ def ended(programs: Programs) -> Iterator[dict[str, Future[Running]]]:
     folder = programs.folder
     (folder / "text.wav").write_text("This is no music.")
     (folder / "empty").mkdir()
-    weights = bytearray(WEIGHTS_FILE.read_bytes())
+    weights = bytearray(BUNDLED.read_bytes())
     weights[len(weights) // 2] ^= 1
     (folder / "weights").write_bytes(weights)
     other = programs.start("other", "-m", "tests.fake_server", *SONGS, "--loop", "--port", "0")

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming.hub import Hub, StreamInfo
-from streaming.link import Backoff, Link
-from streaming.listener import Listener
-from streaming.output import Output
-from streaming.protocol import End, Gap, Hello, Tokens
-from streaming.session import CodecIdentity, ListenerSession
-from streaming.websocket import WebSocketServer, connect
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.link import Backoff, Link
+from streaming.transports.websocket import WebSocketServer, connect
+from streaming.wire.messages import End, Gap, Hello, Tokens
 from tests.fake_codec import FakeCodec
 from tests.fault_proxy import FaultProxy
 from tests.listening import MemorySink, tokens, whole_sound
@@ -48,9 +48,11 @@ async def follow(
     url: str, silence_s: float = 15.0, met: asyncio.Event | None = None
 ) -> tuple[Link, int]:
     """Listen to the end across all breaks; returns the link and how many tokens came in order."""
+    connection = await connect(url, silence_s=silence_s)
+    connection._timeout_s = 1.0  # for answers; the first connection has its time
     link = Link(
         ListenerSession(OURS),
-        await connect(url, silence_s=silence_s),
+        connection,
         lambda: connect(url, timeout_s=1.0, silence_s=silence_s),
         backoff=QUICK,
     )
@@ -137,7 +139,8 @@ async def test_a_connection_that_says_nothing_any_more_is_left(monkeypatch) -> N
         following = asyncio.create_task(follow(proxy.url, silence_s=0.1, met=met))
         await meeting(met, following)
         proxy.freeze()
-        await asyncio.sleep(0.5)
+        while proxy.connections < 2:  # until the listener has left it and tries another
+            await asyncio.sleep(0.01)
         proxy.thaw()
         done.set()
         await publishing
@@ -178,8 +181,8 @@ async def test_the_sound_is_that_of_an_unbroken_connection(tmp_path: Path) -> No
 
 async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
     """As seen by a listener that stays: no Hello, no gap, nothing twice."""
-    from streaming.muc import StreamHeader
-    from streaming.store import TokenStore, restore
+    from streaming.files.muc import StreamHeader
+    from streaming.files.store import TokenStore, restore
 
     seen: list[object] = []
 

@@ -13,10 +13,9 @@ import torch
 
 import codec
 from codec.errors import DeviceError
-from streaming.cli import add_common_arguments, codec_loader, number, run_program
-from streaming.compute import default_threads
+from streaming.cli.common import add_common_arguments, codec_loader, number, run_program
 from streaming.errors import SettingsError
-from streaming.status import StatusLine
+from streaming.support.status_line import StatusLine
 from tests.fake_codec import FakeCodec
 
 
@@ -72,7 +71,7 @@ def test_threads_are_those_of_the_argument_or_of_the_codec() -> None:
     options_of("nano")
     assert torch.get_num_threads() == 1
     options_of("mucodec")
-    assert torch.get_num_threads() == default_threads("mucodec") >= 1
+    assert torch.get_num_threads() == codec.default_threads("mucodec") >= 1
 
 
 def test_numbers_out_of_range_are_told_so() -> None:

@@ -24,16 +24,17 @@ import soundfile
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as plain_serve
 
-import client
 import codec
 from codec.errors import DeviceError, WeightsError
-from streaming.client_arguments import make_settings
-from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
-from streaming.hub import Hub, StreamInfo
-from streaming.link import Backoff
-from streaming.listener_settings import CatchUp
-from streaming.status import StatusLine
-from streaming.websocket import WebSocketServer
+from streaming.cli import client
+from streaming.cli.client_arguments import make_settings
+from streaming.errors import ProtocolError, SettingsError, SinkError, TransportError, UserError
+from streaming.files.muc import MucReader
+from streaming.listen.settings import CatchUp
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.status_line import StatusLine
+from streaming.transports.link import Backoff
+from streaming.transports.websocket import WebSocketServer
 from tests.fake_codec import FakeCodec
 from tests.listening import FakeCard, tokens, whole_sound
 
@@ -133,7 +134,7 @@ async def test_the_sound_card_plays_as_well_as_the_file_is_written(
         asked.update(wanted)
         return card
 
-    monkeypatch.setattr("streaming.client_wiring.SoundCardSink", open_card)
+    monkeypatch.setattr("streaming.cli.client_wiring.SoundCardSink", open_card)
     station.publish(10)
     out = tmp_path / "out.wav"
     options = ["--device", "3", "--volume", "0.5", "--seconds", "1", "--buffer", "0.1"]
@@ -172,12 +173,25 @@ async def test_a_lost_connection_completes_the_file_and_is_an_error(
 
 
 def client_join():
-    from streaming.protocol import Join
+    from streaming.wire.messages import Join
 
     return Join()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_file_that_is_there_is_written_over_only_where_that_is_asked_for(
+    station: Station, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.wav"
+    out.write_bytes(b"precious" * 100_000)
+    station.publish(10)
+    with pytest.raises(SinkError, match="--overwrite"):
+        await run(station.url, "--out", out, "--seconds", 1)
+    assert out.read_bytes() == b"precious" * 100_000
+    await run(station.url, "--out", out, "--seconds", 1, "--overwrite")
+    assert soundfile.info(out).frames == 48_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_ends_it_cleanly(
     station: Station,
     tmp_path: Path,
@@ -214,7 +228,7 @@ async def test_a_sender_that_comes_later_can_be_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = functools.partial(Backoff, 0.05, 0.1)
-    monkeypatch.setattr("streaming.client_arguments.Backoff", quick)
+    monkeypatch.setattr("streaming.cli.client_arguments.Backoff", quick)
     port, out, stats = free_port(), tmp_path / "out.wav", tmp_path / "stats.jsonl"
     listening = asyncio.create_task(
         run(f"ws://127.0.0.1:{port}", "--wait", "--out", out, "--stats", stats)
@@ -368,6 +382,7 @@ def free_port() -> int:
             ["ws://127.0.0.1:{free}", "--out", "{tmp}/a.wav", "--wait", "--reconnect", "1"],
             "[Nn]othing listens",
         ),
+        (["--out", "{tmp}/there.flac"], "there.flac' is there already; .* --overwrite"),
         (["--out", "{tmp}/a.wav", "--stats", "{tmp}/none/s"], "[Ss]tatistics"),
         (["--play", "--device", "no such device"], "device|PortAudio"),
     ],
@@ -375,6 +390,7 @@ def free_port() -> int:
 def test_what_cannot_work_is_said_in_one_sentence_with_exit_code_2(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "there.flac").write_bytes(b"precious")
     filled = [word.format(tmp=tmp_path, free=free_port()) for word in arguments]
     assert client.main(filled, load_fake) == 2
     assert re.search(words, error_of(capsys))
@@ -486,7 +502,7 @@ def test_errors_are_one_family() -> None:
 
 
 def test_importing_the_program_does_not_import_torch() -> None:
-    code = "import sys, client; sys.exit('torch' in sys.modules)"
+    code = "import sys, streaming.cli.client; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -526,6 +542,37 @@ async def test_a_reader_that_goes_away_ends_it_quietly(station: Station) -> None
     playing.cancel()
     assert await process.wait() == 0, err.decode()
     assert b"Traceback" not in err
+
+
+async def test_a_terminal_that_is_closed_ends_a_recorder_in_good_order(
+    station: Station, tmp_path: Path
+) -> None:
+    playing = asyncio.create_task(station.play())
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", TERMINAL, station.url, "--save", str(tmp_path / "tape.muc")),
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    while not (tmp_path / "tape.muc").exists():
+        assert process.returncode is None
+        await asyncio.sleep(0.02)
+    os.close(ours)
+    assert await process.wait() == 0
+    playing.cancel()
+    assert MucReader(tmp_path / "tape.muc").describe().complete
+
+
+TERMINAL = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that its end is told to this program
+from streaming.cli import client
+sys.exit(client.main(sys.argv[1:]))
+"""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

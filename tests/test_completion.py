@@ -7,9 +7,8 @@ import subprocess
 
 import pytest
 
-import client
-import server
-from codec.__main__ import main as codec_main
+from streaming.cli import client, server
+from streaming.cli.muc import main as codec_main
 
 
 def completed(script: str, function: str, *words: str) -> list[str]:

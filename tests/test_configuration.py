@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import client
-import server
-from streaming import listener_settings, service_settings
-from streaming.configuration import CONFIG_VARIABLE
-from streaming.guard import AUTH_TOKEN_VARIABLE
-from streaming.json_log import JsonFormatter
-from streaming.preset_file import PRESET_NAMES
+from streaming.cli import client, server
+from streaming.cli.configuration import CONFIG_VARIABLE
+from streaming.cli.preset_file import PRESET_NAMES
+from streaming.listen import settings as listener_settings
+from streaming.send import settings as service_settings
+from streaming.support.guard import AUTH_TOKEN_VARIABLE
+from streaming.support.json_log import JsonFormatter
 
 
 @pytest.fixture
@@ -45,6 +45,13 @@ def test_the_file_is_read_below_environment_and_command_line(config, monkeypatch
     assert (parsed.port, parsed.loop) == (2, False)
     assert server.parse_arguments([*arguments, "--port", "3"]).port == 3
     assert client.parse_arguments(arguments).verbose is True
+
+
+def test_a_file_as_windows_writes_it_is_read(config):
+    path = config("")
+    path.write_bytes(b"\xef\xbb\xbf[server]\r\nport = 1\r\nsongs =\r\n  a.flac\r\n  b.flac\r\n")
+    parsed = server.parse_arguments(["--config", str(path)])
+    assert (parsed.port, parsed.songs) == (1, ["a.flac", "b.flac"])
 
 
 def test_the_environment_names_the_file(config, monkeypatch):
@@ -103,12 +110,12 @@ def test_logs_are_json_objects_on_lines_of_their_own():
         raise ValueError("no\nway")
     except ValueError:
         record = logging.LogRecord(
-            "streaming.hub", logging.WARNING, __file__, 1, "lost %d\n…", (3,), sys.exc_info()
+            "streaming.stream.hub", logging.WARNING, __file__, 1, "lost %d\n…", (3,), sys.exc_info()
         )
     line = JsonFormatter().format(record)
     assert "\n" not in line
     fields = json.loads(line)
-    assert (fields["level"], fields["logger"]) == ("warning", "streaming.hub")
+    assert (fields["level"], fields["logger"]) == ("warning", "streaming.stream.hub")
     assert fields["message"] == "lost 3\n…"
     assert fields["time"].endswith("+00:00")
     assert "ValueError" in fields["error"]

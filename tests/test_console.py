@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -16,21 +17,22 @@ from websockets.asyncio.client import connect as plain_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-import client
 from codec.constants import SAMPLE_RATE
+from streaming.cli import client
 from streaming.errors import TransportError
-from streaming.listener import Listener
-from streaming.listener_settings import ListenerSettings
-from streaming.output import Output
-from streaming.protocol import End
-from streaming.report import ListenerReport
-from streaming.timeline import StartAt
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.listen.report import ListenerReport
+from streaming.listen.settings import ListenerSettings
+from streaming.stream.timeline import StartAt
+from streaming.support.guard import Guesses
 from streaming.web.clock_card import ClockCard
 from streaming.web.console import Console, Wish, parse_wish
 from streaming.web.controls import ListenerControls
 from streaming.web.feed import Feed
 from streaming.web.monitor import Monitor
 from streaming.web.spectrum import BANDS, COLUMN_SAMPLES, HIGHEST_HZ, LOWEST_HZ, Spectrum
+from streaming.wire.messages import End
 from tests.fake_codec import FakeCodec
 from tests.listening import FakeCard, Script, hello, token_messages, tokens
 
@@ -303,7 +305,11 @@ async def test_a_page_is_told_the_state_the_picture_and_on_request_the_sound():
 
 
 async def test_sound_goes_out_when_it_is_nearly_due_and_not_before():
-    async with console() as (page, monitor, _), plain_connect(websocket(page)) as socket:
+    async with (
+        console() as (page, monitor, _),
+        # What is unread has no limit: at one the library would wait for us as it closes.
+        plain_connect(websocket(page), max_queue=None) as socket,
+    ):
         await socket.send('{"type":"sound","value":1}')
         await until(lambda: any(p.sound for p in page._pages))
         card = monitor.card
@@ -319,6 +325,7 @@ async def test_sound_goes_out_when_it_is_nearly_due_and_not_before():
 
 async def test_a_page_that_asks_is_heard():
     async with console() as (page, _, controls), plain_connect(websocket(page)) as socket:
+        page._clock = lambda: 100.0  # it stands still, so that "too soon" is so on any machine
         await socket.send('{"type":"volume","value":0.25}')
         await messages(socket, lambda m: event("state")(m) and m["volume"] == 0.25)
         await socket.send('{"type":"seek","value":-60}')
@@ -350,14 +357,17 @@ async def test_nonsense_ends_the_connection_and_nothing_else():
 
 async def test_the_page_is_for_this_machine_and_itself_alone():
     async with console() as (page, _, _):
-        ours = Origin(page.url.rstrip("/"))
+        ours = Origin(page.url.rsplit("/", 2)[0])
         async with plain_connect(websocket(page), origin=ours):
             pass
         with pytest.raises(InvalidStatus, match="403"):
             await plain_connect(websocket(page), origin=Origin("http://evil.example"))
         with pytest.raises(InvalidStatus, match="421"):
             await plain_connect(
-                "ws://evil.example/", host="127.0.0.1", port=page.port, origin=Origin("http://x")
+                websocket(page).replace("127.0.0.1", "evil.example"),
+                host="127.0.0.1",
+                port=page.port,
+                origin=Origin("http://x"),
             )
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(8):
@@ -371,15 +381,81 @@ async def test_files_and_figures_of_the_page_are_there():
 
         async def get(path: str) -> str:
             reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            asked = urlsplit(page.url).path + path
+            writer.write(f"GET {asked} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             answer = (await reader.read()).decode()
             writer.close()
             return answer
 
-        for path in ("/", "/listener.js", "/player.js", "/spectrogram.js", "/sound.js"):
-            assert (await get(path)).startswith("HTTP/1.1 200")
-        assert '"title": "Tune"' in await get("/status.json")
-        assert (await get("/server.py")).startswith("HTTP/1.1 404")
+        for path in ("", "listener.js", "player.js", "spectrogram.js", "sound.js", "stream.js"):
+            answer = await get(path)
+            assert answer.startswith("HTTP/1.1 200")
+            assert "Referrer-Policy: no-referrer" in answer
+        assert '"title": "Tune"' in await get("status.json")
+        assert (await get("server.py")).startswith("HTTP/1.1 404")
+
+
+async def answer_of(page: Console, path: str) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    return answer
+
+
+async def test_who_does_not_know_the_secret_sees_and_controls_nothing(caplog):
+    async with console() as (page, _, controls):
+        secret = urlsplit(page.url).path.strip("/")
+        assert len(secret) >= 20
+        wrong = secret[:-1] + ("A" if secret[-1] != "A" else "B")
+        for path in ("/", "/status.json", "/listener.js", "//", f"/{wrong}/", f"/{wrong}", "/x/y"):
+            answer = await answer_of(page, path)
+            assert answer.startswith("HTTP/1.1 404")
+            assert "Tune" not in answer
+            assert secret not in answer
+        for path in ("", wrong):
+            with pytest.raises(InvalidStatus, match="404"):
+                await plain_connect(f"ws://127.0.0.1:{page.port}/{path}")
+        assert controls.volume == 1.0
+        assert caplog.text.count("wrong secret") == 1
+
+
+async def test_the_secret_is_another_each_time():
+    async with console() as (one, _, _), console() as (two, _, _):
+        assert urlsplit(one.url).path != urlsplit(two.url).path
+
+
+async def test_guesses_of_the_secret_are_slowed_and_the_page_is_not():
+    async with console() as (page, _, _):
+        waited: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            waited.append(seconds)
+
+        page._guesses = Guesses(free=3, clock=lambda: 0.0, sleep=sleep)
+        answers = [(await answer_of(page, f"/guess{n}/"))[9:12] for n in range(13)]
+        assert answers == ["404"] * 11 + ["429"] * 2
+        assert waited == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+        async with plain_connect(websocket(page)) as socket:
+            await messages(socket, event("state"))
+
+
+async def test_silent_connections_and_floods_do_not_take_the_page_over():
+    async def flood(page: Console) -> None:
+        async with plain_connect(websocket(page)) as socket:
+            while True:
+                await socket.send('{"type":"volume","value":1}')
+                await asyncio.sleep(0)
+
+    async with console() as (page, _, _):
+        with pytest.raises(ConnectionClosed):
+            await asyncio.wait_for(flood(page), 60)
+        silent = [await asyncio.open_connection("127.0.0.1", page.port) for _ in range(90)]
+        await until(lambda: page._server._door._gate.refused >= 26)
+        assert len(page._server._door.callers) == 64
+        for _, writer in silent:
+            writer.transport.abort()
+        await until(lambda: not page._server._door.callers)
 
 
 async def test_a_port_in_use_is_one_sentence():

@@ -14,17 +14,18 @@ import pytest
 import soundfile
 import torch
 
-from codec.__main__ import main
 from codec.errors import WeightsError
-from streaming.atomic import written_whole
-from streaming.batch import Job, pair_files
+from streaming.audio.level import limit
+from streaming.audio.sinks import FileSink
+from streaming.cli.muc import main
 from streaming.errors import SinkError, SourceError
-from streaming.level import limit
-from streaming.muc import MucEncoder, MucReader, StreamHeader
-from streaming.progress import ProgressBar
-from streaming.protocol import Gap, Title, Tokens
-from streaming.sinks import FileSink
-from streaming.status import StatusLine
+from streaming.files.atomic import written_whole
+from streaming.files.batch import Job, pair_files
+from streaming.files.convert import encode_file
+from streaming.files.muc import MucEncoder, MucMuxer, MucReader, StreamHeader
+from streaming.support.progress import ProgressBar
+from streaming.support.status_line import StatusLine
+from streaming.wire.messages import Gap, Title, Tokens
 from tests.fake_codec import FakeCodec, load_fake, load_none
 
 ROOT = Path(__file__).parent.parent
@@ -193,6 +194,21 @@ def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, monkey
     assert {p.name for p in tmp_path.iterdir()} == {"a.wav", "a.muc", "b.wav", "c.muc"}
 
 
+def test_a_file_most_of_which_is_missing_is_decoded_only_where_that_is_asked_for(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("streaming.files.muc.reader._MOST_SILENCE", 100)
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
+    records = [Tokens(50 * n, np.arange(10)) for n in range(12)]
+    (tmp_path / "a.muc").write_bytes(b"".join(muxer.push(record) for record in records))
+    assert run("decode", tmp_path / "a.muc", tmp_path / "a.wav", load_codec=load_none) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a.muc' holds 5 s of music, and 18 s are missing in it; --force" in line
+    assert {p.name for p in tmp_path.iterdir()} == {"a.muc"}
+    assert run("decode", tmp_path / "a.muc", tmp_path / "a.flac", "--force") == 0
+    assert soundfile.info(tmp_path / "a.flac").frames == (50 * 11 + 10) * 1920
+
+
 def test_a_file_is_there_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file.wav"
     with written_whole(path) as part:
@@ -280,10 +296,52 @@ def test_info_says_what_is_there(tmp_path, capsys):
     assert "\x1b" not in shown
 
 
+def test_info_takes_several_files_and_one_that_is_bad_keeps_no_other_back(tmp_path, capsys):
+    good = MucEncoder(StreamHeader("nano", "nano-3", "a" * 64)).finish(0)
+    for name in ("a.muc", "c.muc", "folder/d.muc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(good)
+    (tmp_path / "b.muc").write_bytes(b"This is no music.")
+    (tmp_path / "empty").mkdir()
+    names = ("a.muc", "b.muc", "missing.muc", "empty", "c.muc", "folder")
+    paths = [tmp_path / name for name in names]
+    assert run("info", paths[0], paths[4], "--json", load_codec=load_none) == 0
+    shown = [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [str(tmp_path / "a.muc"), str(tmp_path / "c.muc")]
+    assert run("info", *paths, "--json", load_codec=load_none) == 2
+    out, err = capsys.readouterr()
+    assert [Path(json.loads(line)["file"]).name for line in out.splitlines()] == [
+        *("a.muc", "c.muc", "d.muc")
+    ]
+    assert [("b.muc" in line, "missing" in line, "empty" in line) for line in err.splitlines()] == [
+        *((True, False, False), (False, True, False), (False, False, True), (False, False, True))
+    ]
+    assert "3 of 6 files failed" in err
+    assert "Traceback" not in err
+
+
+def test_progress_of_a_file_that_does_not_know_its_length_has_no_end(tmp_path):
+    song(tmp_path / "a.flac")
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)  # as of a pipe
+    (tmp_path / "b.flac").write_bytes(data)
+    told = []
+    for name in ("a", "b"):
+        encode_file(
+            tmp_path / f"{name}.flac",
+            tmp_path / f"{name}.muc",
+            FakeCodec(),
+            progress=lambda done_s, total_s: told.append(total_s),
+        )
+    assert {round(total_s, 3) if total_s else None for total_s in told} == {2.083, None}
+    assert np.array_equal(tokens_of(tmp_path / "a.muc"), tokens_of(tmp_path / "b.muc"))
+
+
 def test_info_needs_no_torch(tmp_path):
     (tmp_path / "a.muc").write_bytes(MucEncoder(StreamHeader("n", "n", "a" * 64)).finish(0))
     script = (
-        "import sys; from codec.__main__ import main; "
+        "import sys; from streaming.cli.muc import main; "
         f"assert main(['info', {str(tmp_path / 'a.muc')!r}]) == 0; "
         "assert 'torch' not in sys.modules and 'soundfile' not in sys.modules"
     )

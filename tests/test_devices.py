@@ -8,11 +8,11 @@ import threading
 import numpy as np
 import pytest
 
-from streaming import devices
-from streaming.devices import find_device, list_devices, load_sounddevice, quiet_stderr
+from streaming.audio import devices
+from streaming.audio.devices import find_device, list_devices, load_sounddevice, quiet_stderr
+from streaming.audio.sources import CaptureSource
+from streaming.audio.sources import capture as capture_module
 from streaming.errors import DeviceError
-from streaming.sources import CaptureSource
-from streaming.sources import capture as capture_module
 from tests.fake_sounddevice import install
 
 

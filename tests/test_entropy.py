@@ -11,33 +11,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import server
-import streaming
+import codec
 from benchmarks import entropy
-from codec.nano.codec import WEIGHTS_SHA256
+from codec.errors import DataError
+from codec.nano.entropy import features as model_input
+from codec.nano.entropy.coder import CONTEXT, coder_for
+from codec.nano.entropy.features import SIZES, features, join_digits, split_digits
+from codec.nano.entropy.network import EntropyNetwork
+from codec.nano.entropy.range_coder import MAX_TOTAL, RangeDecoder, RangeEncoder
 from codec.nano.level import CHAIN, GROUP
 from codec.nano.slow import _ORDER, BANDS, DIGITS, IMAGES, ITEMS
-from streaming.entropy import features as model_input
-from streaming.entropy.coder import CONTEXT, coder_for
-from streaming.entropy.features import SIZES, features, join_digits, split_digits
-from streaming.entropy.network import EntropyNetwork
-from streaming.entropy.packets import MAX_CODED_TOKENS, PacketReader, context_before
-from streaming.entropy.range_coder import MAX_TOTAL, RangeDecoder, RangeEncoder
+from codec.nano.weights import BUNDLED_SHA256
+from codec.packing import pack_tokens, packed_size
+from streaming.cli import server
 from streaming.errors import ProtocolError
-from streaming.hub import Hub, StreamInfo
-from streaming.muc.messages import StreamHeader
-from streaming.packing import pack_tokens, packed_size
-from streaming.parsing import decode
-from streaming.protocol import CODED_KIND, CodedTokens, Gap, Join, Tokens
-from streaming.rewind import RewindBuffer
-from streaming.sender_session import SenderSession
-from streaming.service import open_hub
-from streaming.service_settings import ServiceSettings
-from streaming.session import ListenerSession
+from streaming.files.muc.messages import StreamHeader
+from streaming.send.service import open_hub
+from streaming.send.settings import ServiceSettings
+from streaming.stream.coded import MAX_CODED_TOKENS, PacketReader, context_before
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import ListenerSession
+from streaming.stream.rewind import RewindBuffer
+from streaming.stream.sender_session import SenderSession
+from streaming.wire.messages import CODED_KIND, CodedTokens, Gap, Join, Tokens
+from streaming.wire.parsing import decode
 
-MODEL = Path(streaming.__file__).parent / "data" / "nano-5.entropy.npz"
+MODEL = Path(codec.__file__).parent / "nano" / "entropy" / "nano-5.npz"
 HELD = Path(__file__).parent / "data" / "held_0.ogg"
-_CODER = coder_for(WEIGHTS_SHA256)
+_CODER = coder_for(BUNDLED_SHA256)
 assert _CODER is not None
 CODER = _CODER
 MODEL_SHA256 = "5e0e39ae214d3c35391971b80d7c48b3caa3af4c5637a926e346981b1968286c"
@@ -50,7 +51,7 @@ GOLDEN_TOKENS = [
 GOLDEN_CONTEXT = "0e6efc2408b8e4d3412d51d7c838505fe3f6eeeabd4768df60"
 GOLDEN_ALONE = "06a654455cffb4008cab1ce28174f443069d7d043ef4b5ad93939f"
 PACKET = 48
-INFO = StreamInfo("nano", "nano-5", WEIGHTS_SHA256, 0, PACKET, "s")
+INFO = StreamInfo("nano", "nano-5", BUNDLED_SHA256, 0, PACKET, "s")
 
 
 def music(count, seed=0):
@@ -103,7 +104,7 @@ def test_a_likely_digit_costs_next_to_nothing_and_an_unlikely_one_what_it_should
 
 
 def test_bytes_beyond_all_digits_are_refused():
-    with pytest.raises(ProtocolError, match="damaged"):
+    with pytest.raises(DataError, match="damaged"):
         RangeDecoder(b"\xff" * 5).take([1, 1, 1])  # 3 does not divide 256 ** 5
 
 
@@ -123,7 +124,7 @@ def test_any_tokens_come_back_from_any_place_and_context(tokens, before, first, 
         got = CODER.decode(data, len(tokens), first + before, context)
         np.testing.assert_array_equal(got, tokens)
     else:
-        with pytest.raises(ProtocolError, match="longer than a plain one"):
+        with pytest.raises(DataError, match="longer than a plain one"):
             CODER.decode(data, len(tokens), first + before, context)
 
 
@@ -141,7 +142,7 @@ def test_what_is_likely_is_shorter_and_comes_back(stream, before):
 def test_bytes_that_are_nothing_give_tokens_or_one_sentence(data, first):
     try:
         tokens = CODER.decode(data, PACKET, first, np.zeros(0, dtype=np.int64))
-    except ProtocolError:
+    except DataError:
         return
     assert len(tokens) == PACKET
     assert tokens.min() >= 0
@@ -307,16 +308,18 @@ def test_who_has_too_little_of_the_past_gets_plain_packets_until_it_has_enough(s
     assert len(heard(ListenerSession(None), messages)) == 7
 
 
-def test_nothing_is_told_from_before_a_gap(stream):
+@pytest.mark.parametrize("missing", [10, 90_000, 2**31])
+def test_nothing_is_told_from_before_a_gap(stream, missing):
     hub = make_hub(stream[:PACKET])
     sender, listener = joined(hub, history=PACKET), ListenerSession(None)
     messages = taken(sender)
-    hub.skip(10, 0.0)
+    hub.skip(missing, 0.0)
     messages += follow(hub, sender, stream[PACKET : 3 * PACKET])
     coded = [m for m in map(decode, messages) if isinstance(m, CodedTokens)]
     assert [m.context for m in coded] == [0, 0, 48]
     got = [h for h in heard(listener, messages) if isinstance(h, Tokens)]
     np.testing.assert_array_equal(got[-1].tokens, stream[2 * PACKET : 3 * PACKET])
+    assert listener.lost_tokens == missing
 
 
 def test_a_lost_packet_is_a_gap_until_one_stands_for_itself(stream):
@@ -362,7 +365,7 @@ def test_the_last_packet_is_plain_where_it_is_shorter(stream):
 
 def test_the_senders_option_reaches_the_hub(stream):
     asked = server.parse_arguments(["--entropy-coding"]).entropy_coding
-    identity = StreamHeader("nano", "nano-5", WEIGHTS_SHA256)
+    identity = StreamHeader("nano", "nano-5", BUNDLED_SHA256)
     for chosen in (asked, server.parse_arguments([]).entropy_coding):
         hub, _ = open_hub(ServiceSettings(entropy_coding=chosen), identity, PACKET)
         (_, packet) = follow(hub, joined(hub), stream[:PACKET])
@@ -440,7 +443,7 @@ def test_a_reader_that_noted_the_same_twice_has_it_once(stream):
     for first, last in ((0, 48), (0, 48), (24, 96), (10, 20)):
         reader.note(Tokens(first, stream[first:last]))
     data = CODER.encode(stream[96:144], 96, stream[:96])
-    got = reader.read(CodedTokens(96, 96, data), WEIGHTS_SHA256, PACKET)
+    got = reader.read(CodedTokens(96, 96, data), BUNDLED_SHA256, PACKET)
     assert got == Tokens(96, stream[96:144])
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.lab.lossy import GilbertElliott, LossyLink
+from streaming.audio.fading import FADE_SAMPLES, Envelope, fade_out
 from streaming.errors import SettingsError
-from streaming.fading import FADE_SAMPLES, Envelope, fade_out
-from streaming.lossy import GilbertElliott, LossyLink
-from streaming.protocol import Tokens
+from streaming.wire.messages import Tokens
 
 
 @given(st.lists(st.integers(0, 9000), min_size=1, max_size=10), st.integers(0, 12_000))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streaming.heartbeat import IDLE_S, WINDOW_TOKENS, Heartbeat, ask_interval_s
+from streaming.stream.heartbeat import IDLE_S, WINDOW_TOKENS, Heartbeat, ask_interval_s
 
 
 @pytest.mark.parametrize(("max_lag_s", "interval_s"), [(1.0, 1.0), (30.0, 10.0), (3600.0, IDLE_S)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.hub import HISTORY_TOKENS, Hub, StreamInfo
-from streaming.parsing import decode
-from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.stream.hub import HISTORY_TOKENS, Hub, StreamInfo
+from streaming.wire.messages import End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 
 INFO = StreamInfo("nano", "nano-1", "a" * 64, 3, 48)
 
@@ -241,13 +242,48 @@ def test_a_sender_that_goes_away_says_so_after_all_that_it_has_sent():
     assert sent(hub.join(Join(), 3.0))[-1] == Failure("away", "It is being restarted.")
 
 
-def test_messages_without_tokens_are_bounded_too():
+def titles_of(messages):
+    return [message.title for message in messages if isinstance(message, Title)]
+
+
+@pytest.mark.parametrize("count", [1000, 1100, 5000])
+def test_who_joins_the_past_is_told_all_titles_that_are_kept(count):
+    hub = Hub(INFO, history_tokens=48 * 5000)
+    for index in range(count):
+        hub.set_title(f"title {index}", hub.next_token, 0.0)
+        publish(hub, 48)
+    outbox = hub.join(Join(history=48 * 5000), 0.0)
+    told = []
+    while (data := outbox.take()) is not None:
+        told.append(decode(data))
+        publish(hub, 1)  # the stream goes on meanwhile
+        if outbox.place >= 48 * count:
+            break
+    assert outbox.failure is None
+    kept = min(1024, count)
+    expected = [f"title {index}" for index in range(count - kept, count)]
+    assert titles_of(told) == (expected if count > kept else expected[1:])  # or in the hello
+    for message, after in itertools.pairwise(told):
+        if isinstance(message, Title):
+            assert isinstance(after, Tokens)
+            assert after.first_token == message.token
+
+
+def test_a_flood_of_titles_holds_nobody_up_and_takes_no_memory():
     hub = Hub(INFO)
     outbox = hub.join(Join(), 0.0)
-    for index in range(1100):
-        hub.set_title(f"title {index}", 0, 0.0)
-    assert outbox.failure is not None
-    assert hub.listeners == 0
+    publish(hub, 48)
+    for index in range(5000):
+        hub.set_title(f"title {index} " + "x" * 1000, index % 7 * 2**29, 0.0)
+    told = titles_of(sent(outbox))
+    assert told[-1].startswith("title 4999 ")
+    assert len(told) < 10
+    assert outbox.failure is None
+    publish(hub, 4800)
+    # Wherever it said that it begins, it does not shut out those after it.
+    hub.set_title("after the flood", hub.next_token, 0.0)
+    publish(hub, 4800)
+    assert hub.hello(hub.next_token, 0.0).title == "after the flood"
 
 
 def test_traffic_is_what_one_listener_is_sent():

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming.hub import Hub, StreamInfo
-from streaming.websocket import WebSocketServer
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.transports.websocket import WebSocketServer
 from tests.fake_codec import BALANCES, LEVELS, FakeCodec
 from tests.fault_proxy import FaultProxy
 from tests.pulse import PulseServer, pulse, read_samples

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from streaming.jitter import COARSE, FINE, JitterBuffer
-from streaming.lossy import LossyLink
-from streaming.protocol import Tokens
+from benchmarks.lab.lossy import LossyLink
+from streaming.listen.jitter import COARSE, FINE, JitterBuffer
+from streaming.wire.messages import Tokens
 
 PACKET = 48
 PACKET_S = PACKET / 25

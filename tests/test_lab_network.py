@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.lab.links import LINKS, LinkError, LinkModel, parse_link
 from benchmarks.lab.network import DOWN, UP, Network
 from benchmarks.lab.simulated_time import SimulatedLoop, StandstillError, simulate
-from streaming.worker import Worker
+from streaming.support.worker import Worker
 
 
 class _Kept(asyncio.Protocol):

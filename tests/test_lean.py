@@ -13,24 +13,25 @@ import reedsolo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.lab.lossy import GilbertElliott
 from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
-from streaming.hub import StreamInfo
-from streaming.lean import fec as fec_module
-from streaming.lean.fec import FecEncoder, Repair
-from streaming.lean.framing import Kind, encode_frame
-from streaming.lean.hello import Fec, LeanHello
-from streaming.lean.line import LineQueue
-from streaming.lean.receiver import LeanReceiver
-from streaming.lean.sender import HELLO_INTERVAL_TOKENS, Framer, bit_rate
-from streaming.lossy import GilbertElliott
-from streaming.parsing import decode
-from streaming.protocol import MAX_INDEX, End, Gap, Hello, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.stream.hub import StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.oneway import fec as fec_module
+from streaming.transports.oneway.fec import FecEncoder, Repair
+from streaming.transports.oneway.framing import Kind, encode_frame
+from streaming.transports.oneway.hello import Fec, LeanHello
+from streaming.transports.oneway.line import LineQueue
+from streaming.transports.oneway.receiver import LeanReceiver
+from streaming.transports.oneway.sender import HELLO_INTERVAL_TOKENS, Framer, bit_rate
+from streaming.wire.messages import MAX_INDEX, End, Gap, Hello, Title, Tokens
+from streaming.wire.parsing import decode
 
 OURS = CodecIdentity("nano", "nano-1", "ab" * 32)
 INFO = StreamInfo("nano", "nano-1", "ab" * 32, 7, 48, "stream")
 CODE = Fec(10, 2)
+KEY = bytes(range(16))
 
 
 def music(first, count=48):
@@ -71,11 +72,14 @@ def tuned(fec=None, info=INFO, first=0):
 
 
 @pytest.mark.parametrize(
-    ("packet_tokens", "fec", "most"),
-    [(8, None, 484), (24, None, 401), (48, None, 380), (143, None, 367), (48, CODE, 455)],
+    ("packet_tokens", "fec", "key", "most"),
+    [
+        *((8, None, b"", 484), (24, None, b"", 401), (48, None, b"", 380), (143, None, b"", 367)),
+        *((48, CODE, b"", 455), (8, None, KEY, 585), (48, None, KEY, 398), (48, CODE, KEY, 476)),
+    ],
 )
-def test_everything_together_takes_as_much_as_it_says(packet_tokens, fec, most):
-    framer = Framer(replace(INFO, packet_tokens=packet_tokens), fec)
+def test_everything_together_takes_as_much_as_it_says(packet_tokens, fec, key, most):
+    framer = Framer(replace(INFO, packet_tokens=packet_tokens), fec, key)
     sent_bytes, packets = 0, round(3600 * TOKEN_RATE / packet_tokens)
     for n in range(packets):
         if n % (200 * TOKEN_RATE // packet_tokens) == 0:
@@ -84,7 +88,7 @@ def test_everything_together_takes_as_much_as_it_says(packet_tokens, fec, most):
         sent_bytes += sum(map(len, frames))
     rate = 8 * sent_bytes / (packets * packet_tokens / TOKEN_RATE)
     assert rate <= most
-    assert rate == pytest.approx(bit_rate(packet_tokens, fec), rel=0.002)
+    assert rate == pytest.approx(bit_rate(packet_tokens, fec, key), rel=0.002)
 
 
 def test_the_documents_vector_is_what_is_sent():
@@ -92,28 +96,35 @@ def test_the_documents_vector_is_what_is_sent():
     blocks = text.split("### A test vector")[1].split("```")
     info = StreamInfo("nano", "nano", "01234567" * 8, 7, 8, "example")
 
-    def begun():
-        framer = Framer(info, Fec(2, 1))
+    def begun(key=b""):
+        framer = Framer(info, Fec(2, 1), key)
         framer.title("Song")
         return framer, framer.tokens(Tokens(992, np.arange(1, 9)), 0.32)
 
-    framer, frames = begun()
-    frames += framer.tokens(Tokens(1000, np.arange(9, 17)), 0.32)
-    frames += framer.end()[:1]
+    def whole(key=b""):
+        framer, frames = begun(key)
+        frames += framer.tokens(Tokens(1000, np.arange(9, 17)), 0.32)
+        return [*frames, *framer.end()[:1]]
+
+    frames = whole()
     assert blocks[1].split() == " ".join(frame.hex(" ") for frame in frames).split()
+    assert blocks[5].split() == " ".join(frame.hex(" ") for frame in whole(KEY)).split()
     framer, _ = begun()
     (short,) = framer.tokens(Tokens(1000, np.arange(9, 12)), 0.32)
     assert blocks[3].split() == short.hex(" ").split()
     one = receiver()
+    frames.append(frames[-1])  # an end counts when it has come twice
     hello, *rest = [message for frame in frames for message in messages(one, frame, 1.0)]
     assert (hello.seed, hello.first_token) == (7, 992)
     assert [type(item) for item in rest] == [Tokens, Title, Tokens, End]
 
 
+@pytest.mark.parametrize("key", [b"", KEY])
 @pytest.mark.parametrize("fec", [None, CODE])
 @pytest.mark.parametrize("packet_tokens", [1, 7, 25, 48, 143])
-def test_what_was_sent_comes_out(packet_tokens, fec):
-    framer, one = Framer(replace(INFO, packet_tokens=packet_tokens), fec), receiver()
+def test_what_was_sent_comes_out(packet_tokens, fec, key):
+    info = replace(INFO, packet_tokens=packet_tokens)
+    framer, one = Framer(info, fec, key), receiver(key=key)
     framer.title("Song")
     found = heard(one, stream(framer, 300, 5, packet_tokens))
     hello, *rest = found
@@ -122,6 +133,99 @@ def test_what_was_sent_comes_out(packet_tokens, fec):
     assert hello.delay_s == pytest.approx(0.32)
     assert only(Tokens, rest) == [music(5 + n * packet_tokens, packet_tokens) for n in range(300)]
     assert only(Title, rest)[0].title == "Song"
+
+
+# Frames with a key
+
+
+def every_kind(key, info=INFO):
+    """Frames of a stream that has titles, parity, packets that are not whole, and an end."""
+    framer = Framer(info, CODE, key)
+    framer.title("Song")
+    frames = [frame for _, some in stream(framer, 40) for frame in some]
+    frames += framer.tokens(music(40 * 48, 20)) + framer.tokens(music(40 * 48 + 20, 28))
+    return [*frames, *framer.end()]
+
+
+@pytest.mark.parametrize("theirs", [b"", bytes(16), KEY[:-1] + b"x", KEY + b"\0", KEY * 2])
+def test_frames_without_the_key_are_nothing(theirs):
+    ours = every_kind(KEY)
+    forged = every_kind(theirs)
+    assert {frame[0] for frame in forged} == {0xA8, 0xA9, 0xAA, 0xAB, 0xAC, 0xAD}
+    one = receiver(key=KEY)
+    assert [message for frame in forged for message in messages(one, frame, 1.0)] == []
+    assert messages(one, ours[0], 1.0)  # now it knows the stream, as whoever forges does
+    assert [message for frame in forged for message in messages(one, frame, 1.0)] == []
+    without = receiver()
+    assert [message for frame in ours for message in messages(without, frame, 1.0)] == []
+
+
+@given(st.data())
+def test_a_frame_that_was_changed_is_no_frame(data):
+    one = receiver(key=KEY)
+    first, *frames = every_kind(KEY)
+    messages(one, first, 1.0)
+    frame = bytearray(data.draw(st.sampled_from(frames)))
+    at = data.draw(st.integers(0, len(frame) - 1))
+    frame[at] ^= data.draw(st.integers(1, 255))
+    assert one.receive(bytes(frame), 1.0) == []
+
+
+def test_what_was_heard_is_not_heard_again_whoever_repeats_it(caplog):
+    """All of an hour, at any time: but titles, and duplicates of the last packets."""
+    framer, one = Framer(INFO, CODE, KEY), receiver(key=KEY)
+    session = ListenerSession(OURS)
+    session.join()
+    past: list[bytes] = []
+    found: list[Any] = []
+
+    def hear(frame, now_s):
+        for message in one.receive(frame, now_s):
+            found.extend(session.receive(message, now_s))
+
+    for n, (now_s, frames) in enumerate(stream(framer, 1900)):
+        for frame in frames:
+            hear(frame, now_s)
+        past += frames
+        if n % 190 == 189:
+            for old in past:
+                hear(old, now_s + 0.01)
+    tokens = only(Tokens, found)
+    assert [item.first_token for item in tokens] == list(range(0, 1900 * 48, 48))
+    assert all(item == music(item.first_token) for item in tokens)
+    assert only(Gap, found) == []
+    assert len(only(Hello, found)) == 1
+    assert "heard again, and passed over" in caplog.text
+
+
+def test_without_a_key_the_same_repetition_goes_through():
+    """So that the test before holds what the key does, and not what would be so anyhow."""
+    framer, one = Framer(INFO), receiver()
+    groups = list(stream(framer, 300))
+    heard(one, groups)
+    hello = groups[0][1][0]
+    assert one.receive(hello, 600.0) == []  # one alone is doubted, a second one believed
+    with pytest.raises(TransportError, match="jumped back"):
+        one.receive(hello, 601.0)
+
+
+def test_a_stream_that_was_left_is_not_gone_back_to_by_its_recording(caplog):
+    reached: dict[bytes, int] = {}
+    yesterday = every_kind(KEY, replace(INFO, stream="yesterday"))[:-3]
+    one = receiver(key=KEY, reached=reached)
+    for frame in yesterday:
+        one.receive(frame, 10.0)
+    today = Framer(replace(INFO, stream="today"), CODE, KEY)
+    begins = today.tokens(music(0), 0.3)
+    with pytest.raises(TransportError, match="Another stream"):
+        one.receive(begins[0], 100.0)
+    two = receiver(key=KEY, reached=reached)
+    assert messages(two, one.successor, 100.0)
+    heard(two, [(101.0, begins[1:])])
+    assert [m for frame in yesterday for m in messages(two, frame, 200.0)] == []
+    three = receiver(key=KEY, reached=reached)  # after a device that was lost
+    assert [m for frame in yesterday for m in messages(three, frame, 200.0)] == []
+    assert only(Tokens, heard(two, [(201.0, today.tokens(music(48), 0.3))])) == [music(48)]
 
 
 def test_who_tunes_in_later_hears_within_25_seconds_and_knows_what_went_before():
@@ -398,8 +502,123 @@ def test_another_stream_takes_the_place_of_one_that_has_gone(caplog):
 def test_a_stream_that_jumps_back_begins_anew():
     _, one = tuned(first=48 * 1000)
     with pytest.raises(TransportError, match="jumped back"):
-        heard(one, stream(Framer(INFO), 1, 48))
+        heard(one, stream(Framer(INFO), 4, 48))
     assert one.successor
+
+
+def listening(one):
+    """What a session makes of frames, and the session."""
+    session = ListenerSession(OURS)
+    session.join()
+
+    def feed(now_s, frames):
+        return [i for f in frames for m in one.receive(f, now_s) for i in session.receive(m, now_s)]
+
+    return session, feed
+
+
+@pytest.mark.parametrize("fec", [None, CODE])
+@pytest.mark.parametrize("minutes", [5, 11, 60, 31 * 24 * 60, 2**31 // 25 // 60])
+def test_a_tunnel_of_any_length_is_one_gap(minutes, fec):
+    framer, one = Framer(INFO, fec), receiver()
+    session, feed = listening(one)
+    for now_s, frames in stream(framer, 3):
+        feed(now_s, frames)
+    packets = round(minutes * 60 * 25 / 48)
+    there = (3 + packets) * 48
+    framer = Framer(INFO, fec)
+    found = [i for now_s, frames in stream(framer, 20, there) for i in feed(now_s, frames)]
+    assert found == [Gap(144, packets * 48), *(music(there + 48 * n) for n in range(20))]
+    assert session.lost_tokens == packets * 48
+
+
+FORGED = {
+    "far ahead": lambda there: forged_hello(there + 48 * 1000),
+    "as far as can be": lambda there: forged_hello(2**32 - 1000),
+    "far back": lambda there: forged_hello(0),
+    "another phase": lambda there: forged_hello(there + 48 * 1000 + 7),
+    "end": lambda there: encode_frame(Kind.END, there.to_bytes(4, "big"), context()),
+    "end ahead": lambda there: encode_frame(Kind.END, (there + 96).to_bytes(4, "big"), context()),
+}
+
+
+def context():
+    return LeanHello.of(INFO, None).context
+
+
+def forged_hello(next_token):
+    return encode_frame(Kind.HELLO, LeanHello.of(INFO, None).at(next_token, 0.3).encode())
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_one_frame_that_is_forged_costs_nothing(forge):
+    framer, one = Framer(INFO), receiver()
+    session, feed = listening(one)
+    groups = list(stream(framer, 60, 48 * 5000))
+    found = []
+    for n, (now_s, frames) in enumerate(groups):
+        found += feed(now_s, frames)
+        if n == 30:
+            assert feed(now_s, [forge(48 * 5031)]) == []
+    assert found[1:] == [music(48 * (5000 + n)) for n in range(60)]
+    assert session.lost_tokens == 0
+    assert feed(groups[-1][0], framer.end()) == [End(48 * 5060)]
+
+
+def test_a_forged_frame_at_the_very_beginning_is_recovered_from():
+    framer, one = Framer(INFO), receiver()
+    _, feed = listening(one)
+    groups = list(stream(framer, 60, 48 * 5000))
+    assert feed(groups[0][0], [forged_hello(48 * 200_000)])
+    heard_at = None
+    for now_s, frames in groups:
+        try:
+            feed(now_s, frames)
+        except TransportError:
+            # The stream is where two hellos have said that it is.
+            heard_at = now_s
+            break
+    assert heard_at is not None
+    assert heard_at - groups[0][0] <= 2 * HELLO_INTERVAL_TOKENS / TOKEN_RATE
+    again = receiver()
+    (hello,) = messages(again, one.successor)
+    assert 48 * 5000 <= hello.next_token <= 48 * 5060
+
+
+def test_an_end_that_came_once_counts_when_nothing_follows():
+    framer, one = tuned()
+    assert one.silence() == []
+    heard(one, stream(framer, 2, 48))
+    assert messages(one, framer.end()[0], 6.0) == []
+    assert [decode(message) for message in one.silence()] == [End(144)]
+    framer, one = tuned()
+    ((now_s, frames),) = stream(framer, 1, 48)
+    assert messages(one, framer.end()[0], now_s) == []
+    heard(one, [(now_s, frames)])
+    assert one.silence() == []
+
+
+def test_a_source_that_jumps_by_an_hour_at_once_is_followed_when_it_is_said_again():
+    framer, one = tuned()
+    found = heard(one, stream(framer, 3, 48))
+    jumped = [(now_s - 3600, frames) for now_s, frames in stream(framer, 8, 192 + 90_000)]
+    found += heard(one, jumped)
+    packets = only(Tokens, found)
+    assert packets[-6:] == [music(192 + 90_000 + 48 * n) for n in range(2, 8)]
+
+
+def test_another_stream_that_cannot_be_decoded_here_does_not_end_what_was_heard(caplog):
+    def identify(digest):
+        if digest == bytes.fromhex("ab" * 4):
+            return OURS
+        raise ProtocolError("There are no such weights here.")
+
+    framer, one = Framer(INFO), LeanReceiver(identify)
+    heard(one, stream(framer, 3))
+    other = Framer(replace(INFO, digest="cd" * 32))
+    assert heard(one, ((60.0, frames) for _, frames in stream(other, 3))) == []
+    assert "no such weights" in caplog.text
+    assert heard(one, [(66.0, framer.tokens(music(144)))]) == [music(144)]
 
 
 def test_hellos_that_mean_nothing_are_passed_over():

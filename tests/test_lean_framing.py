@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from itertools import pairwise
 
@@ -9,7 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from streaming.lean.framing import MAX_FRAME, Frame, Kind, Scanner, encode_frame
+from streaming.transports.oneway.framing import (
+    MAX_FRAME,
+    Frame,
+    Kind,
+    Scanner,
+    encode_frame,
+    frame_overhead,
+)
 
 KINDS = st.sampled_from(Kind)
 FRAMES = st.builds(Frame, KINDS, st.binary(max_size=255))
@@ -94,6 +102,19 @@ def test_another_salt_is_another_frame():
     assert scan(whole) == [Frame(Kind.TITLE, b"Song")]
     assert scan(whole, lambda kind, length: b"salz") == []
     assert scan(whole, lambda kind, length: None) == []
+
+
+def test_a_key_takes_the_checksums_place():
+    key, body = b"k" * 16, b"1234"
+    data = bytes((0xAD, 4)) + body
+    tag = hashlib.blake2s(b"salt" + data, key=key, digest_size=6).digest()
+    assert encode_frame(Kind.END, body, b"salt", key) == data + tag
+    keyed = Scanner(any_frame, key, lambda kind, body: body[:1])
+    keyed.push(
+        encode_frame(Kind.END, body, b"salt1", key) + encode_frame(Kind.END, body, b"salt2", key)
+    )
+    assert list(iter(keyed.next, None)) == [Frame(Kind.END, body)]
+    assert frame_overhead(key) == frame_overhead() + 4 == len(data) - 4 + 6
 
 
 def test_kinds_that_are_not_known_are_passed_over():

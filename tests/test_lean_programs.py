@@ -24,24 +24,26 @@ import pytest
 import serial
 import soundfile
 
-import client
-import server
+import codec
+from benchmarks.lab.lossy import GilbertElliott
+from streaming.cli import client, server
+from streaming.cli.oneway import lean_dial, lean_settings
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
-from streaming.hub import Hub, StreamInfo
-from streaming.lean import connection as connection_module
-from streaming.lean import ports as ports_module
-from streaming.lean import publisher as publisher_module
-from streaming.lean import sending
-from streaming.lean.connection import LeanDial
-from streaming.lean.hello import Fec
-from streaming.lean.ports import SerialAddress, UdpAddress
-from streaming.lean.publisher import LeanPublisher, LeanSettings
-from streaming.link import Backoff, Link
-from streaming.lossy import GilbertElliott
-from streaming.muc import MucReader
-from streaming.protocol import End, Gap, Hello, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
-from streaming.status import StatusLine
+from streaming.files.muc import MucReader
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.support.status_line import StatusLine
+from streaming.transports.link import Backoff, Link
+from streaming.transports.oneway import connection as connection_module
+from streaming.transports.oneway import ports as ports_module
+from streaming.transports.oneway import publisher as publisher_module
+from streaming.transports.oneway import sending
+from streaming.transports.oneway.connection import LeanDial
+from streaming.transports.oneway.framing import Kind, encode_frame
+from streaming.transports.oneway.hello import Fec, LeanHello
+from streaming.transports.oneway.ports import SerialAddress, UdpAddress
+from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
+from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 from tests.fake_codec import FakeCodec, load_fake
 from tests.programs import Programs, programs
 
@@ -433,6 +435,95 @@ async def test_another_sender_on_the_same_link_is_followed_when_the_first_has_go
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_forged_frames_end_nothing_where_both_ends_have_a_key(caplog):
+    """By somebody who hears the link, and knows all of the stream but the key."""
+    key, port = bytes(range(16)), free_udp_port()
+    dial = LeanDial(UdpAddress("127.0.0.1", port), key=key)
+    dial.known.append(OURS)
+    task, found = listening(dial)
+    hub = make_hub()
+    forger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    forger.connect(("127.0.0.1", port))
+    async with LeanPublisher(hub, LeanSettings(UdpAddress("127.0.0.1", port), key=key)):
+        while not count(found, Tokens):
+            publish(hub)
+            await asyncio.sleep(0.01)
+        said = LeanHello.of(hub.info, None)
+        end = (hub.next_token + 8).to_bytes(4, "big")
+        for guess in (b"", bytes(16)):
+            far = said.at(hub.next_token + 48_000, 0.3).encode()
+            forger.send(encode_frame(Kind.HELLO, far, key=guess))
+            forger.send(encode_frame(Kind.END, end, said.context, guess))
+            forger.send(encode_frame(Kind.TITLE, b"Forged", said.context, guess))
+        before = count(found, Tokens)
+        for _ in range(20):
+            publish(hub)
+            await asyncio.sleep(0.005)
+        await until(lambda: count(found, Tokens) >= before + 20)
+        assert not task.done()
+        hub.end("over", time.monotonic())
+        await asyncio.wait_for(task, PATIENCE_S)
+    forger.close()
+    assert count(found, Gap) == 0
+    assert "Forged" not in [item.title for item in found if isinstance(item, Title)]
+    assert found[-1] == End(hub.next_token)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "asked"),
+    [
+        (b"k" * 16, b"", "does the sender have a --link-key-file?"),
+        (b"", b"k" * 16, "has the sender the same --link-key-file?"),
+        (b"j" * 16, b"k" * 16, "has the sender the same --link-key-file?"),
+    ],
+)
+async def test_a_listener_without_the_key_is_puzzled_and_says_so(
+    monkeypatch, caplog, theirs, ours, asked
+):
+    monkeypatch.setattr(connection_module, "_PUZZLED_S", 0.05)
+    port = free_udp_port()
+    dialling = asyncio.create_task(LeanDial(UdpAddress("127.0.0.1", port), key=ours)())
+    hub = make_hub()
+    async with LeanPublisher(hub, LeanSettings(UdpAddress("127.0.0.1", port), key=theirs)):
+        while asked not in caplog.text:
+            assert not dialling.done()
+            publish(hub)
+            await asyncio.sleep(0.01)
+        hub.end("over", time.monotonic())
+    dialling.cancel()
+    await asyncio.gather(dialling, return_exceptions=True)
+
+
+def test_the_key_is_read_from_a_file_by_both_programs(tmp_path):
+    file = tmp_path / "link.key"
+    for text, key in (("ab" * 16, b"\xab" * 16), (f"\ufeff{'AB' * 32}\n", b"\xab" * 32)):
+        file.write_text(text, encoding="utf-8")
+        given = ["--udp", "127.0.0.1:1", "--link-key-file", str(file)]
+        settings = lean_settings(server.parse_arguments(given))
+        assert settings is not None
+        assert settings.key == key
+        assert "ab" * 4 not in repr(settings)
+        dial = lean_dial(client.parse_arguments(given), elsewhere=False)
+        assert dial is not None
+        assert dial._key == key
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"ab" * 15, b"ab" * 33, b"a" * 33, b"xy" * 16, b"ab " * 16, b"\xff\xfe", bytes(64)],
+)
+@pytest.mark.parametrize("module", [server, client])
+def test_a_file_without_a_key_is_refused_in_one_sentence(tmp_path, capsys, module, content):
+    file = tmp_path / "link.key"
+    if content is not None:
+        file.write_bytes(content)
+    given = ["--udp", "127.0.0.1:1", "--link-key-file", str(file)]
+    assert module.main(given if module is server else [*given, "--out", "-"], load_fake) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(file) in line
+    assert "Cannot read the key" in line or "openssl rand -hex 32" in line
+
+
 async def test_silence_is_told_once(monkeypatch, caplog):
     caplog.set_level("INFO")
     monkeypatch.setattr(connection_module, "_SILENCE_S", 0.02)
@@ -452,9 +543,9 @@ async def test_silence_is_told_once(monkeypatch, caplog):
 
 async def test_weights_that_are_not_here_are_refused_and_the_bundled_ones_are_known():
     port = free_udp_port()
-    bundled = connection_module._bundled()
-    assert [identity.name for identity in bundled] == ["nano"]
-    for digest, known in (("cd" * 32, False), (bundled[0].digest, True)):
+    ((name, _, bundled),) = codec.bundled()
+    assert name == "nano"
+    for digest, known in (("cd" * 32, False), (bundled, True)):
         dialling = asyncio.create_task(LeanDial(UdpAddress("127.0.0.1", port))())
         hub = make_hub(digest=digest)
         async with sending(hub, LeanSettings(UdpAddress("127.0.0.1", port))):
@@ -574,6 +665,8 @@ def test_places_on_the_command_line():
         ("server", ["--serial", "/dev/none", "--udp", "h:1"], "either --serial or --udp"),
         ("server", ["--fec", "10/2"], "--fec needs a link"),
         ("server", ["--line-rate", "600"], "--line-rate needs a link"),
+        ("server", ["--link-key-file", "x"], "--link-key-file needs a link"),
+        ("client", ["--link-key-file", "x", "--out", "-"], "--link-key-file needs a link"),
         ("server", ["--udp", "h:1", "--fec", "2/10"], "no code"),
         ("server", ["--udp", "h:1", "--seed", str(2**32)], "room for a seed"),
         ("server", ["--udp", "h"], "no place for datagrams"),
@@ -608,6 +701,13 @@ async def test_a_line_that_is_too_slow_is_refused():
     ):
         with pytest.raises(SettingsError, match=r"needs 484 bit/s and the line carries 4[58]0"):
             LeanPublisher(hub, settings)
+
+
+async def test_tags_count_in_what_a_line_must_carry():
+    place = UdpAddress("127.0.0.1", 1)
+    assert LeanPublisher(make_hub(), LeanSettings(place, None, 500.0)).bits_per_s < 500
+    with pytest.raises(SettingsError, match="needs 585 bit/s and the line carries 500"):
+        LeanPublisher(make_hub(), LeanSettings(place, None, 500.0, b"k" * 16))
 
 
 def test_a_sender_says_so_too(song):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from streaming.level import CEILING, KNEE, MAX_INPUT, limit, sanitise
+from streaming.audio.level import CEILING, KNEE, MAX_INPUT, limit, sanitise
 
 any_float = arrays(
     np.float32,

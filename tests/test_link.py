@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
-from streaming.link import Backoff, Link
-from streaming.parsing import decode
-from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.link import LASTING_S, Backoff, Link
+from streaming.wire.messages import End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.fake_codec import FakeCodec
 from tests.listening import BROKEN, Script, hello, token_messages, tokens
 
@@ -36,7 +37,8 @@ class Dialler:
 
 def link(first: Script | None, dial: Dialler | None = None, **options) -> Link:
     sleep = dial.sleep if dial else asyncio.sleep
-    options = {"chance": lambda: 1.0, "sleep": sleep, **options}
+    clock = itertools.count(step=LASTING_S).__next__  # connections last
+    options = {"chance": lambda: 1.0, "sleep": sleep, "clock": clock, **options}
     return Link(ListenerSession(OURS), first, dial, **options)
 
 
@@ -76,6 +78,26 @@ async def test_after_a_break_it_goes_on_with_the_next_token() -> None:
     assert first.closed
     # The third attempt after the second break has waited longest.
     assert dial.slept == [0.5, 0.5, 0.75, 1.125]
+
+
+@pytest.mark.parametrize("messages", [[], token_messages(tokens(48))], ids=["hello", "music"])
+@pytest.mark.parametrize("renamed", [True, False])
+async def test_who_lets_us_in_and_fails_at_once_is_asked_less_and_less(messages, renamed) -> None:
+    scripts = [
+        Script(hello(stream=str(n) if renamed else "s"), *messages, then=BROKEN) for n in range(8)
+    ]
+    last = Script(hello(stream="s"), Failure("auth", "Enough.").encode())
+    dial = Dialler(*scripts[1:], last)
+    with pytest.raises(RefusedError):
+        await collect(link(scripts[0], dial, clock=lambda: 0.0))
+    assert dial.slept == [0.5 * 1.5**n for n in range(8)]
+
+
+async def test_a_silent_connection_is_no_progress_however_long() -> None:
+    dial = Dialler(Script(hello(), then=BROKEN), Script(hello(), Failure("auth", "No.").encode()))
+    with pytest.raises(RefusedError):
+        await collect(link(Script(hello(), then=BROKEN), dial))
+    assert dial.slept == [0.5, 0.75]
 
 
 async def test_a_sender_that_hangs_up_without_an_end_is_called_again() -> None:

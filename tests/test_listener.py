@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from benchmarks.lab.lossy import LossyLink
 from codec.errors import UnknownCodecError
-from streaming import rendering
-from streaming.decoding import DecodeOptions
 from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
-from streaming.link import Backoff
-from streaming.listener import Listener
-from streaming.listener_settings import CatchUp, ListenerSettings
-from streaming.lossy import LossyLink
-from streaming.output import Output
-from streaming.parsing import decode
-from streaming.protocol import End, Failure, Gap, Join, Title, Tokens
-from streaming.timeline import StartAt
+from streaming.listen import rendering
+from streaming.listen.decoding import DecodeOptions
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.stream.timeline import StartAt
+from streaming.transports.link import Backoff
+from streaming.wire.messages import MAX_GAP_TOKENS, End, Failure, Gap, Join, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.fake_codec import FakeCodec
 from tests.listening import (
     BROKEN,
@@ -244,6 +245,93 @@ async def test_lost_tokens_are_replaced_so_that_the_timeline_stays_exact(count: 
     after = file.sound[:, (100 + count) * 1920 :]
     assert np.sqrt(np.mean(after**2)) > 0.05
     assert steps(file.sound) <= 1.2 * steps(whole_sound(all_tokens))
+
+
+@pytest.mark.parametrize("count", [MAX_GAP_TOKENS + 1, 3600 * 25, 2**31], ids=str)
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "not announced"])
+async def test_a_gap_of_more_than_ten_minutes_is_closed(count: int, announced: bool) -> None:
+    before, after, file = tokens(300)[:100], tokens(300)[100:], MemorySink()
+    there = 100 + count
+    script = Script(
+        hello(),
+        *token_messages(before),
+        *([Gap(100, count).encode()] if announced else []),
+        *(Tokens(there + at, after[at : at + 48]).encode() for at in range(0, 200, 48)),
+        End(there + 200).encode(),
+    )
+    listener = await listen(script, file)
+    assert (listener.session.lost_tokens, listener.session.gaps) == (count, 1)
+    assert listener.buffered_s == 0
+    assert file.samples == 300 * 1920  # every token that came, and nothing for those that did not
+    assert listener.position_s == (there + 200) / 25
+    heard, whole = file.sound[:, : 100 * 1920], whole_sound(before)
+    assert np.array_equal(heard[:, :-960], whole[:, :-960])  # up to the fade
+    assert abs(heard[:, -1]).max() < 0.01
+    assert steps(file.sound) <= 1.2 * steps(whole_sound(tokens(300)))
+    assert np.sqrt(np.mean(file.sound[:, 101 * 1920 :] ** 2)) > 0.05
+
+
+async def test_gaps_that_follow_one_another_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "MAX_GAP_TOKENS", 500)
+    file = MemorySink()
+    gaps = [Gap(100 + n * 400, 400).encode() for n in range(1000)]
+    there = 100 + 1000 * 400
+    script = Script(
+        hello(),
+        *token_messages(tokens(100)),
+        *gaps,
+        Tokens(there, tokens(48)).encode(),
+        End(there + 48).encode(),
+    )
+    await listen(script, file)
+    # The first of them, and the music on both sides.
+    assert file.samples == (100 + 400 + 48) * 1920
+
+
+async def test_a_gap_in_the_past_costs_nothing_of_what_is_behind_it() -> None:
+    all_tokens, file = tokens(1400), MemorySink()
+    there = 600 + 90_000
+    script = Script(
+        hello(0, there + 10_000),
+        *token_messages(all_tokens[:600], size=600),
+        Tokens(there, all_tokens[600:1400]).encode(),
+        End(there + 800).encode(),
+    )
+    await listen(script, file, start=StartAt(token=400))
+    assert file.samples == 1000 * 1920
+
+
+async def test_who_sends_without_end_is_not_read_when_enough_waits() -> None:
+    """Whatever edge a sender claims: sound begins, and no more is read than will be decoded."""
+    sink = MemorySink()
+    sink.gate.clear()
+    script = Script(hello(0, 2**32 - 1), then="wait")
+    script.add(*(Tokens(at, tokens(1024)).encode() for at in range(0, 1024 * 6000, 1024)))
+    listener = Listener(Output([sink]), FakeCodec())
+    running = asyncio.create_task(listener.run(script))
+    tracemalloc.start()
+    try:
+        taken = 0
+        while script.taken < 4000 or script.taken > taken:
+            taken = script.taken
+            await asyncio.sleep(0.1)
+        assert script.taken < 4200
+        assert tracemalloc.get_traced_memory()[0] < 45_000_000
+    finally:
+        tracemalloc.stop()
+        sink.gate.set()
+    listener.stop()
+    await running
+    assert sink.samples > 0
+
+
+async def test_a_live_listener_keeps_no_more_of_the_past_than_it_can_begin_with() -> None:
+    all_tokens, file = tokens(3000), MemorySink()
+    script = Script(hello(0, 3000), *token_messages(all_tokens, size=1000), End(3000).encode())
+    await listen(script, file)
+    whole = whole_sound(all_tokens)[:, -file.samples :]
+    assert 50 * 1920 < file.samples < 100 * 1920
+    assert np.allclose(file.sound[:, 20_000:], whole[:, 20_000:], atol=1e-3)
 
 
 async def test_a_link_that_loses_in_bursts_leaves_music_that_continues() -> None:

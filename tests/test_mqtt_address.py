@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from streaming.errors import SettingsError
-from streaming.hub import StreamInfo
-from streaming.mqtt.address import (
+from streaming.stream.hub import StreamInfo
+from streaming.transports.mqtt.address import (
     PASSWORD_VARIABLE,
     USER_VARIABLE,
     MqttAddress,
@@ -114,6 +114,13 @@ def test_the_addresss_login_goes_before_the_given_and_that_before_the_environmen
     assert login(read_credentials(bare, None, None)) == ("from-env", "env-secret")
     assert login(read_credentials(bare, "given", file)) == ("given", "file-secret")
     assert login(read_credentials(full, "given", file)) == ("own", "secret")
+
+
+def test_a_password_file_as_windows_writes_it_is_read(tmp_path):
+    file = tmp_path / "password"
+    file.write_bytes(b"\xef\xbb\xbfs\xc3\xa9cret\r\n")
+    address = read_credentials(MqttAddress.parse("mqtt://127.0.0.1/a"), "me", file)
+    assert address.password == "s\u00e9cret"
 
 
 def test_a_password_without_a_user_or_a_file_is_refused(tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from streaming.errors import RefusedError, TransportError
-from streaming.mqtt import broker as broker_module
-from streaming.mqtt.address import MqttAddress
-from streaming.mqtt.broker import Broker
+from streaming.transports.mqtt import broker as broker_module
+from streaming.transports.mqtt.address import MqttAddress
+from streaming.transports.mqtt.broker import Broker
 
 WELCOME = b"\x20\x03\x00\x00\x00"
 CONNECT, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT = 1, 3, 8, 10, 14
@@ -113,3 +113,40 @@ async def test_messages_that_nobody_took_do_not_hold_up_the_end():
             assert (await one.receive()).payload == b"x"
             subscribing.cancel()
         assert await asyncio.gather(subscribing, return_exceptions=True)
+
+
+SUBSCRIBED = b"\x90\x04\x00\x01\x00\x00"
+
+
+def published(count, payload):
+    """So many messages at the topic t, of QoS 2."""
+    return b"".join(
+        bytes([0x34, 6 + len(payload)]) + b"\0\1t" + number.to_bytes(2, "big") + b"\0" + payload
+        for number in range(1, count + 1)
+    )
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b"\x30\xff\xff\xff\x7f\x00\x01t\x00",  # one of 256 MB
+        b"\x30\x81\x40\x00\x01t\x00" + bytes(8189),  # one byte too long
+        published(1500, bytes(100)),  # which the library would hold until they are released
+    ],
+    ids=["a long message", "a little too long", "messages that are never released"],
+)
+async def test_a_broker_that_sends_more_than_we_take_is_left(flood):
+    answers = {CONNECT: WELCOME, SUBSCRIBE: SUBSCRIBED + flood}
+    async with answering(answers) as address, Broker(address) as broker:
+        await broker.subscribe("t")
+        with pytest.raises(TransportError, match="sends more than it was told"):
+            await asyncio.wait_for(broker.receive(), 60)
+
+
+async def test_the_longest_message_that_we_take_is_taken():
+    payload = bytes(8188)
+    packet = b"\x30\x80\x40\x00\x01t\x00" + payload
+    answers = {CONNECT: WELCOME, SUBSCRIBE: SUBSCRIBED + packet}
+    async with answering(answers) as address, Broker(address) as broker:
+        await broker.subscribe("t")
+        assert (await asyncio.wait_for(broker.receive(), 60)).payload == payload

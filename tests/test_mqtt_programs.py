@@ -17,18 +17,17 @@ import numpy as np
 import pytest
 import soundfile
 
-import client
-import server
 from codec.constants import SAMPLES_PER_TOKEN
+from streaming.cli import client, server
+from streaming.cli.mqtt import publisher_settings
 from streaming.errors import SettingsError, UserError
-from streaming.hub import Hub, StreamInfo
-from streaming.mqtt import broker as broker_module
-from streaming.mqtt.address import PASSWORD_VARIABLE, USER_VARIABLE, MqttAddress
-from streaming.mqtt.cli import publisher_settings
-from streaming.mqtt.publisher import MqttPublisher, MqttSettings
-from streaming.mqtt.wire import listener_traffic, wire_bytes
-from streaming.status import StatusLine
-from streaming.tls import client_context
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.status_line import StatusLine
+from streaming.support.tls import client_context
+from streaming.transports.mqtt import broker as broker_module
+from streaming.transports.mqtt.address import PASSWORD_VARIABLE, USER_VARIABLE, MqttAddress
+from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.transports.mqtt.wire import listener_traffic, wire_bytes
 from tests.certificates import make_certificate
 from tests.fake_codec import FakeCodec
 from tests.mosquitto import mosquitto

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import ProtocolError, TransportError, UserError
-from streaming.mqtt.address import MqttAddress, stream_tag
-from streaming.mqtt.broker import Received
-from streaming.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, StreamView
-from streaming.parsing import decode
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.mqtt.address import MqttAddress, stream_tag
+from streaming.transports.mqtt.broker import Received
+from streaming.transports.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, StreamView
+from streaming.wire.messages import End, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 
 ADDRESS = MqttAddress.parse("mqtt://h/radio")
 HELLO = Hello("nano", "nano-1", "a" * 64, 3, 0, 0, 0.0, 0.4, 48, "Song", "stream", 1000.0)
@@ -248,3 +248,40 @@ def test_whatever_a_stranger_publishes_is_refused_or_passed_over(messages):
                 session.receive(data, 0.0)
         for data in one.waited():
             session.receive(data, 0.0)
+
+
+@pytest.mark.parametrize("minutes", [9, 11, 60, 31 * 24 * 60, 2**31 // 25 // 60])
+def test_a_sender_that_was_cut_off_for_any_time_is_heard_again(minutes):
+    session, one = ListenerSession(OURS), view()
+    found: list[Any] = []
+
+    def feed(*received: Received) -> None:
+        found.extend(i for r in received for m in one.receive(r) for i in session.receive(m, 0.0))
+
+    feed(status(ONLINE), hello(), window(0, 480), live(tokens(480, 528)))
+    there = 528 + 60 * 25 * minutes
+    later = replace(HELLO, first_token=there, next_token=there, first_at_s=1000.0 + there / 25)
+    feed(status(ONLINE), hello(later), live(tokens(there - 256, there)))
+    assert found[-2:] == [Gap(528, there - 256 - 528), tokens(there - 256, there)]
+    assert session.lost_tokens == there - 256 - 528
+
+
+def test_a_stream_that_goes_back_to_lower_numbers_begins_anew():
+    session = ListenerSession(OURS)
+    one = view()
+    for received in (status(ONLINE), hello(), window(99_000, 100_000)):
+        for message in one.receive(received):
+            session.receive(message, 0.0)
+    (message,) = one.receive(live(tokens(0, 48)))
+    with pytest.raises(TransportError, match="jumped back"):
+        session.receive(message, 0.0)
+    join = decode(session.rejoin())
+    assert isinstance(join, Join)
+    again = StreamView(ADDRESS, join, wall=lambda: 0.0)
+    found: list[Any] = []
+    for received in (status(ONLINE), hello(), window(0, 96), live(tokens(96, 144))):
+        for message in again.receive(received):
+            found += session.receive(message, 0.0)
+    said, *music = found
+    assert (said.first_token, said.next_token) == (96, 96)
+    assert music == [tokens(96, 144)]

@@ -12,13 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import SourceError
-from streaming.muc import Clock, Finish, MucEncoder, MucMuxer, MucReader, StreamHeader, muc_files
-from streaming.muc.append import MucAppender, Survey
-from streaming.muc.framing import MAGIC, MAX_MESSAGE, RECORD_OVERHEAD, frame, scan
-from streaming.muc.messages import message_bytes, read_message
-from streaming.muc.reader import MAX_GAP_TOKENS
-from streaming.muc.writer import RECORD_TOKENS
-from streaming.protocol import Gap, Title, Tokens
+from streaming.files.muc import (
+    Clock,
+    Finish,
+    MucEncoder,
+    MucMuxer,
+    MucReader,
+    StreamHeader,
+    muc_files,
+)
+from streaming.files.muc.append import MucAppender, Survey
+from streaming.files.muc.framing import MAGIC, MAX_MESSAGE, RECORD_OVERHEAD, frame, scan
+from streaming.files.muc.messages import message_bytes, read_message
+from streaming.files.muc.writer import RECORD_TOKENS
+from streaming.wire.messages import MAX_GAP_TOKENS, Gap, Title, Tokens
 
 HEADER = StreamHeader("nano", "nano-1", "a" * 64, seed=7)
 DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
@@ -185,6 +192,7 @@ def test_records_have_bounds(message):
     [
         HEADER,
         StreamHeader("mucodec", "x", "0" * 64, 2**53 - 1, 2**32 - 1, "0123456789abcdef"),
+        StreamHeader("mucodec", "x", "0" * 64, 0, 1000, "0123456789abcdef", 1256),
         Clock(5, 1_764_000_000.25),
         Tokens(3, np.array([0, 16_383, 1])),
         Title("“Ünïcode” – 音楽", 9),
@@ -213,6 +221,8 @@ def test_records_are_what_they_were(record):
         b'{"type":"clock","token":1,"at_s":-1}',
         b'{"type":"end","token":1,"padding":1920}',
         b'{"type":"stream","version":1}',
+        HEADER.encode().replace(b'"first_token":0', b'"first_token":5,"start_token":4'),
+        HEADER.encode().replace(b'"first_token":0', b'"first_token":5,"start_token":5000'),
         b'{"type":"title","title":"\xff","token":1}',
     ],
 )
@@ -253,6 +263,46 @@ def test_numbers_go_on_from_the_header(reader):
     assert info.samples == 40 * 1920 - 7
 
 
+def test_what_comes_before_the_music_is_context(reader):
+    header = StreamHeader("nano", "nano-1", "a" * 64, first_token=1000, start_token=1100)
+    records = (Title("Before", 1000), Tokens(1010, values(1010, 1200)), Finish(1200, 7))
+    file = reader(muxed(*records, header=header))
+    assert list(file.items()) == [Title("Before", 1100), Tokens(1100, values(1100, 1200))]
+    assert list(file.items(context=True)) == [
+        Title("Before", 1000),
+        Gap(1000, 10),
+        Tokens(1010, values(1010, 1200)),
+    ]
+    info = file.describe()
+    assert (info.first_token, info.end_token, info.lost_tokens) == (1100, 1200, 0)
+    assert info.samples == 100 * 1920 - 7
+
+
+@pytest.mark.parametrize(
+    ("music_s", "missing_s", "told"),
+    [
+        (0, 3500, False),
+        (0, 3700, True),
+        (0, 240_000, True),
+        (7200, 7000, False),
+        (7200, 7400, True),
+    ],
+)
+def test_a_file_most_of_which_is_missing_is_told(reader, music_s, missing_s, told):
+    music = [Tokens(n, values(n, n + 100)) for n in range(0, 25 * music_s, 100)]
+    begin, end = 25 * music_s, 25 * (music_s + missing_s)
+    gaps = [Tokens(n, values(0, 1)) for n in [*range(begin, end, 10_000), end]]
+    info = reader(muxed(*music, *gaps)).describe()
+    assert info.lost_tokens == pytest.approx(25 * missing_s, rel=0.01)
+    if told:
+        with pytest.raises(
+            SourceError, match=r"'x' holds \d+ s of music, and \d+ s are .* --force"
+        ):
+            info.check_silence("'x'")
+    else:
+        info.check_silence("'x'")
+
+
 def test_an_end_before_the_last_token_is_none(reader):
     info = reader(muxed(Tokens(0, values(0, 9)), Finish(9), Tokens(9, values(9, 20)))).describe()
     assert (info.tokens, info.complete) == (20, False)
@@ -266,6 +316,25 @@ def test_a_gap_of_more_than_ten_minutes_is_closed(reader):
     items = list(reader(muxed(*records, Finish(far + 16))).items())
     assert items[1] == Tokens(10, values(10, 20))
     assert items[2:] == [Title("x", 15), Gap(20, 5)]
+
+
+def test_gaps_that_follow_one_another_are_one(reader):
+    half = MAX_GAP_TOKENS // 2
+    gaps = [Gap(10, half), Gap(10 + half, half + 1)]
+    behind = 10 + 2 * half + 1
+    closed = reader(muxed(Tokens(0, values(0, 10)), *gaps, Tokens(behind, values(10, 20))))
+    assert list(closed.items()) == [Tokens(0, values(0, 10)), Tokens(10, values(10, 20))]
+    gaps = [Gap(10, half), Gap(10 + half, half)]
+    near = reader(muxed(Tokens(0, values(0, 10)), *gaps, Tokens(behind - 1, values(10, 20))))
+    assert list(near.items())[1] == Gap(10, 2 * half)
+
+
+def test_a_title_behind_a_gap_that_is_closed_stays_with_its_music(reader):
+    behind = 2**31
+    file = reader(
+        muxed(Tokens(0, values(0, 10)), Title("x", behind), Tokens(behind, values(10, 20)))
+    )
+    assert list(file.items())[1:] == [Title("x", 10), Tokens(10, values(10, 20))]
 
 
 def test_another_stream_in_the_same_file_is_left_out(reader, caplog):
@@ -344,4 +413,5 @@ def test_the_document_shows_every_record():
         Clock(48, 1_764_028_800.5),
         Gap(96, 25),
         Finish(480, reason="the source has ended"),
+        StreamHeader("nano", "nano-3", "0123456789abcdef" * 4, 5, 1000, "s", 1256),
     ]

@@ -17,12 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import codec
-from codec import __main__ as program
 from codec.errors import SettingError, WeightsError
 from codec.mucodec import weights
 from codec.mucodec.checkpoints import RELEASE
 from codec.mucodec.codec import MuCodec
 from codec.mucodec.weights import REPOSITORY, convert_folder, fetch, load_model
+from streaming.cli import muc as program
 from tests.fake_hub import FakeHub, serve_hub
 from tests.seeded import test_signal
 from tests.tiny_mucodec import TINY, tiny_model

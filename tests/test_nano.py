@@ -22,12 +22,13 @@ from codec.nano import codec as nano_module
 from codec.nano.level import mel_level, mel_widths
 from codec.nano.quantizer import FiniteScalarQuantizer
 from codec.nano.slow import ROUND
+from codec.nano.weights import BUNDLED
 from codec.stream import StreamDecoder, StreamEncoder
-from streaming.convert import check_fits
 from streaming.errors import ProtocolError, SettingsError
-from streaming.hub import Hub, StreamInfo
-from streaming.muc.messages import StreamHeader
-from streaming.session import CodecIdentity, ListenerSession
+from streaming.files.convert import check_fits
+from streaming.files.muc.messages import StreamHeader
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
 
 DATA = Path(__file__).parent / "data"
 CLIPS = sorted(DATA.glob("held_*.ogg"))
@@ -348,20 +349,20 @@ def test_quantizer_round_trip() -> None:
 
 
 def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = bytearray(nano_module.WEIGHTS_FILE.read_bytes())
+    data = bytearray(BUNDLED.read_bytes())
     data[len(data) // 2] ^= 1
     broken = tmp_path / "nano-1.safetensors"
     broken.write_bytes(data)
-    monkeypatch.setattr(nano_module, "WEIGHTS_FILE", broken)
+    monkeypatch.setattr(nano_module, "BUNDLED", broken)
     with pytest.raises(WeightsError, match="damaged"):
         load_nano()
-    monkeypatch.setattr(nano_module, "WEIGHTS_FILE", tmp_path / "none")
+    monkeypatch.setattr(nano_module, "BUNDLED", tmp_path / "none")
     with pytest.raises(WeightsError, match="missing"):
         load_nano()
 
 
 def test_other_weights_files(nano: Nano, tmp_path: Path) -> None:
-    same = load_nano(nano_module.WEIGHTS_FILE)
+    same = load_nano(BUNDLED)
     assert (same.weights, same.digest) == (nano.weights, nano.digest)
     garbage = tmp_path / "garbage"
     garbage.write_bytes(b"no weights at all" * 100)
@@ -372,7 +373,7 @@ def test_other_weights_files(nano: Nano, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="does not hold nano weights"):
         load_nano(foreign)
     part = tmp_path / "part"
-    state = load_file(nano_module.WEIGHTS_FILE)
+    state = load_file(BUNDLED)
     state.pop("flow.outward.bias")
     save_file(state, part, metadata={"format": "music350-nano"})
     with pytest.raises(WeightsError, match="another shape"):
@@ -396,4 +397,4 @@ def test_unknown_codec() -> None:
 
 
 def test_weights_fit_into_the_repository() -> None:
-    assert nano_module.WEIGHTS_FILE.stat().st_size <= 32 * 2**20
+    assert BUNDLED.stat().st_size <= 32 * 2**20

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 import codec
 from benchmarks.metrics import level_difference_db
-from streaming.hub import Hub, StreamInfo
-from streaming.listener import Listener
-from streaming.output import Output
-from streaming.protocol import Join
-from streaming.sender import PacedSource, Sender
-from streaming.sinks import FileSink
-from streaming.sources import Playlist
-from streaming.worker import Worker
+from streaming.audio.sinks import FileSink
+from streaming.audio.sources import Playlist
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.send.sender import PacedSource, Sender
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.worker import Worker
+from streaming.wire.messages import Join
 from tests.listening import MemorySink, Script
 from tests.rendition import MOST_LEVEL_DIFFERENCE_DB, SONGS, heard, sent
 

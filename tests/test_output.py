@@ -8,9 +8,9 @@ import threading
 import numpy as np
 import pytest
 
-from streaming import output as output_module
 from streaming.errors import SinkClosed, SinkError
-from streaming.output import Output
+from streaming.listen import output as output_module
+from streaming.listen.output import Output
 from tests.listening import FakeCard, MemorySink
 
 

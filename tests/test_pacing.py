@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.pacing import RealTimePacer
+from streaming.send.pacing import RealTimePacer
 
 
 class Clock:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import ProtocolError
-from streaming.packing import pack_tokens, packed_size, unpack_tokens
+from codec.errors import DataError
+from codec.packing import pack_tokens, packed_size, unpack_tokens
 
 token_lists = st.lists(st.integers(0, 16_383), max_size=200)
 
@@ -33,7 +33,7 @@ def test_bits_are_those_of_one_big_number(tokens):
 def test_garbage_is_refused_or_is_the_packing_of_what_it_reads_as(data):
     try:
         tokens = unpack_tokens(data)
-    except ProtocolError:
+    except DataError:
         return
     assert pack_tokens(tokens) == data
 
@@ -58,10 +58,10 @@ def test_what_is_no_row_of_tokens_is_our_own_mistake(tokens):
 
 
 def test_impossible_length_is_refused():
-    with pytest.raises(ProtocolError, match="1 bytes"):
+    with pytest.raises(DataError, match="1 bytes"):
         unpack_tokens(b"\0")
 
 
 def test_padding_that_is_not_zero_is_refused():
-    with pytest.raises(ProtocolError, match="padding"):
+    with pytest.raises(DataError, match="padding"):
         unpack_tokens(b"\0\1")

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from codec.base import DecoderWindow
-from streaming.guard import AuthTokens
-from streaming.hub import Hub, StreamInfo
-from streaming.stats import LoopStall
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.guard import AuthTokens, Limits
+from streaming.support.stats import LoopStall
+from streaming.transports.websocket.server import WebSocketServer
+from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
-from streaming.websocket.server import WebSocketServer
 from tests.browser import Browser, browser  # noqa: F401
 from tests.programs import Programs, Running, programs  # noqa: F401
 
@@ -32,8 +33,13 @@ SECRET = "correct horse"
 class Radio:
     """A sender on a thread of its own that needs no codec: its tokens are made up."""
 
-    def __init__(self, *secrets: str) -> None:
+    def __init__(
+        self, *secrets: str, proxies: Sequence[str] = (), limits: Limits | None = None
+    ) -> None:
         self.url = ""
+        self.port = 0
+        self._proxies = Proxies(proxies)
+        self._limits = limits
         self.hub = Hub(StreamInfo("nano", "nano-3", "a" * 64, 0, 48, "s1"))
         self._secrets = secrets
         self._ready = threading.Event()
@@ -60,11 +66,21 @@ class Radio:
         for _ in range(35):
             hub.publish(self.tokens(48), time.monotonic(), 0.3)
         auth = AuthTokens(self._secrets)
-        async with WebSocketServer(hub, "127.0.0.1", 0, auth=auth) as server:
+        self.server = WebSocketServer(
+            hub,
+            "127.0.0.1",
+            0,
+            auth=auth,
+            origins=["https://radio.example"],
+            proxies=self._proxies,
+            limits=self._limits,
+        )
+        async with self.server as server:
             window = DecoderWindow(context=128, hop=24, lookahead=8)
             status = SenderStatus(hub, server.gate, LoopStall(), None, window)
             server.site = Site(status, auth, server.names)
             self.url = server.url.replace("ws://", "http://") + "/"
+            self.port = server.port
             self._ready.set()
             while not self._stop.is_set():
                 await asyncio.sleep(0.2)
@@ -110,7 +126,7 @@ def test_the_senders_page_shows_what_is_playing_and_follows_it(browser, radio): 
 
 
 def test_tokens_are_unpacked_in_the_browser_as_they_were_packed(browser, radio):  # noqa: F811
-    from streaming.protocol import Tokens
+    from streaming.wire.messages import Tokens
 
     browser.open(radio.url)
     for count in (1, 4, 48, 1024):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.base import DecoderWindow
-from streaming.playout import (
+from streaming.listen.playout import (
     LiveEdge,
     PlayoutBuffer,
     StartPlan,

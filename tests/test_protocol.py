@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import ProtocolError
-from streaming.parsing import decode
-from streaming.protocol import (
+from streaming.wire.messages import (
     MAX_CLIENT_MESSAGE,
     MAX_INDEX,
     MAX_SERVER_MESSAGE,
@@ -28,6 +27,7 @@ from streaming.protocol import (
     Unknown,
     clean_text,
 )
+from streaming.wire.parsing import decode
 
 HELLO = Hello(
     codec="nano",

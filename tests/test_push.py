@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import socket
@@ -16,12 +17,19 @@ from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
-from streaming.forwarding import serve_publisher
-from streaming.guard import AuthTokens
-from streaming.hub import StreamInfo
-from streaming.link import Backoff, Link
-from streaming.parsing import decode
-from streaming.protocol import (
+from streaming.send.forwarding import serve_publisher
+from streaming.send.settings import ServiceSettings
+from streaming.stream.hub import StreamInfo
+from streaming.stream.listener_session import ListenerSession
+from streaming.support.guard import AuthTokens
+from streaming.support.stats import StatsWriter
+from streaming.support.status_line import StatusLine
+from streaming.support.tls import client_context, server_context
+from streaming.transports.link import Backoff, Link
+from streaming.transports.push.intake import Intake
+from streaming.transports.push.pusher import Pusher, PushSettings
+from streaming.transports.websocket import WebSocketServer
+from streaming.wire.messages import (
     MAX_SERVER_MESSAGE,
     End,
     Failure,
@@ -32,14 +40,7 @@ from streaming.protocol import (
     Title,
     Tokens,
 )
-from streaming.push.intake import Intake
-from streaming.push.pusher import Pusher, PushSettings
-from streaming.service_settings import ServiceSettings
-from streaming.session import ListenerSession
-from streaming.stats import StatsWriter
-from streaming.status import StatusLine
-from streaming.tls import client_context, server_context
-from streaming.websocket import WebSocketServer
+from streaming.wire.parsing import decode
 from tests.certificates import make_certificate
 from tests.fault_proxy import FaultProxy
 from tests.relaying import QUICK, Listening, hub_of, publish, until, values
@@ -482,8 +483,8 @@ async def test_a_publisher_that_does_not_read_the_answers_to_its_pings_is_cut(ca
 
 @pytest.mark.parametrize(
     "nonsense",
-    [b"\xde\xad", "no JSON", Join().encode(), Tokens(10**6, values(0, 1)).encode()],
-    ids=["bytes", "text", "a join", "a jump"],
+    [b"\xde\xad", "no JSON", Join().encode()],
+    ids=["bytes", "text", "a join"],
 )
 async def test_a_publisher_that_talks_nonsense_is_told_and_the_relay_goes_on(caplog, nonsense):
     hub = hub_of()
@@ -529,27 +530,96 @@ async def answering(handler):
     [
         (["no JSON"], "not valid JSON"),
         ([hub_of().hello(0, 0.0).encode()], "no relay that takes streams"),
-        (
-            [Join().encode(), Join().encode()],
-            "The relay said something wrong: A listener sends one",
-        ),
-        ([Join().encode(), Failure("auth", "Not any more.").encode()], "Not any more"),
     ],
 )
 async def test_what_is_no_relay_ends_pushing(answers, told):
-    async def handler(connection):
-        await connection.recv()
-        for answer in answers:
-            await connection.send(answer)
-        await connection.wait_closed()
-
-    async with answering(handler) as url, pusher(hub_of(), url) as pushing:
+    async with answering(saying(*answers)) as url, pusher(hub_of(), url) as pushing:
         with pytest.raises(ProtocolError, match=told):
             await pushing.alongside(forever())
 
 
+def saying(*answers):
+    """A relay that says this, whatever it is told."""
+
+    async def handler(connection):
+        await connection.recv()
+        with contextlib.suppress(ConnectionClosed):
+            for answer in answers:
+                await connection.send(answer)
+        await connection.wait_closed()
+
+    return handler
+
+
+FLOOD = json.dumps({"type": "applause", "hands": "x" * 4000})
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([Join().encode()], "said something wrong: A listener sends one"),
+        ([Failure("auth", "Not any more.").encode()], "Not any more"),
+        (["no JSON"], "not valid JSON"),
+        ([b"\xff"], "kind 255"),
+        (["x" * 60_000], "says more than a listener has to say"),
+        (["x" * 70_000], "longer than any message of ours"),
+        ([FLOOD] * 100, "says more than a listener has to say"),
+    ],
+    ids=["a join", "refused", "text", "bytes", "long", "too long", "a flood"],
+)
+async def test_no_word_of_a_relay_that_has_joined_ends_the_broadcast(answers, told, caplog):
+    hub = hub_of()
+    publish(hub, 1)
+    async with answering(saying(Join().encode(), *answers)) as url:
+        settings = PushSettings(url, SECRET, backoff=QUICK)
+        # A clock that stands still: no connection lasts, however slow the machine is.
+        async with Pusher(hub, settings, clock=lambda: 0.0) as pushing:
+            working = asyncio.ensure_future(pushing.alongside(forever()))
+            await until(lambda: pushing.reconnects >= 3 or working.done())
+            assert not working.done()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+    assert caplog.text.count("coming back to the relay") >= 3
+    warned = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert len([message for message in warned if told in message]) == 1
+
+
+async def test_a_relay_that_was_waited_for_and_refuses_us_is_asked_again(caplog):
+    async def handler(connection):
+        await connection.recv()
+        await connection.send(Failure("auth", "Never.").encode())
+
+    hub = hub_of()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with pusher(hub, f"ws://127.0.0.1:{port}") as pushing:
+        working = asyncio.ensure_future(pushing.alongside(forever()))
+        await until(lambda: "coming back to the relay" in caplog.text)
+        async with plain_serve(handler, "127.0.0.1", port, close_timeout=0.1):
+            await until(lambda: caplog.text.count("connection: Never") >= 2 or working.done())
+        assert not working.done()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def test_a_relay_that_fails_at_once_is_asked_less_and_less(monkeypatch):
+    waits = []
+
+    def wait_s(self, failed, chance):
+        waits.append(failed)
+        return 0.0
+
+    monkeypatch.setattr(Backoff, "wait_s", wait_s)
+    async with (
+        answering(saying(Join().encode(), b"\xff")) as url,
+        Pusher(hub_of(), PushSettings(url, SECRET), clock=lambda: 0.0),
+    ):
+        await until(lambda: len(waits) >= 6)
+    assert waits[:6] == [0, 1, 2, 3, 4, 5]
+
+
 async def test_a_relay_that_hangs_up_or_says_nothing_is_tried_again(monkeypatch, caplog):
-    monkeypatch.setattr("streaming.push.pusher._ANSWER_S", 0.05)
+    monkeypatch.setattr("streaming.transports.push.pusher._ANSWER_S", 0.05)
     calls = 0
 
     async def handler(connection):
@@ -570,8 +640,8 @@ async def test_a_relay_that_hangs_up_or_says_nothing_is_tried_again(monkeypatch,
 
 
 async def test_a_relay_that_reads_no_more_is_left(monkeypatch):
-    monkeypatch.setattr("streaming.push.pusher._PATIENCE_S", 0.2)
-    monkeypatch.setattr("streaming.heartbeat.ask_interval_s", lambda max_lag_s: 0.05)
+    monkeypatch.setattr("streaming.transports.push.pusher._PATIENCE_S", 0.2)
+    monkeypatch.setattr("streaming.stream.heartbeat.ask_interval_s", lambda max_lag_s: 0.05)
     calls = 0
 
     async def handler(connection):
@@ -591,7 +661,7 @@ async def test_a_relay_that_reads_no_more_is_left(monkeypatch):
 
 
 async def test_a_relay_is_asked_when_the_source_is_silent(monkeypatch, caplog):
-    monkeypatch.setattr("streaming.heartbeat.IDLE_S", 0.05)
+    monkeypatch.setattr("streaming.stream.heartbeat.IDLE_S", 0.05)
     hub = hub_of()
     async with relay(caplog) as here, pusher(hub, here.url) as pushing:
         await until(lambda: not pushing.away)
@@ -639,7 +709,7 @@ def test_the_secret_is_shown_nowhere():
 
 
 async def test_a_publisher_that_cannot_be_told_anything_is_given_up(monkeypatch, caplog):
-    monkeypatch.setattr("streaming.push.intake._SEND_S", 0.05)
+    monkeypatch.setattr("streaming.transports.push.intake._SEND_S", 0.05)
     intake = Intake(AuthTokens([SECRET]))
     async with (
         WebSocketServer(hub_of(), "127.0.0.1", 0, intake=intake) as server,

@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 
-import server
-from streaming.guard import PUBLISH_TOKEN_VARIABLE, PUSH_TOKEN_VARIABLE
-from streaming.muc import MucEncoder, MucReader, StreamHeader
-from streaming.protocol import Tokens
-from streaming.push.cli import publish_tokens, push_settings
+from streaming.cli import server
+from streaming.cli.push import publish_tokens, push_settings
+from streaming.files.muc import MucEncoder, MucReader, StreamHeader
+from streaming.support.guard import PUBLISH_TOKEN_VARIABLE, PUSH_TOKEN_VARIABLE
+from streaming.wire.messages import Tokens
 from tests.certificates import make_certificate
 from tests.fake_codec import FakeCodec, load_none
 from tests.listening import tokens

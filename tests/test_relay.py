@@ -8,22 +8,35 @@ import functools
 import logging
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import serve as plain_serve
+from websockets.exceptions import ConnectionClosed
 
 from streaming.errors import RefusedError, TransportError
-from streaming.forwarding import Upstream, serve_upstream
-from streaming.guard import AuthTokens
-from streaming.link import Backoff
-from streaming.mqtt.address import MqttAddress
-from streaming.mqtt.connection import connect_mqtt
-from streaming.mqtt.publisher import MqttPublisher, MqttSettings
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
-from streaming.service_settings import ServiceSettings
-from streaming.stats import StatsWriter
-from streaming.status import StatusLine
-from streaming.websocket import WebSocketServer, connect
+from streaming.send.forwarding import Upstream, serve_upstream
+from streaming.send.settings import ServiceSettings
+from streaming.support.guard import AuthTokens
+from streaming.support.stats import StatsWriter
+from streaming.support.status_line import StatusLine
+from streaming.transports.link import Backoff
+from streaming.transports.mqtt.address import MqttAddress
+from streaming.transports.mqtt.connection import connect_mqtt
+from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.transports.websocket import WebSocketServer, connect
+from streaming.wire.messages import (
+    MAX_DELAY_S,
+    MAX_GAP_TOKENS,
+    MAX_UNIX_S,
+    End,
+    Gap,
+    Hello,
+    Join,
+    Title,
+    Tokens,
+)
 from tests.fault_proxy import FaultProxy
 from tests.mosquitto import free_port, mosquitto
 from tests.relaying import QUICK, Listening, hub_of, publish, until, values
@@ -180,7 +193,7 @@ async def test_what_the_sender_no_longer_has_is_a_gap(caplog):
     assert np.array_equal(listener.tokens[48:], values(gap.first_token + gap.count, 4848))
 
 
-async def test_more_than_one_can_wait_for_makes_listeners_come_again(caplog):
+async def test_a_gap_of_more_than_ten_minutes_is_handed_on_as_any_other(caplog):
     hub = hub_of(history=1024)
     async with (
         WebSocketServer(hub, "127.0.0.1", 0) as server,
@@ -195,9 +208,59 @@ async def test_more_than_one_can_wait_for_makes_listeners_come_again(caplog):
         publish(hub, 20, size=1024)
         proxy.refusing = False
         await until(lambda: listener.place == 48 + 20 * 1024)
+        assert listener.link.reconnects == 0
         await listener.end()
-    assert len(listener.of(Hello)) == 2
-    assert listener.of(Hello)[1].stream == "s"
+    (gap,) = listener.of(Gap)
+    assert gap.first_token == 48
+    assert gap.count > MAX_GAP_TOKENS
+    assert np.array_equal(listener.tokens[48:], values(gap.first_token + gap.count, 20_528))
+
+
+@contextlib.asynccontextmanager
+async def saying(*messages):
+    """A sender that says this to everybody, and then nothing."""
+
+    async def handler(connection):
+        with contextlib.suppress(ConnectionClosed):
+            await connection.recv()
+            for message in messages:
+                await connection.send(message.encode())
+            await connection.wait_closed()
+
+    async with plain_serve(handler, "127.0.0.1", 0, close_timeout=0.1) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("first_at_s", [0.0, 5.0, MAX_UNIX_S / 2, MAX_UNIX_S])
+@pytest.mark.parametrize("wrong_s", [0.0, 80_000.0, MAX_DELAY_S])
+async def test_a_sender_with_a_clock_that_is_far_off_costs_nobody_the_stream(
+    caplog, first_at_s, wrong_s
+):
+    hello = hub_of().hello(0, 0.0)
+    hello = replace(hello, next_token=4800, age_s=wrong_s, delay_s=wrong_s, first_at_s=first_at_s)
+    packets = [Tokens(at, values(at, at + 48)) for at in range(0, 5760, 48)]
+    async with (
+        saying(hello, *packets) as url,
+        relay(url, caplog) as here,
+        relay(here.url, caplog) as further,
+    ):
+        listener = Listening(further.url, Join(history=1000))
+        await until(lambda: listener.place == 5760 or listener.task.done())
+        await listener.end()
+    assert np.array_equal(listener.tokens, values(listener.seen[0].first_token, 5760))
+
+
+async def test_a_flood_of_titles_does_not_go_through(caplog):
+    packets = [Tokens(at, values(at, at + 48)) for at in range(0, 96, 48)]
+    titles = [Title(f"title {n}", 2**32 - 1 - n) for n in range(5000)]
+    last = Title("after the flood", 48)
+    everything = (hub_of().hello(0, 0.0), packets[0], *titles, last, packets[1])
+    async with saying(*everything) as url, relay(url, caplog) as here:
+        listener = Listening(here.url, Join(history=1000))
+        await until(lambda: listener.place == 96)
+        await listener.end()
+    assert len(listener.of(Title)) <= 17
+    assert listener.session.title == "after the flood"
 
 
 async def test_another_stream_in_the_senders_place_begins_anew(caplog):

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from streaming.errors import SettingsError, SourceError
-from streaming.hub import Hub, StreamInfo
-from streaming.muc import Finish, MucEncoder, MucMuxer, StreamHeader
-from streaming.muc.messages import Record
-from streaming.parsing import decode
-from streaming.protocol import End, Gap, Hello, Join, Title, Tokens
-from streaming.publishing import Publisher
-from streaming.replay import MucPlaylist, Replay
-from streaming.store import TokenStore
+from streaming.files.muc import Finish, MucEncoder, MucMuxer, StreamHeader
+from streaming.files.muc.messages import Record
+from streaming.files.store import TokenStore
+from streaming.send.publisher import Publisher
+from streaming.send.replay import MucPlaylist, Replay
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.wire.messages import End, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 
 HEADER = StreamHeader("nano", "nano-1", "a" * 64, seed=7)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from streaming import report as report_module
-from streaming.listener import Listener
-from streaming.output import Output
-from streaming.protocol import End
-from streaming.report import ListenerReport, process_age_s
-from streaming.stats import StatsWriter
-from streaming.status import StatusLine
+from streaming.listen import report as report_module
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.listen.report import ListenerReport, process_age_s
+from streaming.support.stats import StatsWriter
+from streaming.support.status_line import StatusLine
+from streaming.wire.messages import End
 from tests.fake_codec import FakeCodec
 from tests.listening import MemorySink, Script, hello, token_messages, tokens
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streaming.audio.resample import Resampler, VariableResampler
 from streaming.errors import SettingsError
-from streaming.resample import Resampler, VariableResampler
 
 
 def noise(samples, seed=0):

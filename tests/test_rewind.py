@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import SettingsError
-from streaming.protocol import MAX_INDEX, Gap, Join, Tokens
-from streaming.rewind import RewindBuffer
-from streaming.timeline import CONTEXT_TOKENS, StartAt, Timeline, parse_duration_s
+from streaming.stream.rewind import RewindBuffer
+from streaming.stream.timeline import CONTEXT_TOKENS, StartAt, Timeline, parse_duration_s
+from streaming.wire.messages import MAX_INDEX, Gap, Join, Tokens
 
 DAY_TOKENS = 24 * 3600 * 25
 
@@ -63,9 +63,20 @@ def test_a_day_takes_little_more_than_four_megabytes():
     buffer = RewindBuffer(DAY_TOKENS)
     for start in range(0, 3 * DAY_TOKENS // 2, 100_000):
         buffer.append(values(start, 100_000))
-    assert sum(block.nbytes for block in buffer._blocks) < 4.4e6
+    assert sum(block.nbytes for block in buffer._blocks.values()) < 4.4e6
     part = buffer.read(buffer.oldest_token, 1024)
     assert part == Tokens(buffer.oldest_token, values(buffer.oldest_token, 1024))
+
+
+def test_a_gap_takes_neither_memory_nor_time():
+    buffer = RewindBuffer(2**32)
+    for _ in range(3):
+        buffer.append(np.arange(48))
+        buffer.skip(2**30)
+    buffer.append(np.arange(48))
+    assert sum(block.nbytes for block in buffer._blocks.values()) <= 4 * 8192
+    assert buffer.read(48, 1024) == Gap(48, 2**30)
+    assert buffer.read(buffer.next_token - 48, 1024) == Tokens(3 * (48 + 2**30), np.arange(48))
 
 
 def test_a_stream_that_goes_on_from_before_begins_at_its_index():

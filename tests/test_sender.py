@@ -11,13 +11,13 @@ import torch
 
 from codec.base import EncoderWindow
 from codec.stream import StreamEncoder
+from streaming.audio.sources import Source
 from streaming.errors import SourceError
-from streaming.hub import Hub, StreamInfo
-from streaming.parsing import decode
-from streaming.protocol import End, Join, Title, Tokens
-from streaming.sender import BLOCK_SAMPLES, PacedSource, Sender
-from streaming.sources import Source
-from streaming.worker import Worker
+from streaming.send.sender import BLOCK_SAMPLES, PacedSource, Sender
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.support.worker import Worker
+from streaming.wire.messages import End, Join, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.fake_codec import FakeCodec
 
 
@@ -221,7 +221,7 @@ async def test_source_that_hangs_can_be_stopped():
 
 
 async def test_source_that_does_not_let_go_is_left_behind(monkeypatch, caplog):
-    monkeypatch.setattr("streaming.sender._CLOSE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("streaming.send.sender._CLOSE_TIMEOUT_S", 0.01)
     caplog.set_level("DEBUG")
     waiting, release = threading.Event(), threading.Event()
 

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import soundfile
 
-import server
 from codec.errors import WeightsError
+from streaming.audio.sources import CaptureSource, Playlist, StdinSource
+from streaming.cli import server
 from streaming.errors import SettingsError
-from streaming.link import Backoff, Link
-from streaming.protocol import End, Hello, Title, Tokens
-from streaming.session import CodecIdentity, ListenerSession
-from streaming.sources import CaptureSource, Playlist, StdinSource
-from streaming.websocket import connect
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.transports.link import Backoff, Link
+from streaming.transports.websocket import connect
+from streaming.wire.messages import End, Hello, Title, Tokens
 from tests.fake_codec import FakeCodec
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import pytest
 
 from codec.base import EncoderWindow
 from streaming.errors import SettingsError
-from streaming.service_settings import PRESETS, ServiceSettings, packets
+from streaming.send.settings import PRESETS, ServiceSettings, packets
 from tests.fake_codec import FakeCodec
 
 

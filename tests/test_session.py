@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import ProtocolError
-from streaming.hub import Hub, StreamInfo
-from streaming.parsing import decode
-from streaming.protocol import End, Failure, Gap, Hello, Join, Title, Tokens
-from streaming.sender_session import JOIN_TIMEOUT_S, SenderSession
-from streaming.session import MAX_GAP_TOKENS, CodecIdentity, ListenerSession, State
+from streaming.errors import ProtocolError, TransportError
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession, State
+from streaming.stream.sender_session import JOIN_TIMEOUT_S, SenderSession
+from streaming.wire.messages import MAX_GAP_TOKENS, End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
 HELLO = Hello(
@@ -127,11 +127,35 @@ def test_announced_gap_counts_what_is_not_there_yet():
     assert session.lost_tokens == 5
 
 
-def test_jump_too_far_is_refused():
+HOUR, MONTH = 3600 * 25, 31 * 24 * 3600 * 25
+
+
+@pytest.mark.parametrize("count", [MAX_GAP_TOKENS, MAX_GAP_TOKENS + 1, HOUR, MONTH, 2**31])
+def test_a_gap_of_any_length_is_one_that_is_counted(count, caplog):
     session = joined()
-    assert session.receive(tokens(100 + MAX_GAP_TOKENS, 1).encode(), 0.0)
-    with pytest.raises(ProtocolError, match="jumped"):
-        session.receive(Gap(session.next_token, MAX_GAP_TOKENS + 1).encode(), 0.0)
+    assert session.receive(tokens(100 + count, 1).encode(), 0.0) == [
+        Gap(100, count),
+        tokens(100 + count, 1),
+    ]
+    assert (session.lost_tokens, session.gaps) == (count, 1)
+    assert ("minutes of the stream are missing" in caplog.text) == (count > MAX_GAP_TOKENS)
+    again = joined()
+    assert again.receive(Gap(100, count).encode(), 0.0) == [Gap(100, count)]
+    assert again.receive(End(110 + count).encode(), 0.0)[0] == Gap(100 + count, 10)
+
+
+def test_a_stream_that_jumps_back_is_left_to_come_back_to_it():
+    session = interrupted()
+    far = tokens(100_000, 48)
+    session.receive(far.encode(), 1.0)
+    repeated = tokens(far.end_token - 2048, 48)
+    assert session.receive(repeated.encode(), 1.0) == []
+    with pytest.raises(TransportError, match="jumped back"):
+        session.receive(tokens(148, 48).encode(), 1.0)
+    session.rejoin()
+    back = replace(STREAM, first_token=148, next_token=196)
+    assert session.receive(back.encode(), 9.0) == [back]
+    assert session.receive(tokens(148, 48).encode(), 9.0) == [tokens(148, 48)]
 
 
 def test_titles_are_reported():
@@ -212,13 +236,13 @@ def test_who_comes_back_names_the_token_it_wants_next():
     assert (session.lost_tokens, session.duplicate_tokens) == (0, 0)
 
 
-def test_what_the_sender_no_longer_holds_is_a_gap():
+@pytest.mark.parametrize("count", [30, HOUR, MONTH, 2**31])
+def test_what_the_sender_no_longer_holds_is_a_gap(count):
     session = interrupted()
     session.rejoin()
-    assert session.receive(replace(STREAM, first_token=130, next_token=148).encode(), 9.0) == [
-        Gap(100, 30)
-    ]
-    assert session.lost_tokens == 30
+    hello = replace(STREAM, first_token=100 + count, next_token=148 + count)
+    assert session.receive(hello.encode(), 9.0) == [Gap(100, count)]
+    assert session.lost_tokens == count
 
 
 @pytest.mark.parametrize(
@@ -228,9 +252,8 @@ def test_what_the_sender_no_longer_holds_is_a_gap():
         {"stream": ""},
         {"seed": 7},
         {"next_token": 99, "first_token": 90},
-        {"first_token": 101 + MAX_GAP_TOKENS, "next_token": 101 + MAX_GAP_TOKENS},
     ],
-    ids=["another", "nameless", "other seed", "gone back", "far ahead"],
+    ids=["another", "nameless", "other seed", "gone back"],
 )
 def test_another_stream_after_coming_back_begins_anew(changes):
     session = interrupted()
@@ -376,6 +399,17 @@ def test_who_catches_up_is_sent_the_rest_when_it_has_answered():
     assert sum(len(message.tokens) for message in heard if isinstance(message, Tokens)) == 10_000
     assert isinstance(heard[-1], End)
     assert session.state is State.ENDED
+
+
+def test_a_gap_does_not_count_as_music_on_the_way():
+    hub = make_hub()
+    session = SenderSession(hub, 0.0)
+    session.receive(Join().encode(), 0.0)
+    hub.skip(2**31, 0.0)
+    hub.publish(np.arange(48), 0.0)
+    assert sent(session)[-2:] == [Gap(48, 2**31), Tokens(48 + 2**31, np.arange(48))]
+    assert not session.waiting
+    assert session.heartbeat.ask(0.0) == hub.max_lag_s
 
 
 def test_end_of_the_stream_ends_the_session_without_failure():

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as an event."""
+"""Ctrl-C, SIGTERM and SIGHUP as an event, and how the event loop ends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from streaming.signals import set_on_signals, unless
+from streaming.support.signals import run_loop, set_on_signals, unless
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_a_signal_sets_the_event_and_the_next_one_is_as_ever(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     stop = asyncio.Event()
@@ -20,8 +20,22 @@ async def test_a_signal_sets_the_event_and_the_next_one_is_as_ever(number: signa
         assert signal.getsignal(number) is not before
         os.kill(os.getpid(), number)
         await asyncio.wait_for(stop.wait(), 5)
-        assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
-    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+        assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is before
+
+
+async def test_a_program_that_is_to_outlive_its_terminal_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        stop = asyncio.Event()
+        with set_on_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0.05)
+            assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_outside_the_main_thread_nothing_changes() -> None:
@@ -68,3 +82,22 @@ async def test_the_event_cancels_the_work() -> None:
     asyncio.get_running_loop().call_soon(stop.set)
     await unless(stop, work())
     assert cancelled.is_set()
+
+
+def test_the_loop_ends_under_a_name_that_is_still_being_looked_up() -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    def look_up() -> None:
+        begun.set()
+        release.wait()
+
+    async def run() -> int:
+        asyncio.get_running_loop().run_in_executor(None, look_up)
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        return 7
+
+    try:
+        assert run_loop(run()) == 7
+    finally:
+        release.set()

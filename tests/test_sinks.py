@@ -15,12 +15,12 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streaming.audio.sinks import FileSink, RawSink, SoundCardSink
+from streaming.audio.sinks import soundcard as soundcard_module
+from streaming.audio.sinks import wav as wav_module
+from streaming.audio.sinks.player import FADE_S, Player
+from streaming.audio.sinks.wav import WavWriter
 from streaming.errors import DeviceError, SettingsError, SinkClosed, SinkError
-from streaming.sinks import FileSink, RawSink, SoundCardSink
-from streaming.sinks import soundcard as soundcard_module
-from streaming.sinks import wav as wav_module
-from streaming.sinks.player import FADE_S, Player
-from streaming.sinks.wav import WavWriter
 from tests.fake_sounddevice import install
 
 RATE = 48_000
@@ -109,9 +109,41 @@ class CappedStruct(struct.Struct):
 def test_nothing_is_touched_before_there_is_sound(tmp_path):
     path = tmp_path / "out.wav"
     path.write_bytes(b"precious")
-    with FileSink(path):
+    with FileSink(path, overwrite=True):
         pass
     assert path.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus"])
+def test_a_file_that_is_there_is_written_over_only_where_that_is_asked_for(tmp_path, suffix):
+    path = tmp_path / f"out.{suffix}"
+    path.write_bytes(b"precious" * 100_000)
+    with pytest.raises(SinkError, match=f"out.{suffix}' is there already; .* give --overwrite"):
+        FileSink(path)
+    assert path.read_bytes() == b"precious" * 100_000
+    with FileSink(path, overwrite=True) as sink:
+        sink.write(tone(RATE))
+    assert soundfile.info(path).frames == RATE
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_programs_never_write_into_one_file(tmp_path, suffix, overwrite):
+    path = tmp_path / f"out.{suffix}"
+    first, second = (FileSink(path, overwrite=overwrite) for _ in range(2))
+    first.write(tone(1000))
+    told = "Another program writes to" if overwrite else "is there already"
+    with pytest.raises(SinkError, match=told):
+        second.write(tone(1000))
+    second.close()
+    with pytest.raises(SinkError, match=told):  # who comes later is told before there is sound
+        FileSink(path, overwrite=overwrite)
+    first.write(tone(RATE))
+    first.close()
+    assert soundfile.info(path).frames == RATE + 1000
+    with FileSink(path, overwrite=True) as third:  # the lock has gone with its holder
+        third.write(tone(1000))
+    assert soundfile.info(path).frames == 1000
 
 
 @pytest.mark.parametrize(
@@ -199,7 +231,7 @@ def test_bare_samples_are_interleaved_little_endian_floats():
 def test_a_reader_that_goes_away_ends_the_sink_quietly():
     code = (
         "import numpy as np\n"
-        "from streaming.sinks import RawSink\n"
+        "from streaming.audio.sinks import RawSink\n"
         "from streaming.errors import SinkClosed\n"
         "with RawSink() as sink:\n"
         "    try:\n"

@@ -20,16 +20,17 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from codec.base import DecoderWindow
-from streaming.guard import AuthTokens, Gate, Limits
-from streaming.hub import Hub, StreamInfo
-from streaming.protocol import Failure, Join
-from streaming.sender_session import SenderSession
-from streaming.stats import LoopStall
-from streaming.timing import Timing
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.sender_session import SenderSession
+from streaming.support.guard import AuthTokens, Gate, Limits
+from streaming.support.stats import LoopStall
+from streaming.support.timing import Timing
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.web import http
+from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import Encoding, SenderStatus, latency_terms
-from streaming.websocket.server import WebSocketServer
+from streaming.wire.messages import Failure, Join
 
 SECRET = "correct horse"
 NANO = DecoderWindow(context=128, hop=24, lookahead=8)
@@ -314,13 +315,73 @@ def test_a_page_under_a_name_that_points_here_may_not_listen():
     assert not http.origin_may(Headers([("Origin", "http://a"), ("Origin", "http://a")]), ())
 
 
-async def test_limits_hold_for_plain_requests_too():
+async def test_limits_hold_for_plain_requests_and_health_is_told_beyond_them():
     async with serving(limits=Limits(per_address=1)) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         await until(lambda: server.gate.open == 1)
-        with pytest.raises((ConnectionError, IndexError)):
-            await get(server, "/healthz")
-        assert server.gate.refused == 1
+        assert await get(server, "/healthz") == (200, "ok\n")
+        assert (await get(server, "/"))[0] == 503
+        assert (await get(server, "/status.json?/healthz"))[0] == 503
+        with pytest.raises(InvalidStatus, match="503"):
+            await plain_connect(server.url)
+        assert server.gate.refused == 4
+        writer.close()
+
+
+async def test_health_is_told_over_a_proxy_whose_client_has_too_many_connections():
+    proxies = Proxies(["127.0.0.1"])
+    async with serving(limits=Limits(per_address=1), proxies=proxies) as server:
+        client = {"X-Forwarded-For": "198.51.100.7"}
+        async with plain_connect(server.url, additional_headers=client):
+            assert (await get(server, "/", "X-Forwarded-For: 198.51.100.7"))[0] == 503
+            assert (await get(server, "/healthz", "X-Forwarded-For: 198.51.100.7"))[0] == 200
+            assert (await get(server, "/", "X-Forwarded-For: 198.51.100.8"))[0] == 200
+            with pytest.raises(InvalidStatus, match="503"):
+                await plain_connect(server.url, additional_headers=client)
+
+
+async def answer_to(port: int, request: bytes) -> tuple[str, str]:
+    """Head and body of the answer to bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    head, _, body = (await asyncio.wait_for(reader.read(), 60)).decode().partition("\r\n\r\n")
+    writer.close()
+    return head, body
+
+
+async def test_head_is_answered_as_get_without_the_body():
+    async with serving() as server:
+        for path in ("/healthz", "/", "/nothing"):
+            asked = f" {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+            head, body = await answer_to(server.port, b"HEAD" + asked)
+            whole = await answer_to(server.port, b"GET" + asked)
+            assert (head, body) == (whole[0], "")
+            assert f"Content-Length: {len(whole[1].encode())}" in head
+        upgrade = b"Host: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        head, _ = await answer_to(server.port, b"HEAD /healthz HTTP/1.1\r\n" + upgrade)
+        assert head.startswith("HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("body", [b"", b"Content-Length: 5\r\n\r\nhello", b"\r\n" + bytes(9000)])
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS", b"get", b"M-SEARCH"])
+async def test_other_methods_are_not_allowed_whatever_they_bring(method, body):
+    async with serving() as server:
+        request = method + b" /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n" + (body or b"\r\n")
+        head, sentence = await answer_to(server.port, request)
+        assert head.startswith("HTTP/1.1 405 ")
+        assert "Allow: GET, HEAD" in head.split("\r\n")
+        assert sentence.count("\n") == 1
+        await until(lambda: server.gate.open == 0)
+
+
+async def test_a_method_that_comes_byte_by_byte_is_read_all_the_same():
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for byte in b"HEAD /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n":
+            writer.write(bytes((byte,)))
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert (await reader.read()).endswith(b"\r\n\r\n")
         writer.close()
 
 

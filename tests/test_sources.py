@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from streaming.audio.sources import FileSource, Playlist, RawFormat, StdinSource
+from streaming.audio.sources import ffmpeg as ffmpeg_module
+from streaming.audio.sources import files as files_module
+from streaming.audio.sources import stdin as stdin_module
+from streaming.audio.sources.channels import to_stereo
+from streaming.audio.sources.readers import tagged_title
 from streaming.errors import SettingsError, SourceError
-from streaming.sources import FileSource, Playlist, RawFormat, StdinSource
-from streaming.sources import ffmpeg as ffmpeg_module
-from streaming.sources import files as files_module
-from streaming.sources import stdin as stdin_module
-from streaming.sources.channels import to_stereo
-from streaming.sources.readers import tagged_title
 
 RATE = 48_000
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
@@ -390,7 +390,7 @@ def test_unreadable_places_are_one_sentence(tmp_path, monkeypatch, caplog):
 
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(SourceError, match="is a folder"):
-        files_module.open_file(tmp_path)
+        files_module.open_file(tmp_path, threading.Event())
 
 
 def test_stopping_ends_the_stream(tmp_path):
@@ -577,12 +577,12 @@ def test_ffmpeg_troubles_are_contained(tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SourceError, match="not installed"):
-        ffmpeg_module.FfmpegReader(path, "a")
+        ffmpeg_module.FfmpegReader(path, "a", threading.Event())
     monkeypatch.setattr(ffmpeg_module, "ffmpeg_program", lambda: "/nowhere/ffmpeg")
     with pytest.raises(SourceError, match="does not start"):
-        ffmpeg_module.FfmpegReader(path, "a")
+        ffmpeg_module.FfmpegReader(path, "a", threading.Event())
     monkeypatch.undo()
-    reader = ffmpeg_module.FfmpegReader(path, "a")
+    reader = ffmpeg_module.FfmpegReader(path, "a", threading.Event())
 
     def wait(timeout):
         raise subprocess.TimeoutExpired("ffmpeg", timeout)

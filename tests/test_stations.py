@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import signal
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-import client
-import server
-from streaming.client_wiring import find_sender, open_output
+from streaming.cli import client, server
+from streaming.cli.client_wiring import find_sender, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
-from streaming.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
-from streaming.muc.messages import Clock, Record
-from streaming.playback import load_hub, place_in
-from streaming.protocol import End, Gap, Hello, Title, Tokens
-from streaming.session import ListenerSession
-from streaming.timeline import StartAt
-from streaming.websocket import connect
+from streaming.files.convert import decode_file
+from streaming.files.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
+from streaming.files.muc.messages import Clock, Record
+from streaming.files.playback import load_hub, place_in
+from streaming.send.replay import MucPlaylist
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import ListenerSession
+from streaming.stream.timeline import StartAt
+from streaming.transports.websocket import WebSocketServer, connect
+from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 from tests.fake_codec import FakeCodec, load_none
 from tests.listening import tokens, whole_sound
 from tests.test_client import run as listen_program
@@ -34,7 +39,7 @@ ALL = tokens(300)
 # Ends with exit code 3 where torch was imported after all.
 PROGRAM = """
 import sys
-import {0}
+from streaming.cli import {0}
 code = {0}.main(sys.argv[1:])
 sys.exit(3 if code == 0 and "torch" in sys.modules else code)
 """
@@ -128,12 +133,148 @@ async def test_a_recording_is_played_and_written_as_it_was_sent(file, tmp_path):
     assert MucReader(copy).describe().tokens == 300
 
 
+async def test_a_long_file_without_a_name_is_one_stream(file, tmp_path, caplog):
+    """Longer than what a sender sends before an answer; files of `encode` name no stream."""
+    long = tokens(20_000)
+    encoder = MucEncoder(StreamHeader("fake", "fake-1", FakeCodec.digest, seed=5))
+    file.write_bytes(encoder.tokens(long) + encoder.finish(20_000 * 1920))
+    copy, alone, stats = (tmp_path / name for name in ("copy.muc", "alone.muc", "stats.jsonl"))
+    await listen_program(file, "--save", alone, "--reconnect", "0", load_codec=load_none)
+    options = ("--save", copy, "--reconnect", "0", "--stats", stats, "--from", "token:10000")
+    await listen_program(file, "--out", tmp_path / "out.wav", *options)
+    assert soundfile.info(tmp_path / "out.wav").frames == 10_000 * 1920
+    for path, first in ((copy, 10_000), (alone, 0)):
+        reader = MucReader(path)
+        saved = [item.tokens for item in reader.items() if isinstance(item, Tokens)]
+        assert np.array_equal(np.concatenate(saved), long[first:])
+        assert reader.describe().complete
+    assert "reconnects" not in caplog.text
+    assert len(list(tmp_path.glob("*.muc"))) == 3
+
+
 async def test_a_recording_is_played_from_where_one_wants(file, tmp_path):
     out = tmp_path / "out.wav"
     await listen_program(file, "--out", out, "--from", "token:200", "--seconds", "2")
     audio, _ = soundfile.read(out, dtype="float32")
     expected = np.clip(whole_sound(ALL)[:, 200 * 1920 :][:, : 2 * 48_000], -1, 1).T
     assert np.abs(audio - expected).max() < 1e-4
+
+
+DAY_S = 1_700_000_000.0
+
+
+@contextlib.asynccontextmanager
+async def live(folder):
+    """A stream that goes on, with 40 s of past of which the times are known."""
+    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, "s"), history_tokens=10_000)
+    played = tokens(5000)
+
+    def publish():
+        first = hub.next_token
+        packet = np.take(played, range(first, first + 48), mode="wrap")
+        hub.publish(packet, time.monotonic(), 0.3, DAY_S + (first + 48) / 25 + 0.3)
+
+    async def go_on():
+        while True:
+            await asyncio.sleep(0.1)
+            publish()
+
+    for _ in range(20):
+        publish()
+    async with WebSocketServer(hub, "127.0.0.1", 0) as server:
+        going = asyncio.create_task(go_on())
+        yield server.url, played
+        going.cancel()
+
+
+@contextlib.asynccontextmanager
+async def tape(folder):
+    """A recording of its first 40 s."""
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest, 5, 0, "s"))
+    played = tokens(5000)
+    records: list[Record] = [Clock(0, DAY_S), Finish(960)]
+    records[1:1] = [Tokens(n, played[n : n + 48]) for n in range(0, 960, 48)]
+    path = folder / "tape.muc"
+    path.write_bytes(b"".join(muxer.push(record) for record in records))
+    yield str(path), played
+
+
+@pytest.mark.parametrize("source", [live, tape])
+@pytest.mark.parametrize("seconds", ["5", "2.3456"])
+@pytest.mark.parametrize(
+    ("place", "token"),
+    [
+        ("live", None),
+        ("token:0", 0),
+        ("token:100", 100),
+        ("token:600", 600),
+        (datetime.fromtimestamp(DAY_S + 20, UTC).isoformat(), 500),
+        ("-10s", None),
+    ],
+)
+async def test_what_is_saved_is_what_is_written_is_what_was_asked_for(
+    tmp_path, source, seconds, place, token
+):
+    async with source(tmp_path) as (url, played):
+        await check_saved(url, played, tmp_path, seconds, place, token)
+
+
+async def check_saved(url, played, tmp_path, seconds, place, token):
+    out, copy, alone = tmp_path / "out.wav", tmp_path / "copy.muc", tmp_path / "alone.muc"
+    asked = (url, "--from", place, "--seconds", seconds)
+    await listen_program(*asked, "--out", out, "--save", copy)
+    samples = round(float(seconds) * 48_000)
+    reader = MucReader(copy)
+    info = reader.describe()
+    assert (info.samples, info.lost_tokens, info.complete) == (samples, 0, True)
+    if token is None and url.endswith(".muc"):
+        token = 960 - 250 if place == "-10s" else 0
+    if token is not None:
+        assert info.first_token == token
+    saved = np.concatenate([i.tokens for i in reader.items() if isinstance(i, Tokens)])
+    assert np.array_equal(saved, np.take(played, range(info.first_token, info.end_token)))
+    # The same sound, but for the last window, which looked ahead of what was asked for.
+    written, _ = soundfile.read(out, dtype="int16")
+    decode_file(copy, tmp_path / "copy.wav", lambda name: FakeCodec())
+    heard, _ = soundfile.read(tmp_path / "copy.wav", dtype="int16")
+    assert len(written) == len(heard) == samples
+    same = samples - 12 * 1920
+    assert np.array_equal(written[:same], heard[:same])
+    # And the same again as a file, which begins with its music and not with the context.
+    await listen_program(copy, "--out", tmp_path / "again.wav")
+    again, _ = soundfile.read(tmp_path / "again.wav", dtype="int16")
+    assert len(again) == info.tokens * 1920  # a player ends with the last token
+    assert np.array_equal(again[:same], heard[:same])
+    await listen_program(*asked, "--save", alone, load_codec=load_none)
+    info = MucReader(alone).describe()
+    assert (info.samples, info.complete) == (samples, True)
+    if token is not None:
+        assert info.first_token == token
+
+
+async def test_a_recording_with_context_is_broadcast_without_it(tmp_path):
+    copy = tmp_path / "copy.muc"
+    async with tape(tmp_path) as (url, played):
+        await listen_program(url, "--from", "token:500", "--seconds", "4", "--save", copy)
+    assert MucReader(copy).header.first_token == 244
+    playlist = MucPlaylist([copy])
+    parts = [item for item in playlist.items() if isinstance(item, Tokens)]
+    assert parts[0].first_token == 0
+    assert np.array_equal(np.concatenate([part.tokens for part in parts]), played[500:600])
+
+
+async def test_a_recording_most_of_which_is_missing_is_played_only_where_that_is_asked_for(
+    file, tmp_path
+):
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
+    records = [Tokens(15_000 * n, ALL[:48]) for n in range(11)]
+    file.write_bytes(b"".join(muxer.push(record) for record in records))
+    out = tmp_path / "out.wav"
+    with pytest.raises(SourceError, match=r"song\.muc' holds 21 s of music, .* 5981 s .* --force"):
+        await listen_program(file, "--out", out)
+    assert not out.exists()
+    await listen_program(file, "--out", out, "--force", "--seconds", "3")
+    assert soundfile.info(out).frames == 3 * 48_000
 
 
 def recorded(file, *, first=1000, at_s: float | None = 1_700_000_000.0):
@@ -197,10 +338,21 @@ async def test_a_recording_with_holes_is_played_in_time(file, tmp_path):
 
 def test_a_recording_of_years_is_not_held_in_memory(file):
     muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest))
-    gaps = [Gap(15_000 * n, 15_000) for n in range(4500)]
-    file.write_bytes(b"".join(muxer.push(gap) for gap in gaps))
+    records = [Tokens(15_000 * n, ALL[:1]) for n in range(4500)]
+    file.write_bytes(b"".join(muxer.push(record) for record in records))
     with pytest.raises(SourceError, match="longer than 31 days"):
         load_hub(file)
+
+
+async def test_a_recording_with_gaps_of_any_length_is_played_to_its_end(file, tmp_path):
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest, seed=5))
+    records: list[Record] = [Tokens(0, ALL), Gap(300, 9000), Gap(9300, 9000), Tokens(18_300, ALL)]
+    records += [Tokens(18_600 + 2**31, ALL), Finish(18_900 + 2**31)]
+    file.write_bytes(b"".join(muxer.push(record) for record in records))
+    out = tmp_path / "out.wav"
+    await listen_program(file, "--out", out)
+    with soundfile.SoundFile(out) as sound:
+        assert sound.frames == 900 * 1920
 
 
 async def test_a_recording_of_another_codec_is_refused(file, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from streaming.errors import UserError
-from streaming.stats import (
+from streaming.support.stats import (
     KEEPALIVE_BITS_PER_S,
     LoopStall,
     RateMeter,

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from streaming.status import StatusLine, format_bit_rate, format_seconds, printable
+from streaming.support.status_line import StatusLine, format_bit_rate, format_seconds, printable
 
 
 class Terminal(io.StringIO):
@@ -117,7 +117,7 @@ def test_no_terminal_means_plain_log_lines_every_ten_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stream, clock = io.StringIO(), Clock()
-    caplog.set_level(logging.INFO, "streaming.status")
+    caplog.set_level(logging.INFO, "streaming.support.status_line")
     status = StatusLine(stream, clock=clock)
     for _ in range(30):
         clock.now += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streaming.timing import Timing
+from streaming.support.timing import Timing
 
 
 def test_durations_are_counted_by_upper_bounds():

@@ -7,9 +7,9 @@ import soundfile
 import torch
 
 from codec.constants import SAMPLE_RATE
-from streaming.entropy.coder import CONTEXT
-from streaming.entropy.features import DIGITS, SIZES
-from streaming.entropy.network import EntropyNetwork
+from codec.nano.entropy.coder import CONTEXT
+from codec.nano.entropy.features import DIGITS, SIZES
+from codec.nano.entropy.network import EntropyNetwork
 from training.train_entropy import EntropyModel, Examples, main, train
 
 

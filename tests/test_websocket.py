@@ -14,11 +14,12 @@ from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 
-from codec.nano.codec import WEIGHTS_SHA256
+from codec.nano.weights import BUNDLED_SHA256
 from streaming.errors import ProtocolError, TransportError
-from streaming.hub import Hub, StreamInfo
-from streaming.parsing import decode
-from streaming.protocol import (
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity, ListenerSession, State
+from streaming.transports.websocket import WebSocketServer, client, connect
+from streaming.wire.messages import (
     MAX_CLIENT_MESSAGE,
     MAX_SERVER_MESSAGE,
     End,
@@ -27,8 +28,7 @@ from streaming.protocol import (
     Join,
     Tokens,
 )
-from streaming.session import CodecIdentity, ListenerSession, State
-from streaming.websocket import WebSocketServer, client, connect
+from streaming.wire.parsing import decode
 from tests.test_entropy import GOLDEN_TOKENS
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
@@ -140,8 +140,8 @@ async def test_listener_whose_kernel_hides_that_it_reads_nothing_is_dropped_and_
     monkeypatch,
 ):
     """Two packets of 91 bytes: no buffer on the way is anywhere near full."""
-    monkeypatch.setattr("streaming.websocket.server.CLOSE_TIMEOUT_S", 0.1)
-    monkeypatch.setattr("streaming.heartbeat.ask_interval_s", lambda max_lag_s: 0.1)
+    monkeypatch.setattr("streaming.transports.websocket.server.CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("streaming.stream.heartbeat.ask_interval_s", lambda max_lag_s: 0.1)
     hub = make_hub(max_lag_s=3.0)
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         good = asyncio.create_task(listen(server.url))
@@ -161,7 +161,9 @@ async def test_listener_whose_kernel_hides_that_it_reads_nothing_is_dropped_and_
 
 
 async def test_listener_is_asked_when_the_source_is_silent(monkeypatch):
-    monkeypatch.setattr("streaming.heartbeat.IDLE_S", 0.05)
+    monkeypatch.setattr("streaming.stream.heartbeat.IDLE_S", 0.05)
+    # Until then the timer is set for who does not join, and it is not set again for less.
+    monkeypatch.setattr("streaming.stream.sender_session.JOIN_TIMEOUT_S", 5.0)
     hub = make_hub(max_lag_s=3.0)
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         async with plain_connect(server.url) as well:
@@ -198,7 +200,7 @@ async def test_a_sender_that_goes_away_closes_in_a_way_that_says_so(hub, server)
 
 
 async def test_listener_that_never_reads_is_dropped_when_all_is_full(monkeypatch):
-    monkeypatch.setattr("streaming.websocket.server.CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("streaming.transports.websocket.server.CLOSE_TIMEOUT_S", 0.1)
     hub = make_hub(max_lag_s=400.0)
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         good = asyncio.create_task(listen(server.url))
@@ -268,8 +270,15 @@ async def test_bytes_that_are_no_websocket_harm_nobody(hub, server, caplog):
     assert "Traceback" not in caplog.text
 
 
+async def test_small_packets_do_not_wait_for_others_to_go_with(hub, server):
+    async with plain_connect(server.url):
+        (connection,) = server._server.connections
+        raw = connection.transport.get_extra_info("socket")
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_who_does_not_join_is_told_and_closed(monkeypatch):
-    monkeypatch.setattr("streaming.sender_session.JOIN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("streaming.stream.sender_session.JOIN_TIMEOUT_S", 0.05)
     hub = make_hub()
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         async with plain_connect(server.url) as connection:
@@ -344,7 +353,7 @@ async def test_other_network_troubles_are_said(monkeypatch):
     async def fail(*args, **kwargs):
         raise OSError(101, "Network is unreachable")
 
-    monkeypatch.setattr(client, "websocket_connect", fail)
+    monkeypatch.setattr(client, "_Connect", fail)
     with pytest.raises(TransportError, match="Network is unreachable"):
         await connect("ws://127.0.0.1:1")
 
@@ -411,9 +420,9 @@ async def test_broken_connection_is_said():
 
 async def test_coded_and_plain_packets_of_one_stream_are_heard_alike():
     """Tokens that repeat are easy to tell from those before them."""
-    info = StreamInfo("nano", "nano-5", WEIGHTS_SHA256, 0, 48)
+    info = StreamInfo("nano", "nano-5", BUNDLED_SHA256, 0, 48)
     tokens = np.array(GOLDEN_TOKENS[:24] * 2)
-    ours = CodecIdentity("nano", "nano-5", WEIGHTS_SHA256)
+    ours = CodecIdentity("nano", "nano-5", BUNDLED_SHA256)
     for entropy_coding in (True, False):
         hub = Hub(info, entropy_coding=entropy_coding)
         session, heard = ListenerSession(ours), []

@@ -14,14 +14,14 @@ from websockets.asyncio.client import connect as plain_connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from streaming.hub import Hub, StreamInfo
-from streaming.parsing import decode
-from streaming.protocol import End, Hello, Join, Title, Tokens
-from streaming.sender_session import NO_PUBLISHERS
-from streaming.tls import client_context, server_context
-from streaming.websocket import WebSocketServer, connect
-from streaming.websocket.connection import Framing, GuardedConnection
-from streaming.websocket.writer import Turns, Writer
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.sender_session import NO_PUBLISHERS
+from streaming.support.tls import client_context, server_context
+from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket.connection import Framing, GuardedConnection
+from streaming.transports.websocket.writer import Turns, Writer
+from streaming.wire.messages import End, Hello, Join, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.certificates import make_certificate
 
 
@@ -255,7 +255,7 @@ async def test_a_fault_in_sending_to_one_ends_that_one_alone(caplog):
 
 
 async def test_an_answer_that_is_there_but_not_read_yet_counts(monkeypatch):
-    monkeypatch.setattr("streaming.websocket.writer._GRACE_S", 0.02)
+    monkeypatch.setattr("streaming.transports.websocket.writer._GRACE_S", 0.02)
     listeners = Listeners(max_lag_s=3.0)
     writer, connection = listeners.add(Join(history=0))
     await settle()
@@ -272,7 +272,7 @@ async def test_an_answer_that_is_there_but_not_read_yet_counts(monkeypatch):
 
 
 async def test_who_has_no_room_in_silence_costs_no_computing(monkeypatch):
-    monkeypatch.setattr("streaming.heartbeat.IDLE_S", 0.0)
+    monkeypatch.setattr("streaming.stream.heartbeat.IDLE_S", 0.0)
     listeners = Listeners()
     writer, connection = listeners.add(Join(history=0))
     connection.has_room = False
@@ -354,7 +354,7 @@ async def test_who_closes_while_packets_are_published_ends_in_good_order(caplog)
 
 
 async def test_over_tls_pings_and_tokens_come_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("streaming.heartbeat.ask_interval_s", lambda max_lag_s: 0.0)
+    monkeypatch.setattr("streaming.stream.heartbeat.ask_interval_s", lambda max_lag_s: 0.0)
     certificate, key = make_certificate(tmp_path)
     async with serving(tls=server_context(certificate, key)) as (hub, server):
         tls = client_context(server.url, certificate)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from streaming.worker import Worker, call_on_thread
+from streaming.support.worker import Worker, call_on_thread
 
 
 async def test_calls_run_in_order_on_one_other_thread() -> None:
@@ -76,13 +76,18 @@ async def test_an_error_after_the_caller_was_cancelled_is_dropped() -> None:
 
 
 def test_a_call_that_hangs_is_left_behind() -> None:
-    release, threads = threading.Event(), []
+    begun, release, threads = threading.Event(), threading.Event(), []
+
+    def hang() -> None:
+        begun.set()
+        release.wait()
 
     async def main() -> bool:
         worker = Worker("hanging")
         threads.append(worker._thread)
-        task = asyncio.create_task(worker.run(release.wait))
-        await asyncio.sleep(0.01)
+        task = asyncio.create_task(worker.run(hang))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
         task.cancel()
         return await worker.close(timeout_s=0.05)
 

@@ -6,4 +6,4 @@ music can be used as well (`training.collect`).
 """
 
 # Before anything brings torch along: two trainings side by side must not spin for each other.
-import streaming.compute  # noqa: F401
+import streaming.support.compute  # noqa: F401

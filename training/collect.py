@@ -18,10 +18,10 @@ import soundfile as sf
 from tqdm import tqdm
 
 from codec.constants import SAMPLE_RATE
+from streaming.audio.sources import FileSource
+from streaming.audio.sources.files import AUDIO_SUFFIXES, audio_files
+from streaming.audio.sources.readers import quoted
 from streaming.errors import SettingsError, SourceError
-from streaming.sources import FileSource
-from streaming.sources.files import AUDIO_SUFFIXES, audio_files
-from streaming.sources.readers import quoted
 from training.program import run_program
 from training.works import refuse_held_out
 

@@ -34,11 +34,11 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE
-from streaming.cli import number
+from streaming.audio.sources import FileSource
+from streaming.audio.sources.readers import quoted
+from streaming.cli.common import number
 from streaming.errors import SettingsError, SourceError, UserError
-from streaming.sources import FileSource
-from streaming.sources.readers import quoted
-from streaming.status import printable
+from streaming.support.status_line import printable
 from training.collect import SHORTEST_S
 from training.licences import CopyrightFile, Statement, Terms, terms_of
 from training.program import run_program

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from codec.nano.codec import WEIGHTS_FILE, NanoModels, save_nano
+from codec.nano.codec import NanoModels, save_nano
 from codec.nano.config import NanoConfig
+from codec.nano.weights import BUNDLED
 from streaming.errors import SettingsError
 from training.card import (
     BUNDLED_LICENSE,
@@ -43,7 +44,7 @@ def export(args: argparse.Namespace) -> None:
     card = ModelCard(
         name=args.name or args.out.stem,
         data=args.data,
-        license=args.license or (BUNDLED_LICENSE if args.vocoder == WEIGHTS_FILE else "MIT"),
+        license=args.license or (BUNDLED_LICENSE if args.vocoder == BUNDLED else "MIT"),
         command=args.command,
         limits=args.limits,
         steps=steps,

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from codec.nano.codec import WEIGHTS_FILE
+from codec.nano.weights import BUNDLED
 from streaming.errors import SettingsError
 from training.checkpoint import stored_weights, warm_start
 from training.device import pick_device
@@ -27,7 +27,7 @@ SHORTEST = 24
 
 def weights_file(text: str) -> Path:
     """A file of weights; ``bundled`` are those that come with the program."""
-    return WEIGHTS_FILE if text == "bundled" else Path(text)
+    return BUNDLED if text == "bundled" else Path(text)
 
 
 Size = tuple[int, int]
@@ -141,7 +141,7 @@ def start_from(model: nn.Module, path: Path, prefix: str) -> None:
     if not path.is_file():
         raise SettingsError(f"there are no weights to start from: {path} does not exist")
     taken, own = warm_start(model, path, prefix)
-    if not taken or (path == WEIGHTS_FILE and taken < own):
+    if not taken or (path == BUNDLED and taken < own):
         raise SettingsError(
             f"{path} holds the weights of another model: {taken} of {own} tensors fit"
         )

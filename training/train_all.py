@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from streaming.cli import number
+from streaming.cli.common import number
 from streaming.errors import SettingsError, UserError
 from training.card import BUNDLED_LICENSE
 from training.collect import extent

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from codec.constants import SAMPLE_RATE
 from codec.nano.codec import load_nano
-from streaming.entropy.coder import CONTEXT
-from streaming.entropy.features import DIGITS, ROWS, SIZES, features, split_digits
-from streaming.entropy.network import FRACTION_BITS, OUTPUTS, EntropyNetwork
+from codec.nano.entropy.coder import CONTEXT
+from codec.nano.entropy.features import DIGITS, ROWS, SIZES, features, split_digits
+from codec.nano.entropy.network import FRACTION_BITS, OUTPUTS, EntropyNetwork
 from streaming.errors import SettingsError
 from training.dataset import feature_name, load_audio, recordings
 from training.program import run_program
@@ -89,7 +89,7 @@ class Examples:
 
 
 class EntropyModel(nn.Module):
-    """The same network as :class:`~streaming.entropy.network.EntropyNetwork`, to be trained."""
+    """The same network as :class:`~codec.nano.entropy.network.EntropyNetwork`, to be trained."""
 
     def __init__(self, hidden: int = 80, width: int = 32, dropout: float = 0.3) -> None:
         super().__init__()

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from streaming.audio.sources.readers import quoted
 from streaming.errors import SettingsError
-from streaming.sources.readers import quoted
 from training.program import run_program
 
 __all__ = ["LIST_NAME", "Credit", "Work", "WorkList", "credits_of", "main", "refuse_held_out"]

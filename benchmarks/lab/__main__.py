@@ -13,8 +13,8 @@ from benchmarks import lab
 from benchmarks.lab.charts import Group, grouped
 from benchmarks.recordings import MusicError, find
 from codec.errors import CodecError
-from streaming.compute import use_threads
 from streaming.errors import UserError
+from streaming.support.compute import use_threads
 
 __all__ = ["main"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import CHANNELS, SAMPLE_RATE
-from streaming.resample import VariableResampler
-from streaming.sinks.player import Player
+from streaming.audio.resample import VariableResampler
+from streaming.audio.sinks.player import Player
 
 __all__ = ["SimulatedCard"]
 
@@ -27,7 +27,7 @@ class SimulatedCard:
 
     Args:
         heard_s: how much of what was played is kept, from the first sound on.
-        prefill_s: see :class:`streaming.sinks.player.Player`.
+        prefill_s: see :class:`streaming.audio.sinks.player.Player`.
         device_s: the device's own buffer.
 
     Attributes: ``speed``; ``silent_s``, how long nothing was to be heard since the first sound.

@@ -22,20 +22,20 @@ from benchmarks.lab.taps import Arrivals, DecodedSound, KeptPlaylist
 from benchmarks.lab.trial import Trial
 from codec.base import Codec
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from streaming.decoding import DecodeOptions
-from streaming.hub import Hub, StreamInfo
-from streaming.lean.connection import LeanDial
-from streaming.lean.hello import Fec
-from streaming.lean.publisher import LeanPublisher, LeanSettings
-from streaming.link import Dial
-from streaming.listener import Listener
-from streaming.listener_settings import CatchUp, ListenerSettings
-from streaming.output import Output
-from streaming.protocol import TOKENS_HEADER
-from streaming.sender import PacedSource, Sender
-from streaming.session import CodecIdentity
-from streaming.websocket import WebSocketServer, connect
-from streaming.worker import Worker
+from streaming.listen.decoding import DecodeOptions
+from streaming.listen.listener import Listener
+from streaming.listen.output import Output
+from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.send.sender import PacedSource, Sender
+from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.listener_session import CodecIdentity
+from streaming.support.worker import Worker
+from streaming.transports.link import Dial
+from streaming.transports.oneway.connection import LeanDial
+from streaming.transports.oneway.hello import Fec
+from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
+from streaming.transports.websocket import WebSocketServer, connect
+from streaming.wire.messages import TOKENS_HEADER
 
 __all__ = ["Engine"]
 
@@ -106,7 +106,9 @@ class Engine:
         """The sender's end of the way to the listener; yields how the listener gets there."""
         setting, network, clock = self.trial.setting, self.loop.network, self.loop.time
         if setting.transport == "websocket":
-            async with WebSocketServer(hub, network.server_host, 8765, clock) as server:
+            async with WebSocketServer(
+                hub, network.server_host, 8765, clock, listen=network.sockets
+            ) as server:
                 yield functools.partial(connect, server.url, setting.timeout)
             return
         line = SimulatedLine(network, datagrams=setting.transport == "udp")

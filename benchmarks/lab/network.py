@@ -14,10 +14,10 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 from benchmarks.lab.links import LinkModel
-from streaming.lossy import GilbertElliott
+from benchmarks.lab.lossy import GilbertElliott
 
 __all__ = ["DOWN", "IP_UDP_BYTES", "TCP_HEADER_BYTES", "UP", "Network", "SimulatedServer"]
 
@@ -110,6 +110,9 @@ class FakeSocket:
         self.options: dict[tuple[int, int], int] = {}
         self.changed: Callable[[], None] = lambda: None
 
+    def fileno(self) -> int:
+        return -1
+
     def getsockname(self) -> tuple[str, int]:
         return self._name
 
@@ -163,6 +166,10 @@ class Network:
         self.listening[port] = factory
         return SimulatedServer(self, port)
 
+    async def sockets(self, host: str, port: int, door: object) -> list[socket.socket]:
+        """What a server listens on in this network, in the place of real sockets."""
+        return [cast(socket.socket, FakeSocket((host, port)))]
+
     async def connect(
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int
     ) -> tuple[asyncio.Transport, asyncio.Protocol]:
@@ -181,7 +188,7 @@ class Network:
             try:
                 await asyncio.wait_for(answered.wait(), 2.0**attempt)
                 break
-            except (TimeoutError, asyncio.TimeoutError):
+            except TimeoutError:
                 continue
         else:
             raise TimeoutError(110, "Connection timed out")

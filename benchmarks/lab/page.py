@@ -17,7 +17,7 @@ from benchmarks.lab.charts import QUALITY, Group, charts, grouped
 from benchmarks.lab.trial import Result
 from benchmarks.measures import MEASURES
 from benchmarks.plots import spectrograms
-from streaming.atomic import written_whole
+from streaming.files.atomic import written_whole
 
 __all__ = ["write_report"]
 

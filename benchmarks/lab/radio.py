@@ -13,7 +13,7 @@ __all__ = ["SimulatedLine"]
 
 @dataclass(frozen=True)
 class SimulatedLine:
-    """In the place of :class:`streaming.lean.ports.SerialAddress` or ``UdpAddress``.
+    """In the place of :class:`streaming.transports.oneway.ports.SerialAddress` or ``UdpAddress``.
 
     datagrams: each frame travels in one, with headers of UDP and IP; otherwise frames are on the
     link by themselves, as on a radio or a serial line.

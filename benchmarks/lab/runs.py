@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.lab.settings import Setting
 from benchmarks.lab.trial import Result, Trial, run
-from streaming.atomic import written_whole
-from streaming.compute import use_threads
+from streaming.files.atomic import written_whole
+from streaming.support.compute import use_threads
 
 __all__ = ["COLUMNS", "load", "row", "run_all", "write_csv"]
 

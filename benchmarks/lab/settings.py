@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.listener_settings import CatchUp, ListenerSettings
+from streaming.listen.settings import CatchUp, ListenerSettings
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, EncoderWindow
@@ -68,7 +68,7 @@ class Setting:
 
         Raises SettingError, SettingsError or CodecError with a sentence.
         """
-        from streaming.service_settings import PRESETS, ServiceSettings, packets
+        from streaming.send.settings import PRESETS, ServiceSettings, packets
 
         first = _first(self.encoder_hop, self.hop)
         settings = ServiceSettings(

@@ -1,10 +1,11 @@
 """An asyncio event loop whose time is a number: nothing sleeps, an hour passes in minutes.
 
 The loop runs what is ready; when nothing is, it moves its clock on to the next timer instead of
-waiting for it. Blocking calls that the program makes on threads (:class:`streaming.worker.Worker`)
-are made at once, and the processor time that they took, times a factor, passes on the loop's clock:
-so computing costs simulated time as it would cost real time, on this processor or on a slower one.
-Connections are made through a simulated network (:mod:`benchmarks.lab.network`).
+waiting for it. Blocking calls that the program makes on threads
+(:class:`streaming.support.worker.Worker`) are made at once, and the processor time that they took,
+times a factor, passes on the loop's clock: so computing costs simulated time as it would cost real
+time, on this processor or on a slower one. Connections are made through a simulated network
+(:mod:`benchmarks.lab.network`).
 """
 
 from __future__ import annotations
@@ -93,9 +94,13 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         protocol_factory: Callable[[], asyncio.Protocol],
         host: Any = None,
         port: Any = None,
+        *,
+        sock: Any = None,
         **options: Any,
     ) -> SimulatedServer:
         """Listen in the simulated network."""
+        if sock is not None:
+            _, port = sock.getsockname()
         return self.network.listen(protocol_factory, int(port or 0))
 
 

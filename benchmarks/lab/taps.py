@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import CHANNELS, SAMPLE_RATE
-from streaming.hub import Hub
-from streaming.protocol import Tokens
-from streaming.session import Happening
-from streaming.sinks.base import Sink
-from streaming.sources.playlist import Playlist
+from streaming.audio.sinks.base import Sink
+from streaming.audio.sources.playlist import Playlist
+from streaming.stream.hub import Hub
+from streaming.stream.listener_session import Happening
+from streaming.wire.messages import Tokens
 
 __all__ = ["Arrivals", "DecodedSound", "KeptPlaylist"]
 

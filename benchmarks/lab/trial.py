@@ -50,9 +50,9 @@ class Trial:
         stat = self.song.stat()
         weights = hashlib.sha256()
         if self.setting.codec == "nano":
-            from codec.nano.codec import WEIGHTS_SHA256
+            from codec.nano.weights import BUNDLED_SHA256
 
-            weights.update(WEIGHTS_SHA256.encode())
+            weights.update(BUNDLED_SHA256.encode())
         told = {
             **self.as_dict(),
             "size": stat.st_size,

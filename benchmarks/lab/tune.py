@@ -24,10 +24,10 @@ from benchmarks.lab.trial import load_codec
 from benchmarks.recordings import MusicError, find
 from codec.constants import TOKEN_BITS, TOKEN_RATE
 from codec.errors import CodecError
-from streaming.atomic import written_whole
-from streaming.compute import use_threads
 from streaming.errors import UserError
-from streaming.protocol import TOKENS_HEADER
+from streaming.files.atomic import written_whole
+from streaming.support.compute import use_threads
+from streaming.wire.messages import TOKENS_HEADER
 
 if TYPE_CHECKING:
     from codec.base import Codec

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import getproxies
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -281,8 +282,8 @@ def _download(
             "the MuCodec weights are not in the cache, and HF_HUB_OFFLINE forbids to fetch them; "
             "unset it once"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise _broken(named, error) from error
+    except (HfHubHTTPError, OSError, ImportError, ValueError) as error:
+        raise _broken(named, error) from error  # a proxy may want a package, or be no address
     except Exception as error:
         # The library lets the exceptions of its HTTP client through, whichever it has.
         if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests", "urllib3"):
@@ -327,6 +328,8 @@ def _download_file(url: str, path: Path) -> Path:
 
 def _broken(named: str, error: Exception) -> WeightsError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if proxies := [f"{kind}_proxy" for kind in ("https", "http", "all") if getproxies().get(kind)]:
+        reason += f"; the way leads through the environment's {' or '.join(proxies)}"
     return WeightsError(
         f"the MuCodec weights could not be fetched from {named} ({reason}); run `python -m codec "
         "fetch mucodec` to go on where it stopped, or give --weights with the files themselves"

@@ -21,6 +21,7 @@ from codec.nano.flow import FlowDecoder, sample
 from codec.nano.level import mel_level
 from codec.nano.model import Autoencoder
 from codec.nano.vocoder import Vocoder
+from codec.nano.weights import BUNDLED, BUNDLED_SHA256
 from codec.noise import keyed_normal
 from codec.sampling import time_grid
 
@@ -29,8 +30,6 @@ __all__ = [
     "DEFAULT_TEMPERATURE",
     "FLOW_CONTEXT",
     "FLOW_PURPOSE",
-    "WEIGHTS_FILE",
-    "WEIGHTS_SHA256",
     "Nano",
     "NanoModels",
     "load_nano",
@@ -38,10 +37,6 @@ __all__ = [
     "with_texture",
 ]
 
-WEIGHTS_NAME = "nano-5"
-WEIGHTS_FILE = Path(__file__).with_name("nano-5.safetensors")
-WEIGHTS_SHA256 = "c7604a4dc34aa70403724e43f0a0d5643203f30b160302f6bb88ce9698bc973b"
-"""Digest of the file above; a file that differs is damaged and is not loaded."""
 _FORMAT = "music350-nano"
 FLOW_PURPOSE = 1
 FLOW_CONTEXT = 16
@@ -185,14 +180,14 @@ def load_nano(weights: Path | str | None = None, device: str = "cpu") -> Nano:
     in the hello by its own digest, so that a listener without it refuses.
     Raises WeightsError with one sentence for a missing, damaged or foreign file.
     """
-    path = WEIGHTS_FILE if weights is None else Path(weights)
+    path = BUNDLED if weights is None else Path(weights)
     if not path.is_file():
         raise WeightsError(f"the nano weights are missing: there is no file {path}; restore it")
     digest = _digest(path)
-    if weights is None and digest != WEIGHTS_SHA256:
+    if weights is None and digest != BUNDLED_SHA256:
         raise WeightsError(
             f"the nano weights in {path} are damaged (SHA-256 {digest[:12]}…, expected "
-            f"{WEIGHTS_SHA256[:12]}…); restore the file from the repository"
+            f"{BUNDLED_SHA256[:12]}…); restore the file from the repository"
         )
     models = NanoModels(NanoConfig())
     try:
@@ -208,5 +203,5 @@ def load_nano(weights: Path | str | None = None, device: str = "cpu") -> Nano:
         raise WeightsError(
             f"{path} holds nano weights of another shape; use the program version it was made with"
         ) from error
-    name = WEIGHTS_NAME if digest == WEIGHTS_SHA256 else f"{path.stem}"
+    name = BUNDLED.stem if digest == BUNDLED_SHA256 else path.stem
     return Nano(models.to(device), name, digest)

@@ -9,6 +9,7 @@ import errno
 import json
 import logging
 import os
+import secrets
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -17,23 +18,32 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from websockets.asyncio.server import Server, ServerConnection
-from websockets.asyncio.server import serve as websocket_serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from codec.constants import SAMPLE_RATE
 from streaming.errors import TransportError
+from streaming.support.guard import AuthTokens, Gate, Guesses, Limits
+from streaming.support.sparse_log import SparseLog
+from streaming.transports.websocket.connection import GuardedConnection
+from streaming.transports.websocket.guarded import GuardedServer
 from streaming.web.feed import Feed
-from streaming.web.http import asset, host_is_known, is_upgrade, origin_may, route, text
+from streaming.web.http import (
+    FULL_HOUSE,
+    TOO_MANY_GUESSES,
+    Answer,
+    asset,
+    host_is_known,
+    origin_may,
+    route,
+    text,
+)
 from streaming.web.monitor import Column, Monitor, Piece
 from streaming.web.spectrum import BANDS, COLUMN_SAMPLES, HIGHEST_HZ, LOWEST_HZ
 
 __all__ = ["DEFAULT_PORT", "Console", "Controls", "Wish", "parse_wish"]
 
 logger = logging.getLogger(__name__)
-_library_logger = logging.getLogger(f"{__name__}.library")
-_library_logger.setLevel(logging.CRITICAL)
 
 DEFAULT_PORT: Final = 8766
 _HOST: Final = "127.0.0.1"
@@ -43,6 +53,8 @@ _LEAD_S: Final = 0.5
 """A page has so much of the sound before it is due."""
 _MOST_MESSAGE: Final = 256
 _MOST_PAGES: Final = 8
+_LIMITS: Final = Limits(64, 64, burst_bytes=65_536, bytes_per_s=4096.0, reserve=0)
+"""A page says little, but more than a listener: a volume that is moved says so many times."""
 _MOST_SEEK_S: Final = 86_400.0
 _SEEK_PAUSE_S: Final = 0.3
 _MOST_VOLUME: Final = 1.0
@@ -51,15 +63,15 @@ _COLUMNS_KIND: Final = 1
 _PCM_KIND: Final = 2
 _HEADER: Final = struct.Struct(">B3xI")  # kind, index of the first column or sample (modulo 2**32)
 _FILES: Final = {
-    "/": "listener.html",
-    "/listener.js": "listener.js",
-    "/spectrogram.js": "spectrogram.js",
-    "/pictures.js": "pictures.js",
-    "/stream.js": "stream.js",
-    "/sound.js": "sound.js",
-    "/player.js": "player.js",
-    "/page.css": "page.css",
-    "/icon.svg": "icon.svg",
+    "": "listener.html",
+    "listener.js": "listener.js",
+    "spectrogram.js": "spectrogram.js",
+    "pictures.js": "pictures.js",
+    "stream.js": "stream.js",
+    "sound.js": "sound.js",
+    "player.js": "player.js",
+    "page.css": "page.css",
+    "icon.svg": "icon.svg",
 }
 
 
@@ -116,6 +128,9 @@ class _Page:
 class Console:
     """Serves the page on this machine alone, within ``async with``; port 0 takes any free one.
 
+    Others may be on this machine as well. So the page is in a folder whose name is a secret, made
+    anew each time, and outside of it there is nothing.
+
     Raises TransportError where it cannot listen there.
     """
 
@@ -134,37 +149,37 @@ class Console:
         self._drops = monitor.drops
         self._seek_from_s = 0.0
         self._place_wished: Wish | None = None
-        self._server: Server | None = None
+        self._secret = secrets.token_urlsafe(16)
+        self._auth = AuthTokens([self._secret])
+        self._guesses = Guesses(clock=clock)
+        self._wrong_secrets = SparseLog(logger)
+        self._server = GuardedServer(
+            Gate(_LIMITS),
+            _LIMITS,
+            self._serve,
+            self._answer,
+            max_size=_MOST_MESSAGE,
+            max_queue=4,
+            write_limit=65_536,
+            close_timeout=1.0,
+        )
         self._pumping: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
-        """Where the page is."""
-        return f"http://{_HOST}:{self.port}/"
+        """Where the page is, with its secret."""
+        return f"http://{_HOST}:{self.port}/{self._secret}/"
 
     async def __aenter__(self) -> Console:
         try:
-            self._server = await websocket_serve(
-                self._serve,
-                _HOST,
-                self.port,
-                compression=None,
-                process_request=self._answer,
-                max_size=_MOST_MESSAGE,
-                max_queue=4,
-                write_limit=65_536,
-                ping_interval=None,
-                close_timeout=1.0,
-                logger=_library_logger,
-                server_header=None,
-            )
+            await self._server.open(_HOST, self.port)
         except OSError as error:
             in_use = error.errno == errno.EADDRINUSE
             reason = "it is in use" if in_use else os.strerror(error.errno or 0)
             raise TransportError(
                 f"The page cannot be at port {self.port} ({reason}); choose another: --web=PORT."
             ) from None
-        self.port = next(iter(self._server.sockets)).getsockname()[1]
+        self.port = self._server.port
         self._pumping = asyncio.create_task(self._pump())
         logger.info("to watch and to listen in a browser: %s", self.url)
         return self
@@ -175,33 +190,45 @@ class Console:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._server is not None
         assert self._pumping is not None
         self._pumping.cancel()
         await asyncio.gather(self._pumping, return_exceptions=True)
-        self._server.close()
-        await self._server.wait_closed()
+        await self._server.close()
 
-    async def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _answer(self, connection: GuardedConnection, request: Request) -> Response | None:
         headers = request.headers
         # A page elsewhere may let its name point at this machine: only addresses are ours.
         if not host_is_known(headers):
-            return text(HTTPStatus.MISDIRECTED_REQUEST, f"Ask for {self.url}").response()
-        if is_upgrade(headers):
+            wanted = f"Ask for http://{_HOST}:{self.port}"
+            return text(HTTPStatus.MISDIRECTED_REQUEST, wanted).response()
+        folder, _, name = route(request.path).removeprefix("/").partition("/")
+        if not self._auth.admit(folder):
+            return (await self._refusal(folder, connection.address)).response()
+        if connection.wants_websocket:
             if not origin_may(headers, ()):
                 return text(HTTPStatus.FORBIDDEN, "Only the page from here may.").response()
-            if len(self._pages) >= _MOST_PAGES:
-                return text(HTTPStatus.SERVICE_UNAVAILABLE, "Too many pages.").response()
-            return None
-        where = route(request.path)
-        if where == "/status.json":
+            return FULL_HOUSE.response() if len(self._pages) >= _MOST_PAGES else None
+        if name == "status.json":
             body = text(HTTPStatus.OK, self._state(), Content_Type="application/json")
             return body.response()
-        if where in _FILES:
-            return asset(_FILES[where], headers).response()
-        return text(HTTPStatus.NOT_FOUND, "There is nothing here; / is the page.").response()
+        if name in _FILES:
+            return asset(_FILES[name], headers).response()
+        return text(HTTPStatus.NOT_FOUND, "There is nothing here.").response()
 
-    async def _serve(self, connection: ServerConnection) -> None:
+    async def _refusal(self, guess: str, address: str) -> Answer:
+        """What who does not know the secret is told, later and later."""
+        if guess:
+            self._wrong_secrets.warning("somebody asked for the page with a wrong secret")
+            if not await self._guesses.turn(address):
+                return text(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_GUESSES)
+        return text(
+            HTTPStatus.NOT_FOUND,
+            "There is nothing here: the address of the page ends with a secret, which the listener "
+            "says when it starts.",
+        )
+
+    async def _serve(self, connection: GuardedConnection) -> None:
+        connection.stay()
         page = _Page()
         page.feed.event(
             json.dumps(
@@ -296,7 +323,7 @@ class Console:
         return json.dumps(fields, ensure_ascii=False)
 
 
-async def _write(connection: ServerConnection, feed: Feed) -> None:
+async def _write(connection: GuardedConnection, feed: Feed) -> None:
     with contextlib.suppress(ConnectionClosed):
         while True:
             await connection.send(await feed.take())

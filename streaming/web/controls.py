@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
-from streaming.listener import Listener
-from streaming.report import ListenerReport
-from streaming.sinks import SoundCardSink
-from streaming.timeline import StartAt
+from streaming.audio.sinks import SoundCardSink
+from streaming.listen.listener import Listener
+from streaming.listen.report import ListenerReport
+from streaming.stream.timeline import StartAt
 
 __all__ = ["ListenerControls"]
 

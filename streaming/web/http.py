@@ -20,8 +20,13 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 __all__ = [
+    "FULL_HOUSE",
+    "HEALTH",
+    "METHOD_NOT_ALLOWED",
+    "TOO_MANY_GUESSES",
     "Answer",
     "asset",
+    "bearer",
     "host_is_known",
     "is_upgrade",
     "one",
@@ -49,6 +54,13 @@ _ALWAYS: Final = {
     "Referrer-Policy": "no-referrer",
     "Connection": "close",
 }
+
+
+HEALTH: Final = "/healthz"
+"""What is answered even if there is no room for anything else."""
+TOO_MANY_GUESSES: Final = (
+    "Too many wrong secrets come from your address; try again in a few seconds."
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,16 @@ def text(status: HTTPStatus, sentence: str, **headers: str) -> Answer:
     return Answer(status, f"{sentence}\n".encode(), headers=named)
 
 
+FULL_HOUSE: Final = text(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "There is no room for another connection just now; try again later.",
+    Retry_After="10",
+)
+METHOD_NOT_ALLOWED: Final = text(
+    HTTPStatus.METHOD_NOT_ALLOWED, "Here one can GET, and nothing else.", Allow="GET, HEAD"
+)
+
+
 def asset(name: str, headers: Headers) -> Answer:
     """A file of the pages, compressed where the browser takes that."""
     plain, packed = _read(name)
@@ -102,6 +124,12 @@ def one(headers: Headers, name: str) -> str:
     """The value of a header; empty where there is none, or where there are several."""
     values = headers.get_all(name)
     return values[0] if len(values) == 1 else ""
+
+
+def bearer(headers: Headers) -> str:
+    """The secret in ``Authorization: Bearer SECRET``; empty if there is none."""
+    kind, _, given = one(headers, "Authorization").partition(" ")
+    return given.strip() if kind.lower() == "bearer" else ""
 
 
 def route(path: str) -> str:

@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from codec.constants import TOKEN_RATE
-from streaming.timing import Timing
+from streaming.support.timing import Timing
 from streaming.web.status import SenderStatus
 
 __all__ = ["Exposition"]

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from websockets.datastructures import Headers
 
-from streaming.guard import AuthTokens
-from streaming.web.http import Answer, asset, host_is_known, one, route, text
+from streaming.support.guard import AuthTokens, Guesses
+from streaming.support.sparse_log import SparseLog
+from streaming.support.worker import call_on_thread
+from streaming.web.http import (
+    HEALTH,
+    TOO_MANY_GUESSES,
+    Answer,
+    asset,
+    bearer,
+    host_is_known,
+    route,
+    text,
+)
 from streaming.web.status import Encoding, SenderStatus
-from streaming.worker import call_on_thread
 
 if TYPE_CHECKING:
     from codec.base import DecoderWindow
-    from streaming.hub import Hub
-    from streaming.stats import LoopStall
+    from streaming.stream.hub import Hub
+    from streaming.support.stats import LoopStall
+    from streaming.transports.websocket.server import WebSocketServer
     from streaming.web.metrics import Exposition
-    from streaming.websocket.server import WebSocketServer
 
 __all__ = ["Site", "open_site"]
+
+logger = logging.getLogger(__name__)
 
 _FILES: Final = {
     "/": "sender.html",
@@ -40,22 +53,29 @@ class Site:
         status: of the sender.
         auth: who may see figures; pages and health are for everybody.
         names: hosts by which this server is known besides its addresses.
+        guesses: slows down who names wrong secrets.
     """
 
     def __init__(
-        self, status: SenderStatus, auth: AuthTokens | None = None, names: Sequence[str] = ()
+        self,
+        status: SenderStatus,
+        auth: AuthTokens | None = None,
+        names: Sequence[str] = (),
+        guesses: Guesses | None = None,
     ) -> None:
         self._status = status
         self._auth = auth or AuthTokens()
         self._names = names
+        self._guesses = guesses or Guesses()
+        self._wrong_secrets = SparseLog(logger)
         self._exposition: Exposition | None = None
 
-    async def answer(self, path: str, headers: Headers) -> Answer:
-        """What is at ``path``, the target of a GET request."""
+    async def answer(self, path: str, headers: Headers, address: str = "") -> Answer:
+        """What is at ``path``, the target of a GET request from ``address``."""
         where = route(path)
         if where in _FILES:
             return asset(_FILES[where], headers)
-        if where == "/healthz":
+        if where == HEALTH:
             problem = self._status.problem()
             status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
             return text(status, problem or "ok")
@@ -63,13 +83,27 @@ class Site:
             return text(
                 HTTPStatus.NOT_FOUND, "There is nothing here; / is a page to watch the stream."
             )
-        if not self._auth.admit(_bearer(headers)):
-            return text(
-                HTTPStatus.UNAUTHORIZED,
-                "This needs the access token, in the header Authorization: Bearer TOKEN.",
-                WWW_Authenticate="Bearer",
-            )
+        refusal = await self._refusal(bearer(headers), address)
+        if refusal is not None:
+            return refusal
         return await self._metrics() if where == "/metrics" else self._figures(headers)
+
+    async def _refusal(self, given: str, address: str) -> Answer | None:
+        """Why who names the secret ``given`` may not see figures."""
+        guessed = bool(self._auth and given)
+        if guessed and not await self._guesses.turn(address):
+            return text(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_GUESSES)
+        if self._auth.admit(given):
+            if guessed:
+                self._guesses.right(address)
+            return None
+        if guessed:
+            self._wrong_secrets.warning("%s has no right access token for figures", address)
+        return text(
+            HTTPStatus.UNAUTHORIZED,
+            "This needs the access token, in the header Authorization: Bearer TOKEN.",
+            WWW_Authenticate="Bearer",
+        )
 
     def _figures(self, headers: Headers) -> Answer:
         # The title of somebody's sound input is not for pages that only borrow our address.
@@ -108,7 +142,7 @@ def open_site(
 ) -> SenderStatus:
     """Have a server answer plain requests as well; see :class:`SenderStatus`."""
     status = SenderStatus(hub, server.gate, stall, encoding, decoder)
-    server.site = Site(status, AuthTokens(secrets), server.names)
+    server.site = Site(status, AuthTokens(secrets), server.names, server.guesses)
     return status
 
 
@@ -116,11 +150,6 @@ def _import_metrics() -> type[Exposition]:
     from streaming.web.metrics import Exposition
 
     return Exposition
-
-
-def _bearer(headers: Headers) -> str:
-    kind, _, given = one(headers, "Authorization").partition(" ")
-    return given.strip() if kind.lower() == "bearer" else ""
 
 
 def _short(value: object) -> object:

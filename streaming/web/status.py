@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.guard import Gate
-from streaming.hub import Hub
-from streaming.stats import LoopStall
-from streaming.timing import Timing
+from streaming.stream.hub import Hub
+from streaming.support.guard import Gate
+from streaming.support.stats import LoopStall
+from streaming.support.timing import Timing
 
 if TYPE_CHECKING:
     from codec.base import DecoderWindow

@@ -3,6 +3,7 @@
 import { bitRate } from "./pictures.js";
 import { Sound } from "./sound.js";
 import { Spectrogram } from "./spectrogram.js";
+import { socketAddress } from "./stream.js";
 
 const COLUMNS_KIND = 1;
 const PCM_KIND = 2;
@@ -22,7 +23,7 @@ let wanted = false; // the sound in this tab
 let touched = 0; // when the volume was last moved here
 
 function connect() {
-  socket = new WebSocket(`ws://${location.host}/`);
+  socket = new WebSocket(socketAddress());
   socket.binaryType = "arraybuffer";
   socket.onopen = () => wanted && ask("sound", 1);
   socket.onmessage = ({ data }) => (data instanceof ArrayBuffer ? takeData(data) : takeEvent(JSON.parse(data)));

@@ -1,7 +1,7 @@
 // The sender's page: follows the stream as a listener that decodes nothing.
 
 import { bitRate, showRates, TokenPicture } from "./pictures.js";
-import { Stream, TOKEN_BITS, TOKEN_RATE, wireBytes } from "./stream.js";
+import { socketAddress, Stream, TOKEN_BITS, TOKEN_RATE, wireBytes } from "./stream.js";
 
 const STATUS_EVERY_MS = 5000;
 const $ = (id) => document.getElementById(id);
@@ -106,7 +106,7 @@ async function askStatus() {
   if (document.hidden) return;
   const headers = stream.authToken ? { Authorization: `Bearer ${stream.authToken}` } : {};
   try {
-    const answer = await fetch("/status.json", { headers, cache: "no-store" });
+    const answer = await fetch("status.json", { headers, cache: "no-store" });
     sinceStatusFailed = answer.status === 421 ? (await answer.text()).trim() : "";
     if (!answer.ok) return;
     const status = await answer.json();
@@ -125,9 +125,8 @@ async function askStatus() {
 }
 
 function showCommand() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
   const secret = stream.authToken ? "MUSIC350_AUTH_TOKEN=… " : "";
-  show("command", `${secret}python client.py ${scheme}://${location.host} --play`);
+  show("command", `${secret}python client.py ${socketAddress().replace(/\/$/, "")} --play`);
 }
 
 const seconds = (value) => `${value.toFixed(2)} s`;

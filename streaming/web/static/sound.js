@@ -17,7 +17,7 @@ export class Sound {
   async start() {
     if (this.context === null) {
       this.context = new AudioContext({ sampleRate: 48000, latencyHint: "playback" });
-      await this.context.audioWorklet.addModule("/player.js");
+      await this.context.audioWorklet.addModule("player.js");
       this.node = new AudioWorkletNode(this.context, "player", { outputChannelCount: [2] });
       this.gain = new GainNode(this.context, { gain: this.volume });
       this.node.connect(this.gain).connect(this.context.destination);

@@ -26,6 +26,13 @@ export function decodeTokens(buffer) {
   return { first: view.getUint32(1), tokens };
 }
 
+/** Where the WebSocket is: in the page's own folder, whatever a proxy puts before it. */
+export function socketAddress() {
+  const address = new URL("./", location.href);
+  address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+  return address.href;
+}
+
 /** Estimated bytes on the wire of a message from the server, as the server counts them. */
 export function wireBytes(bytes) {
   const framed = bytes + (bytes <= 125 ? 2 : bytes <= 65535 ? 4 : 10);
@@ -34,6 +41,7 @@ export function wireBytes(bytes) {
 
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 30000;
+const LASTING_MS = 1000; // a connection that ends sooner was no more than another failed attempt
 
 /**
  * A listener that decodes nothing. Calls `on.state(word)` (connecting, live, waiting, ended,
@@ -56,10 +64,10 @@ export class Stream {
 
   connect() {
     this.on.state("connecting");
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/`);
+    const socket = new WebSocket(socketAddress());
     this.socket = socket;
     socket.binaryType = "arraybuffer";
+    let began = Infinity; // when the sender said hello
     let over = false; // for good: the stream has ended, or we are not let in
     socket.onopen = () => {
       const join = { type: "join", protocol: 1, history: this.history, client: "page" };
@@ -77,7 +85,7 @@ export class Stream {
       }
       const event = JSON.parse(data);
       if (event.type === "hello") {
-        this.wait = FIRST_WAIT_MS;
+        began = performance.now();
         const other = Boolean(this.name) && this.name !== event.stream;
         this.name = event.stream ?? "";
         this.next = event.first_token;
@@ -97,6 +105,7 @@ export class Stream {
     socket.onclose = () => {
       if (over) return;
       this.on.state("waiting");
+      if (performance.now() - began >= LASTING_MS) this.wait = FIRST_WAIT_MS;
       setTimeout(() => this.connect(), this.wait * (0.5 + Math.random() / 2));
       this.wait = Math.min(2 * this.wait, LONGEST_WAIT_MS);
     };

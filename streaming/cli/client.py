@@ -1,0 +1,195 @@
+"""Listens to music at 350 bits per second: from a WebSocket or an MQTT broker to the sound card, a
+file or a pipe.
+
+With --save alone it records the stream as it is, and needs no model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import codec
+from streaming.audio.devices import list_devices
+from streaming.cli.client_arguments import make_settings, read_arguments
+from streaming.cli.client_wiring import find_stream, open_output, open_page
+from streaming.cli.common import (
+    check_wait,
+    codec_loader,
+    program_name,
+    run_program,
+)
+from streaming.cli.mqtt import list_broker
+from streaming.cli.start import say
+from streaming.files.recorder import Recorder
+from streaming.files.recording import Recording, record
+from streaming.listen.listener import Listener
+from streaming.listen.report import ListenerReport, process_age_s
+from streaming.listen.settings import ListenerSettings
+from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.stream.timeline import StartAt
+from streaming.support.compute import settle
+from streaming.support.signals import run_loop, set_on_signals, unless
+from streaming.support.stats import StatsWriter, Traffic
+from streaming.support.status_line import StatusLine
+from streaming.support.worker import call_model
+from streaming.transports.link import Dial, Link, Messages
+from streaming.transports.oneway.connection import LeanDial
+
+if TYPE_CHECKING:
+    from codec.base import Codec
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = codec.load) -> int:
+    """Run the listener; returns the exit code: 0, or 2 where it could not go on."""
+    arguments = parse_arguments(argv)
+    status = StatusLine()
+
+    def body() -> None:
+        if arguments.list_devices:
+            say("\n".join(map(str, list_devices())) or "There is no sound device.")
+        elif arguments.list:
+            say(run_loop(list_broker(arguments.mqtt or arguments.url, arguments)))
+        else:
+            run_loop(run(arguments, load_codec, status))
+
+    return run_program(program_name("client.py"), arguments, status, body)
+
+
+async def run(
+    arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
+) -> None:
+    """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
+    check_wait(arguments)
+    stop = asyncio.Event()
+    settings = make_settings(arguments)
+    dial, traffic, start = await find_stream(arguments, settings.start)
+    settings = replace(settings, start=start)
+    recorder = None
+    plays = arguments.play or arguments.out or arguments.web is not None
+    if arguments.save is not None:
+        limit, start = settings.limit_samples, settings.start
+        recorder = Recorder(arguments.save, limit, start=start, waits=plays)
+    if recorder is not None and not plays:
+        with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
+            await record_stream(recorder, dial, traffic, arguments, settings, stats, status, stop)
+        return
+    fetch = codec_loader(arguments, load_codec, "decoder")
+
+    def load(name: str) -> Codec:
+        if arguments.torch_device is None:
+            codec.require_live_decoding(name)
+        loaded = fetch(name)
+        loaded.warm_up(settings.decode.window(loaded), settings.decode.settings())
+        settle()
+        return loaded
+
+    with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
+        output = open_output(arguments)
+        recording = None if recorder is None else Recording(recorder)
+        try:
+            expected = await unless(stop, call_model(load, arguments.codec))
+            if expected is None:
+                return
+            if isinstance(dial, LeanDial):
+                dial.known.append(CodecIdentity(expected.name, expected.weights, expected.digest))
+            listener = Listener(
+                output,
+                expected,
+                load=load,
+                settings=settings,
+                observe=None if recording is None else recording.take,
+                begun=None if recording is None else recording.hear,
+            )
+            listener.session.traffic = traffic
+            connect_at_s = time.monotonic()
+            connection = None if arguments.wait else await unless(stop, dial())
+            if connection is not None or (arguments.wait and not stop.is_set()):
+                connected_s = None if connection is None else process_age_s()
+                report = ListenerReport(listener, connect_at_s, connected_s)
+                retry = dial if arguments.reconnect != 0 else None
+                page = open_page(arguments, output, listener, report)
+                async with page or contextlib.nullcontext():
+                    with go_live_on_signal(listener):
+                        await listen(listener, connection, retry, report, stats, status, stop)
+        finally:
+            if recording is not None:
+                await recording.close("the recording was stopped")
+            await output.close()
+
+
+async def record_stream(
+    recorder: Recorder,
+    dial: Dial,
+    traffic: Traffic,
+    arguments: argparse.Namespace,
+    settings: ListenerSettings,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    """Record and decode nothing; goes on in a file that is there already."""
+    join = settings.start.join(settings.history_tokens, settings.client)
+    if settings.start.live:
+        join = recorder.join(join)
+    session = ListenerSession(None, join=join, auth_token=settings.auth_token)
+    session.traffic = traffic
+    connection = None if arguments.wait else await unless(stop, dial())
+    if connection is not None or (arguments.wait and not stop.is_set()):
+        retry = dial if arguments.reconnect != 0 else None
+        link = Link(session, connection, retry, backoff=settings.backoff)
+        await record(link, Recording(recorder), stats, status, stop)
+
+
+async def listen(
+    listener: Listener,
+    connection: Messages | None,
+    dial: Dial | None,
+    report: ListenerReport,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    """Listen until the end or until ``stop``, and report meanwhile and afterwards."""
+    reporting = asyncio.ensure_future(report.run(status, stats))
+    listening = asyncio.ensure_future(listener.run(connection, dial))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        listener.stop()
+        await listening
+    finally:
+        figures, summary = report.figures(), report.summary()
+        reporting.cancel()
+        stopping.cancel()
+        await asyncio.gather(reporting, stopping, return_exceptions=True)
+        status.close()
+        logger.info("%s", summary)
+        stats.write(figures, final=True)
+
+
+@contextlib.contextmanager
+def go_live_on_signal(listener: Listener) -> Iterator[None]:
+    """SIGUSR1 brings a listener that is behind back to the live edge."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
+        loop.add_signal_handler(signal.SIGUSR1, listener.go_to, StartAt())
+    try:
+        yield
+    finally:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError, AttributeError):
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; exits with 2 and one sentence on what it cannot mean."""
+    return read_arguments(__doc__, argv)

@@ -1,0 +1,280 @@
+"""The listener's command line: its options, and what they come to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from codec.constants import SAMPLE_RATE
+from codec.sampling import SOLVERS
+from streaming.audio.sinks.soundcard import MAX_VOLUME
+from streaming.cli.common import (
+    add_auth_arguments,
+    add_common_arguments,
+    number,
+    parse,
+    program_name,
+)
+from streaming.cli.mqtt import add_broker_arguments
+from streaming.cli.oneway import add_lean_arguments
+from streaming.cli.preset_file import PRESET_NAMES, preset_name
+from streaming.files.muc import MUC_SUFFIX
+from streaming.listen.decoding import DecodeOptions
+from streaming.listen.settings import PRESETS, CatchUp, ListenerSettings
+from streaming.stream.timeline import StartAt
+from streaming.support.guard import read_auth_tokens
+from streaming.transports.link import Backoff
+from streaming.transports.websocket import TIMEOUT_S
+from streaming.web.console import DEFAULT_PORT
+from streaming.wire.messages import MAX_SEED
+
+__all__ = ["DEFAULT_URL", "make_settings", "names_file", "read_arguments"]
+
+DEFAULT_URL: Final = "ws://127.0.0.1:8765"
+
+
+def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; exits with 2 and one sentence on what it cannot mean."""
+    parser = argparse.ArgumentParser(prog=program_name("client.py"), description=description)
+    _add_ends(parser)
+    _add_place(parser)
+    _add_sound(parser)
+    _add_decoder(parser)
+    _add_access(parser)
+    add_broker_arguments(parser, sends=False)
+    add_lean_arguments(parser, sends=False)
+    add_common_arguments(parser, "decoding")
+    return parse(parser, "client", _join_values(sys.argv[1:] if argv is None else argv))
+
+
+def _add_ends(parser: argparse.ArgumentParser) -> None:
+    """Where the stream comes from, and where it goes."""
+    parser.add_argument(
+        "url",
+        nargs="?",
+        default=DEFAULT_URL,
+        metavar="URL|FILE.muc",
+        help="of the sender, or a recording: %(default)s",
+    )
+    parser.add_argument("--play", action="store_true", help="play on the sound card")
+    parser.add_argument(
+        "--out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write a file (wav, flac, ogg, opus); - writes bare float32 samples, left and right "
+        "in turns, to standard output",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="write over files of --out that are there already"
+    )
+    parser.add_argument(
+        "--web",
+        nargs="?",
+        const=DEFAULT_PORT,
+        type=number(int, 0, 65_535),
+        metavar="PORT",
+        help="a page on this machine to watch, to control and to listen in a browser "
+        f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
+    )
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE.muc",
+        help="record the tokens; alone it needs no model. Goes on where the file ends, if that is "
+        "of the same stream",
+    )
+
+
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    """Where in the stream to begin and to end, and how to stay in it."""
+    parser.add_argument(
+        "--seconds",
+        type=number(float, 0, 1e9),
+        metavar="N",
+        help="end after so much sound (default: play until the stream ends)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default="live",
+        metavar="PLACE",
+        help="begin at live, -10m, 2026-11-22T20:00 or token:12345 (default: %(default)s); "
+        "SIGUSR1 goes back to live",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="play also a recording most of which is missing"
+    )
+    parser.add_argument(
+        "--reconnect",
+        type=number(int, 0, 1_000_000),
+        metavar="N",
+        help="give up after N vain attempts in a row to come back (default: never)",
+    )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for a sender that is not there yet, as for one that has gone",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=number(float, 0.1, 3600),
+        default=TIMEOUT_S,
+        metavar="S",
+        help="seconds to connect and to be answered, on a slow link more (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--catch-up",
+        choices=[way.value for way in CatchUp],
+        help="after an outage play a little faster, jump to live, or stay behind "
+        "(default: speed; with --from none)",
+    )
+
+
+def _add_sound(parser: argparse.ArgumentParser) -> None:
+    """The sound card, and what is kept in reserve for it."""
+    parser.add_argument("--device", help="sound output: number or part of its name")
+    parser.add_argument("--list-devices", action="store_true", help="show sound devices and end")
+    parser.add_argument(
+        "--volume",
+        type=number(float, 0, MAX_VOLUME),
+        default=1.0,
+        metavar="V",
+        help="of the sound card, a factor (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--preset",
+        type=preset_name,
+        choices=PRESET_NAMES,
+        default="default",
+        metavar="NAME",
+        help="default, low-latency (keeps less in reserve and decodes shorter windows), or a "
+        "file made by benchmarks.lab.tune",
+    )
+    parser.add_argument(
+        "--buffer",
+        type=number(float, 0, 60),
+        metavar="S",
+        help="seconds of sound in reserve against late packets, at least (default: by the preset)",
+    )
+    parser.add_argument(
+        "--most-buffer",
+        type=number(float, 0, 60),
+        default=8.0,
+        metavar="S",
+        help="and at most, where packets come unevenly (default: %(default)g)",
+    )
+
+
+def _add_decoder(parser: argparse.ArgumentParser) -> None:
+    """The decoder and its windows."""
+    parser.add_argument(
+        "--seed",
+        type=number(int, 0, MAX_SEED),
+        metavar="N",
+        help="of the decoder's noise (default: the sender's)",
+    )
+    parser.add_argument(
+        "--steps", type=number(int, 0, 1000), metavar="N", help="of the flow-matching decoder"
+    )
+    parser.add_argument(
+        "--guidance", type=number(float, 0, 100), metavar="G", help="scale; 1 is none"
+    )
+    parser.add_argument(
+        "--temperature", type=number(float, 0, 10), metavar="T", help="of the decoder's noise"
+    )
+    parser.add_argument(
+        "--solver",
+        choices=sorted(SOLVERS),
+        default="euler",
+        help="of the flow-matching decoder; all but euler take two evaluations a step",
+    )
+    parser.add_argument(
+        "--warp",
+        type=number(float, 0.1, 10),
+        default=1.0,
+        metavar="W",
+        help="of its time steps; above 1, those near noise are smaller (default: 1, uniform)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile mucodec's decoder before listening: a minute, then faster on a GPU",
+    )
+    for name, lowest, what in (
+        ("hop", 1, "sound made at a time"),
+        ("context", 0, "known sound before it"),
+        ("lookahead", 0, "provisional sound after it"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=number(int, lowest, 1024),
+            metavar="N",
+            help=f"of decoder windows, {what}, in tokens of 40 ms (default: by preset and codec)",
+        )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    """What lets the listener in, and whom it trusts."""
+    add_auth_arguments(parser, "name it to a sender that asks for it")
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="FILE",
+        help="trust these certificates of wss:// senders and mqtts:// brokers, PEM",
+    )
+
+
+def _join_values(argv: Sequence[str]) -> list[str]:
+    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option, and a
+    word after ``--web`` for its port."""
+    words = list(argv)
+    for index, word in enumerate(words[:-1]):
+        if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():
+            words[index : index + 2] = [f"--from={words[index + 1]}"]
+            break
+    if "--web" in words[:-1] and not words[words.index("--web") + 1].isdecimal():
+        words[words.index("--web")] = f"--web={DEFAULT_PORT}"
+    return words
+
+
+def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
+    """What the arguments ask of the listener."""
+    preset = PRESETS[arguments.preset]
+    seconds: float | None = arguments.seconds
+    start = StartAt.parse(arguments.start)
+    if start.live and arguments.mqtt is None and names_file(arguments.url):
+        start = StartAt(token=0)  # a file is the past from its beginning on
+    catch_up = arguments.catch_up or ("speed" if start.live else "none")
+    return ListenerSettings(
+        start=start,
+        auth_token=next(
+            iter(read_auth_tokens(arguments.auth_token, arguments.auth_token_file)), ""
+        ),
+        catch_up=CatchUp(catch_up),
+        backoff=Backoff(attempts=arguments.reconnect),
+        hello_timeout_s=arguments.timeout,
+        margin_s=preset.margin_s if arguments.buffer is None else arguments.buffer,
+        most_margin_s=arguments.most_buffer,
+        limit_samples=None if seconds is None else round(seconds * SAMPLE_RATE),
+        client="client.py",
+        decode=DecodeOptions(
+            seed=arguments.seed,
+            steps=arguments.steps,
+            guidance=arguments.guidance,
+            temperature=arguments.temperature,
+            solver=arguments.solver,
+            warp=arguments.warp,
+            hop=preset.hop if arguments.hop is None else arguments.hop,
+            context=arguments.context,
+            lookahead=arguments.lookahead,
+        ),
+    )
+
+
+def names_file(url: str) -> bool:
+    """Whether it is a recording and no address."""
+    return "://" not in url and Path(url).suffix.lower() == MUC_SUFFIX

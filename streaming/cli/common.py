@@ -1,0 +1,178 @@
+"""What the two programs' command lines have in common."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import codec
+from codec.errors import CodecError
+from streaming.cli.completion import add_completion_argument
+from streaming.cli.configuration import add_config_argument, with_configuration
+from streaming.cli.preset_file import preset_arguments
+from streaming.cli.start import complain, program_name
+from streaming.errors import SettingsError, TransportError, UserError
+from streaming.support.compute import use_threads
+from streaming.support.guard import AUTH_TOKEN_VARIABLE
+from streaming.support.json_log import JsonFormatter
+from streaming.support.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from codec.base import Codec
+    from codec.mucodec.model import Part
+
+__all__ = [
+    "add_auth_arguments",
+    "add_common_arguments",
+    "check_address",
+    "check_wait",
+    "codec_loader",
+    "is_address",
+    "number",
+    "parse",
+    "program_name",
+    "run_program",
+]
+
+
+def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    """A parser of numbers from ``low`` to ``high``; what compares false, as NaN does, is none."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if low <= (value := kind(text)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+
+    return parse
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` looks like the address of a stream and not like a file."""
+    return text.lower().startswith(("ws://", "wss://", "mqtt://", "mqtts://"))
+
+
+def check_address(url: str) -> None:
+    """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
+    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
+        parts = urlsplit(url)
+        if parts.scheme in ("ws", "wss") and parts.hostname:
+            return
+    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
+
+
+def check_wait(arguments: argparse.Namespace) -> None:
+    """Raise SettingsError where it may wait for a sender but not come back to it."""
+    if arguments.wait and arguments.reconnect == 0:
+        raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Codec, weights, device, threads, statistics and verbosity; ``purpose`` is what torch does."""
+    parser.add_argument(
+        "--codec",
+        choices=codec.CODECS,
+        default="nano",
+        help="nano comes with the program; mucodec is the published model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="of the codec: a weights file, or for mucodec the folder of the release's checkpoints",
+    )
+    parser.add_argument(
+        "--torch-device",
+        metavar="DEVICE",
+        help=f"where torch does the {purpose}: cpu, cuda, cuda:1 (default: by the codec)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=number(int, 1, 1024),
+        metavar="N",
+        help=f"for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
+    )
+    parser.add_argument(
+        "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    parser.add_argument(
+        "--json-log", action="store_true", help="log one JSON object a line, no status line"
+    )
+    add_config_argument(parser)
+    add_completion_argument(parser)
+
+
+def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """The secret between sender and listeners; ``purpose`` is what it does here."""
+    parser.add_argument(
+        "--auth-token",
+        metavar="SECRET",
+        help=f"{purpose}; others on this machine can see it here, so better use "
+        f"--auth-token-file or the environment's {AUTH_TOKEN_VARIABLE}",
+    )
+    parser.add_argument(
+        "--auth-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+    )
+
+
+def parse(parser: argparse.ArgumentParser, section: str, argv: Sequence[str]) -> argparse.Namespace:
+    """Read ``argv``, file and environment; exits with 2 and one sentence on what is wrong."""
+    try:
+        arguments = with_configuration(parser, section, argv)
+        arguments = [*preset_arguments(parser, section, arguments), *arguments]
+    except SettingsError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return parser.parse_args(arguments)
+
+
+def codec_loader(
+    arguments: argparse.Namespace, load_codec: Callable[..., Codec], part: Part
+) -> Callable[[str], Codec]:
+    """A function that loads a codec by name as the arguments ask, for a thread to call.
+
+    part: the half of the codec that the program needs.
+    """
+
+    def load(name: str) -> Codec:
+        use_threads(arguments.threads or codec.default_threads(name))
+        options: dict[str, Any] = {"part": part}
+        if getattr(arguments, "compile", False):
+            options["compiled"] = True
+        if arguments.torch_device is not None:
+            options["device"] = arguments.torch_device
+        if arguments.weights is not None and name == arguments.codec:
+            options["weights"] = arguments.weights
+        return load_codec(name, **options)
+
+    return load
+
+
+def run_program(
+    name: str, arguments: argparse.Namespace, status: StatusLine, body: Callable[[], None]
+) -> int:
+    """Call ``body`` with logging set up; its errors become one sentence and an exit code."""
+    if arguments.json_log:
+        status.go_plain()
+    handler = status.log_handler()
+    plain = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    handler.setFormatter(JsonFormatter() if arguments.json_log else plain)
+    level = logging.DEBUG if arguments.verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    try:
+        body()
+    except (UserError, CodecError) as error:
+        status.close()
+        if arguments.json_log:
+            logging.getLogger(name).error("%s", error)
+        else:
+            complain(f"{name}: {error}")
+        return 2
+    except KeyboardInterrupt:  # the second one: the first ends the stream in good order
+        return 130
+    return 0

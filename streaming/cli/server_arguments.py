@@ -1,0 +1,240 @@
+"""The sender's command line: its options, and what they come to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from streaming.cli.common import (
+    add_auth_arguments,
+    add_common_arguments,
+    number,
+    parse,
+    program_name,
+)
+from streaming.cli.mqtt import add_broker_arguments, publisher_settings
+from streaming.cli.oneway import add_lean_arguments, lean_settings
+from streaming.cli.preset_file import PRESET_NAMES, preset_name
+from streaming.cli.push import add_push_arguments, publish_tokens, push_settings
+from streaming.send.settings import PRESETS, ServiceSettings
+from streaming.stream.hub import MAX_LAG_S
+from streaming.stream.timeline import parse_duration_s
+from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, Limits, read_auth_tokens
+from streaming.support.tls import server_context
+from streaming.web.forwarded import Proxies
+from streaming.wire.messages import MAX_SEED, MAX_TOKENS_PER_MESSAGE
+
+__all__ = ["make_settings", "read_arguments"]
+
+
+def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line; exits with 2 and one sentence on what it cannot mean."""
+    parser = argparse.ArgumentParser(prog=program_name("server.py"), description=description)
+    _add_sources(parser)
+    _add_address(parser)
+    _add_encoding(parser)
+    _add_past(parser)
+    add_auth_arguments(parser, "let in only listeners that name it")
+    _add_upstream(parser)
+    _add_access(parser)
+    add_push_arguments(parser)
+    add_lean_arguments(parser, sends=True)
+    add_broker_arguments(parser, sends=True)
+    add_common_arguments(parser, "encoding")
+    return parse(parser, "server", sys.argv[1:] if argv is None else argv)
+
+
+def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
+    """What the arguments ask of the sender. Raises SettingsError."""
+    return ServiceSettings(
+        host=arguments.host,
+        port=arguments.port,
+        preset=PRESETS[arguments.preset],
+        packet_tokens=arguments.packet_tokens,
+        seed=arguments.seed,
+        rewind_s=parse_duration_s(arguments.rewind),
+        store=arguments.store,
+        max_lag_s=arguments.max_lag,
+        auth_tokens=read_auth_tokens(arguments.auth_token, arguments.auth_token_file),
+        limits=Limits(arguments.max_listeners, arguments.max_per_address),
+        origins=arguments.allow_origin,
+        proxies=Proxies(arguments.trust_proxy),
+        tls=server_context(arguments.tls_cert, arguments.tls_key),
+        hop=arguments.hop,
+        lookahead=arguments.lookahead,
+        mqtt=publisher_settings(arguments),
+        push=push_settings(arguments),
+        lean=lean_settings(arguments),
+        entropy_coding=arguments.entropy_coding,
+        publish_tokens=publish_tokens(arguments),
+    )
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    """What to stream."""
+    parser.add_argument(
+        "songs",
+        nargs="*",
+        metavar="SONG|FOLDER|http://…|FILE.muc|ws://…|mqtt://…|-",
+        help="what to stream; http:// is an Internet radio, a file or a playlist on the web; .muc "
+        "files and another sender's stream need no model; - is standard input; nothing is the demo "
+        "track, looped",
+    )
+    parser.add_argument(
+        "--capture",
+        nargs="?",
+        const="",
+        metavar="DEVICE",
+        help="stream a sound input: number or part of its name, the default one if not given",
+    )
+    parser.add_argument(
+        "--raw",
+        metavar="FORMAT",
+        help="standard input is bare samples: s16 or f32, then rate and channels (s16:44100:2)",
+    )
+    parser.add_argument("--loop", action="store_true", help="start over at the end")
+    parser.add_argument("--shuffle", action="store_true", help="play in random order")
+    parser.add_argument("--title", help="announce this title instead of the songs' own")
+
+
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    """Where to listen."""
+    parser.add_argument("--host", default="127.0.0.1", help="listen here (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=number(int, 0, 65_535),
+        default=8765,
+        help="listen here, 0 for any free port (default: %(default)s)",
+    )
+
+
+def _add_encoding(parser: argparse.ArgumentParser) -> None:
+    """Packets, windows and seed."""
+    parser.add_argument(
+        "--preset",
+        type=preset_name,
+        choices=PRESET_NAMES,
+        default="default",
+        metavar="NAME",
+        help="default, low-latency (sends a packet every 0.32 s instead of every 1.92 s), or a "
+        "file made by benchmarks.lab.tune",
+    )
+    parser.add_argument(
+        "--packet-tokens",
+        type=number(int, 1, MAX_TOKENS_PER_MESSAGE),
+        metavar="N",
+        help="tokens in a packet, 25 a second (default: by the preset)",
+    )
+    parser.add_argument(
+        "--hop",
+        type=number(int, 1, 1024),
+        metavar="N",
+        help="of encoder windows, tokens made at a time (default: by preset and codec)",
+    )
+    parser.add_argument(
+        "--lookahead",
+        type=number(int, 0, 1024),
+        metavar="N",
+        help="of encoder windows, tokens of sound heard beyond the hop (default: by the codec)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=number(int, 0, MAX_SEED),
+        metavar="N",
+        help="of the decoders' noise: same tokens and seed, same sound (default: the store's or 0)",
+    )
+
+
+def _add_past(parser: argparse.ArgumentParser) -> None:
+    """What is kept of the stream."""
+    parser.add_argument(
+        "--entropy-coding",
+        action="store_true",
+        help="send packets in fewer bits to listeners that take them so (nano's bundled weights, "
+        "up to 128 tokens a packet; not through a broker)",
+    )
+    parser.add_argument(
+        "--rewind",
+        default="24h",
+        metavar="DURATION",
+        help="keep so much of the stream for listeners who come back or listen to the past: 90s, "
+        "10m, 24h (default: %(default)s, 4.3 MB)",
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="FOLDER",
+        help="keep it on disk as well, and go on there when started again",
+    )
+
+
+def _add_upstream(parser: argparse.ArgumentParser) -> None:
+    """The way to another sender."""
+    parser.add_argument(
+        "--upstream-token",
+        metavar="SECRET",
+        help="name it to the sender whose stream is served; better in the environment's "
+        f"{UPSTREAM_TOKEN_VARIABLE} or in --upstream-token-file",
+    )
+    parser.add_argument(
+        "--upstream-token-file", type=Path, metavar="FILE", help="the same from a file"
+    )
+    parser.add_argument(
+        "--reconnect",
+        type=number(int, 0, 1_000_000),
+        metavar="N",
+        help="give another sender up after N vain attempts in a row to come back (default: never)",
+    )
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for another sender that is not there yet, as for one that has gone",
+    )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    """Who may listen, and how many."""
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="encrypt (wss://): certificate chain, PEM"
+    )
+    parser.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="its private key, unless in the same file"
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let a web page listen, such as https://radio.example; may be given more than once",
+    )
+    parser.add_argument(
+        "--trust-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="of a reverse proxy, or its network: believe its X-Forwarded-For or Forwarded header; "
+        "may be given more than once",
+    )
+    parser.add_argument(
+        "--max-listeners",
+        type=number(int, 1, 100_000),
+        default=Limits.connections,
+        metavar="N",
+        help="connections at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-per-address",
+        type=number(int, 1, 100_000),
+        default=Limits.per_address,
+        metavar="N",
+        help="connections at once from one address, or one /64 of IPv6 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-lag",
+        type=number(float, 1, 3600),
+        default=MAX_LAG_S,
+        metavar="S",
+        help="drop a listener that falls so many seconds behind (default: %(default)g)",
+    )

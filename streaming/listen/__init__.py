@@ -1,0 +1,1 @@
+"""From messages to sound when it is due."""

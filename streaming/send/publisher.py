@@ -1,0 +1,94 @@
+"""Tokens that are there already, on their way into a hub; first to disk, where that is asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.constants import SAMPLES_PER_TOKEN
+from streaming.files.store import TokenStore
+from streaming.stream.hub import Hub
+from streaming.support.worker import Worker
+from streaming.wire.messages import Gap, Title, Tokens
+
+__all__ = ["Publisher"]
+
+
+class Publisher:
+    """Publishes to ``hub``, after writing to ``store`` what a listener is about to get.
+
+    clock: monotonic seconds. wall: Unix time in seconds. Needs a running event loop.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        store: TokenStore | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.hub = hub
+        self._store = store
+        self._worker = Worker("store")
+        self._clock = clock
+        self._wall = wall
+
+    @property
+    def samples(self) -> int:
+        """How many samples the stream has come to."""
+        return self.hub.next_token * SAMPLES_PER_TOKEN
+
+    async def tokens(
+        self,
+        tokens: NDArray[np.int64],
+        *,
+        delay_s: float = 0.0,
+        age_s: float = 0.0,
+        ended_s: float | None = None,
+    ) -> None:
+        """The next packet, int64 ``[n]``.
+
+        delay_s: from its last sample at the source to its release, which was ``age_s`` ago.
+        ended_s: Unix time of that sample, by the source's clock if that is not ours.
+        """
+        if ended_s is None:
+            ended_s = self._wall() - age_s - delay_s
+        if self._store is not None:
+            packet = Tokens(self.hub.next_token, tokens)
+            await self._worker.run(self._store.tokens, packet, ended_s)
+        now_s = self._clock() - age_s
+        self.hub.publish(tokens, now_s, delay_s, ended_s + delay_s, late=age_s > 0)
+
+    async def gap(self, count: int) -> None:
+        """``count`` tokens are missing."""
+        if self._store is not None:
+            await self._worker.run(self._store.gap, Gap(self.hub.next_token, count))
+        self.hub.skip(count, self._clock())
+
+    async def title(self, title: str, token: int) -> None:
+        """What plays from ``token`` on."""
+        if self.hub.set_title(title, token, self._clock()) and self._store is not None:
+            await self._worker.run(self._store.title, Title(self.hub.title, token))
+
+    def end(self, reason: str) -> None:
+        """Nothing follows."""
+        self.hub.end(reason, self._clock())
+
+    def go_away(self, reason: str) -> None:
+        """Nothing follows here for now, but the stream is not over."""
+        self.hub.go_away(reason, self._clock())
+
+    async def drop_store(self) -> None:
+        """From now on nothing is stored."""
+        store, self._store = self._store, None
+        if store is not None:
+            await self._worker.run(store.close)
+
+    async def close(self) -> None:
+        """Complete what is stored."""
+        await self.drop_store()
+        await self._worker.close()

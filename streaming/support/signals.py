@@ -1,0 +1,75 @@
+"""Ctrl-C, SIGTERM and SIGHUP as an event, and an event loop that ends at once with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+__all__ = ["run_loop", "set_on_signals", "unless"]
+
+T = TypeVar("T")
+
+
+class _Unawaited(ThreadPoolExecutor):
+    """Threads that look up names of hosts, which may take a minute where the network is bad."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, which at its end does not wait for names that are still being looked up."""
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_Unawaited())
+        return runner.run(main)
+
+
+@contextlib.contextmanager
+def set_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """Set ``stop`` on the first Ctrl-C, SIGTERM or SIGHUP; a second one does what it did before:
+    it ends one of our programs at once (:mod:`streaming.cli.start`).
+
+    A terminal that is closed sends SIGHUP; a program that ignores it (``nohup``) goes on doing so.
+    Within the event loop. Where signals cannot be caught (on Windows, outside the main thread),
+    nothing changes.
+    """
+    loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number in numbers:
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                if loop.remove_signal_handler(number):
+                    signal.signal(number, before[number])
+
+    def caught() -> None:
+        stop.set()
+        restore()
+
+    for number in numbers:
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, caught)
+    try:
+        yield
+    finally:
+        restore()
+
+
+async def unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """The result of ``work``, or None when ``stop`` is set before; ``work`` is then cancelled."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        stopping.cancel()
+        working.cancel()  # does nothing when it is done
+        await asyncio.gather(working, stopping, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""How messages travel: WebSocket, MQTT, push, one-way links."""

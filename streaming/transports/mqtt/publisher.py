@@ -1,0 +1,292 @@
+"""The sender's side: a hub's stream to a broker, whether anybody subscribes there or not.
+
+The hub sees one more place in its stream, as that of a WebSocket listener. What is taken there goes
+to the broker message by message; with every packet the retained window moves on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Final
+
+from codec.constants import TOKEN_RATE
+from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.stream.hub import Hub
+from streaming.stream.outbox import Outbox
+from streaming.support.stats import Traffic
+from streaming.transports.link import LASTING_S, Backoff
+from streaming.transports.mqtt.address import MqttAddress, stream_tag
+from streaming.transports.mqtt.broker import Broker, Will
+from streaming.transports.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S
+from streaming.transports.mqtt.wire import wire_bytes
+from streaming.wire.messages import (
+    MAX_TOKENS_PER_MESSAGE,
+    Failure,
+    Hello,
+    Join,
+    Message,
+    Title,
+    Tokens,
+)
+from streaming.wire.parsing import decode
+
+__all__ = ["DEFAULT_WINDOW_S", "MqttPublisher", "MqttSettings"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_WINDOW_S: Final = 256 / TOKEN_RATE
+"""What listeners ask for when they join: enough for the decoder's context."""
+MAX_WINDOW_S: Final = MAX_TOKENS_PER_MESSAGE / TOKEN_RATE
+_SIGN_OF_LIFE_S: Final = 600.0
+_EXPIRY_S: Final = 3600
+"""Hello and status of a sender that has vanished; one that lives repeats them more often."""
+_KEEPALIVE_S: Final = 20
+_ECHO_S: Final = 10.0
+_KEEPALIVE_BITS_PER_S: Final = 8 * (52 + 2) / _KEEPALIVE_S
+_CLOSE_TIMEOUT_S: Final = 2.0
+
+
+@dataclass(frozen=True)
+class MqttSettings:
+    """Where to publish. tls: for ``mqtts://``. window_s: how much of the stream is retained."""
+
+    address: MqttAddress
+    tls: ssl.SSLContext | None = None
+    window_s: float = DEFAULT_WINDOW_S
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class MqttPublisher:
+    """Publishes a hub within ``async with``, across as many connections as it takes.
+
+    Entering it connects to the broker and raises TransportError or RefusedError where that fails;
+    a connection that is lost later is made again, for ever. Leaving it takes leave of the broker,
+    after what the hub has still to say.
+
+    Attributes: ``away``, whether there is no connection just now; ``reconnects`` so far;
+    ``traffic``, what goes to the broker.
+    """
+
+    def __init__(
+        self, hub: Hub, settings: MqttSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._clock = clock
+        self._address = settings.address
+        self._tag = stream_tag(hub.info)
+        self._window_tokens = min(
+            MAX_TOKENS_PER_MESSAGE,
+            max(hub.info.packet_tokens, round(settings.window_s * TOKEN_RATE)),
+        )
+        # With the same name again, the broker drops the connection that we gave up first.
+        self._identifier = f"music350-{self._tag}-{secrets.token_hex(4)}"
+        self._place = hub.next_token  # up to here everything was handed to the broker
+        self._hello_at_s = 0.0
+        self._dated = False  # whether the hello can tell when the stream played
+        self._wake = asyncio.Event()
+        self._leaving = False
+        self._task: asyncio.Task[None] | None = None
+        self.traffic = Traffic(framing=int, keepalive_bits_per_s=_KEEPALIVE_BITS_PER_S)
+        self.away = True
+        self.reconnects = 0
+
+    async def __aenter__(self) -> MqttPublisher:
+        broker = await self._connect()
+        self._task = asyncio.create_task(self._run(broker))
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        self._leaving = True
+        self._wake.set()
+        if self.away:
+            self._task.cancel()
+        await asyncio.wait({self._task}, timeout=_CLOSE_TIMEOUT_S)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _connect(self) -> Broker:
+        broker = Broker(
+            self._address,
+            self._settings.tls,
+            will=Will(self._address.status, OFFLINE, _EXPIRY_S),
+            identifier=self._identifier,
+            keepalive_s=_KEEPALIVE_S,
+            on_lost=self._wake.set,
+        )
+        await broker.__aenter__()
+        self.away = False
+        return broker
+
+    async def _run(self, broker: Broker) -> None:
+        """Publish until the stream is over."""
+        failed = 0
+        while True:
+            began_s = self._clock()
+            try:
+                await self._publish_all(broker)
+            except TransportError as error:
+                logger.warning("coming back to the broker, since %s", _reason(error))
+            else:
+                return
+            finally:
+                await broker.close()
+            self.away = True
+            if self._clock() - began_s >= LASTING_S:
+                failed = 0
+            broker, failed = await self._come_back(failed)
+            self.reconnects += 1
+            logger.info("publishing again to %s", self._address)
+
+    async def _come_back(self, failed: int) -> tuple[Broker, int]:
+        """A connection, after how many attempts in a row."""
+        while True:
+            await asyncio.sleep(self._settings.backoff.wait_s(failed, random.random()))
+            failed += 1
+            try:
+                return await self._connect(), failed
+            except (TransportError, RefusedError) as error:
+                logger.debug("not yet: %s", error)
+
+    async def _publish_all(self, broker: Broker) -> None:
+        """On one connection, to the end of the stream, or of those that follow one another."""
+        watching: asyncio.Task[None] | None = None
+        try:
+            while True:
+                self._begin_stream()
+                await self._say_hello(broker)
+                watching = watching or asyncio.create_task(self._watch(broker))
+                await self._publish_stream(broker)
+                if self._leaving or self._hub.ended:
+                    return
+        finally:
+            if watching is not None:
+                watching.cancel()
+            await self._say_goodbye(broker)
+
+    def _begin_stream(self) -> None:
+        """Go on where we were, unless the hub has begun another stream."""
+        tag = stream_tag(self._hub.info)
+        if tag != self._tag:
+            self._tag, self._place = tag, 0
+
+    async def _publish_stream(self, broker: Broker) -> None:
+        """What was missed, then live, until there is no more or our place in the hub is lost."""
+        oldest = self._hub.next_token - self._window_tokens
+        join = Join(history=0, next_token=max(0, self._place, oldest))
+        outbox = self._hub.join(join, self._clock(), self._wake.set, carrier=True)
+        try:
+            await self._move_window(broker)
+            while True:
+                self._wake.clear()
+                broker.check()
+                await self._publish_waiting(broker, outbox)
+                if outbox.closed or self._leaving:
+                    return
+                left_s = self._hello_at_s + _SIGN_OF_LIFE_S - self._clock()
+                try:
+                    await asyncio.wait_for(self._wake.wait(), max(0.0, left_s))
+                except TimeoutError:
+                    await self._say_hello(broker)
+        finally:
+            self._hub.leave(outbox)
+
+    async def _watch(self, broker: Broker) -> None:
+        """Warn where nobody can hear us, or where somebody else speaks in our place."""
+        with contextlib.suppress(TransportError, ProtocolError):  # which others will notice
+            await broker.subscribe(self._address.hello)
+            try:
+                received = await asyncio.wait_for(broker.receive(), _ECHO_S)
+            except TimeoutError:
+                logger.warning(
+                    "nothing that is published at %s comes back: does the broker let this user "
+                    "publish there?",
+                    self._address,
+                )
+                received = await broker.receive()
+            while True:
+                hello = decode(received.payload.decode("utf-8", "replace"))
+                if isinstance(hello, Hello) and stream_tag(hello) != self._tag:
+                    logger.warning("another sender publishes at %s too", self._address)
+                received = await broker.receive()
+
+    async def _publish_waiting(self, broker: Broker, outbox: Outbox) -> None:
+        """What is to be taken now, in order."""
+        while (data := outbox.take()) is not None:
+            message = decode(data)
+            if isinstance(message, Failure):
+                logger.debug("the hub says: %s", message.message)  # to us, not to listeners
+                continue
+            if isinstance(message, Hello):
+                continue  # it is retained in a place of its own
+            if isinstance(message, Tokens) and message.end_token == self._hub.next_token:
+                # Before the packet itself: who comes between the two gets it twice, not never.
+                await self._move_window(broker)
+            payload = data if isinstance(data, bytes) else data.encode()
+            await self._publish(broker, self._address.live(self._tag), payload, of=message)
+            if isinstance(message, Tokens):
+                self._place = message.end_token
+                if not self._dated:
+                    await self._say_hello(broker)
+            elif isinstance(message, Title):
+                await self._say_hello(broker)
+
+    async def _say_hello(self, broker: Broker) -> None:
+        """That we are here, and with which stream; to be repeated before it expires."""
+        await self._publish(broker, self._address.status, ONLINE, expiry_s=_EXPIRY_S, qos=1)
+        self._hello_at_s = self._clock()
+        hello = self._hub.hello(self._hub.next_token, self._hello_at_s)
+        self._dated = self._hub.age_s(self._hello_at_s) is not None
+        # What plays now may have been announced for a token that is still to come.
+        text = replace(hello, title=self._hub.title).encode()
+        await self._publish(broker, self._address.hello, text.encode(), expiry_s=_EXPIRY_S, qos=1)
+
+    async def _move_window(self, broker: Broker) -> None:
+        window = self._hub.recent(self._window_tokens)
+        if window is not None:
+            topic = self._address.window(self._tag)
+            await self._publish(broker, topic, window.encode(), expiry_s=WINDOW_EXPIRY_S)
+
+    async def _say_goodbye(self, broker: Broker) -> None:
+        """As far as it is heard: nothing to start from remains, and nobody waits in vain."""
+        with contextlib.suppress(TransportError):
+            await self._publish(broker, self._address.window(self._tag), b"", expiry_s=1)
+            await self._publish(broker, self._address.status, OFFLINE, expiry_s=_EXPIRY_S, qos=1)
+
+    async def _publish(
+        self,
+        broker: Broker,
+        topic: str,
+        payload: bytes,
+        *,
+        expiry_s: int | None = None,
+        qos: int = 0,
+        of: Message | None = None,
+    ) -> None:
+        """Publish, retained where it expires, and count it. of: the message that it is."""
+        retain = expiry_s is not None
+        await broker.publish(topic, payload, retain=retain, qos=qos, expiry_s=expiry_s)
+        size = wire_bytes(topic, len(payload), expires=retain, acknowledged=qos > 0)
+        count, end = (len(of.tokens), of.end_token) if isinstance(of, Tokens) else (0, 0)
+        self.traffic.add(size, self._clock(), tokens=count, end_token=end)
+
+
+def _reason(error: TransportError) -> str:
+    told = str(error).removesuffix("; start the listener again.").rstrip(".")
+    return told[:1].lower() + told[1:]

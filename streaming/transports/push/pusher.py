@@ -1,0 +1,233 @@
+"""The sender's side: a hub's stream to a relay that waits for it, whether anybody listens or not.
+
+    hub ─► SenderSession ─► connection, again and again ─► relay
+
+We dial and name the secret. From then on the relay is a listener: it joins, and asks for what it
+has missed when we come back. To the hub it is a carrier, one more place in the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final
+
+from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.stream.heartbeat import Heartbeat
+from streaming.stream.hub import Hub
+from streaming.stream.listener_session import State
+from streaming.stream.sender_session import SenderSession
+from streaming.support.guard import ByteBudget, Limits
+from streaming.transports.link import LASTING_S, Backoff, passing
+from streaming.transports.websocket.client import Connection, connect
+from streaming.transports.websocket.common import CLOSE_TIMEOUT_S
+from streaming.wire.messages import Failure, Join, Message, Publish
+from streaming.wire.parsing import decode
+
+__all__ = ["PushSettings", "Pusher"]
+
+logger = logging.getLogger(__name__)
+
+_ANSWER_S: Final = 10.0
+"""Time for the relay to join, once it was told that we publish."""
+_PATIENCE_S: Final = 15.0
+"""Within so long the relay must say that it has read what it was sent; it is asked every third."""
+
+
+@dataclass(frozen=True)
+class PushSettings:
+    """Where to push. auth_token: the relay's publish token. tls: for ``wss://``."""
+
+    url: str
+    auth_token: str = field(repr=False)
+    tls: ssl.SSLContext | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Pusher:
+    """Pushes a hub to a relay within ``async with``, across as many connections as it takes.
+
+    A relay that is away is waited for, from the first attempt on and for ever. What waiting cannot
+    mend (a secret that is refused, something that is no relay) ends :meth:`alongside` in answer to
+    the first attempt, when somebody is there to mend it. Later no word of a relay's does: it is
+    warned of and asked again, less and less. Leaving takes leave of the relay, after what the hub
+    has still to say.
+
+    Attributes: ``away``, whether there is no connection just now; ``reconnects`` so far.
+    """
+
+    def __init__(
+        self, hub: Hub, settings: PushSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._hub = hub
+        self._settings = settings
+        self._clock = clock
+        self._publisher = secrets.token_hex(8)
+        self._failed = 0
+        self._attempts = 0
+        self._met = False
+        self._task: asyncio.Task[None] | None = None
+        self.away = True
+        self.reconnects = 0
+
+    async def __aenter__(self) -> Pusher:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        if self.away or not self._hub.ended:
+            self._task.cancel()
+        await asyncio.wait({self._task}, timeout=CLOSE_TIMEOUT_S)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def alongside(self, work: Awaitable[None]) -> None:
+        """Wait for ``work``, unless the relay refuses us first. Raises ProtocolError for that."""
+        assert self._task is not None
+        working = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({working, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                self._task.result()
+            await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def _run(self) -> None:
+        """Push until the stream is over."""
+        last_reason = ""
+        while True:
+            self._attempts += 1
+            began_s = self._clock()
+            try:
+                async with await self._connect() as connection:
+                    began_s = self._clock()
+                    await self._push(connection)
+                if self._hub.ended:
+                    return
+            except (TransportError, ProtocolError) as error:
+                if not passing(error) and self._attempts == 1 and not self._met:
+                    raise
+                if not self.away and self._clock() - began_s >= LASTING_S:
+                    self._failed, last_reason = 0, ""
+                told = logger.debug if _reason(error) == last_reason else logger.warning
+                told("coming back to the relay, since %s", _reason(error))
+                last_reason = _reason(error)
+            self.away = True
+            await asyncio.sleep(self._settings.backoff.wait_s(self._failed, random.random()))
+            self._failed += 1
+
+    async def _connect(self) -> Connection:
+        return await connect(self._settings.url, silence_s=None, tls=self._settings.tls)
+
+    async def _push(self, connection: Connection) -> None:
+        """Push on one connection, until the hub has no more for it."""
+        join = await self._introduce(connection)
+        wake = asyncio.Event()
+
+        def woken() -> None:
+            wake.set()
+            if session.failure is not None:  # the writer may be stuck in a send that never ends
+                asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, connection.abort)
+
+        now_s = self._clock()
+        session = SenderSession(self._hub, now_s, woken, carrier=True)
+        session.heartbeat = Heartbeat(min(_PATIENCE_S, self._hub.max_lag_s), now_s)
+        session.receive(join, now_s)
+        tasks = [
+            asyncio.ensure_future(self._read(connection, session)),
+            asyncio.ensure_future(self._write(connection, session, wake)),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            session.leave()
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+        if session.failure is not None and session.failure.code == "protocol":
+            raise ProtocolError(f"The relay said something wrong: {session.failure.message}")
+
+    async def _introduce(self, connection: Connection) -> str | bytes:
+        """Say who we are; returns the relay's join message."""
+        url = self._settings.url
+        await connection.send(Publish(self._publisher, self._settings.auth_token).encode())
+        try:
+            answer = await asyncio.wait_for(anext(aiter(connection), None), _ANSWER_S)
+        except TimeoutError:
+            raise TransportError(f"{url} did not answer within {_ANSWER_S:.0f} s.") from None
+        if answer is None:
+            raise TransportError(f"{url} hung up without a word.")
+        if not isinstance(_checked(answer), Join):
+            raise ProtocolError(f"What answers at {url} is no relay that takes streams.")
+        again = self._met
+        self._met = True
+        self.reconnects += again
+        self.away = False
+        logger.info("pushing to %s%s", url, " again" if again else "")
+        return answer
+
+    async def _read(self, connection: Connection, session: SenderSession) -> None:
+        budget = ByteBudget(Limits(), self._clock())
+        async for data in connection:
+            if not budget.spend(len(data), self._clock()):
+                raise ProtocolError("The relay says more than a listener has to say.")
+            _checked(data)
+            session.receive(data, self._clock())
+        raise TransportError(f"{self._settings.url} hung up.")
+
+    async def _write(
+        self, connection: Connection, session: SenderSession, wake: asyncio.Event
+    ) -> None:
+        heartbeat = session.heartbeat
+        while True:
+            wake.clear()
+            while (message := session.take()) is not None:
+                with connection.one_packet():
+                    await connection.send(message)
+                    if heartbeat.due(self._clock()):
+                        await self._ask(connection, session)
+            if session.state is State.ENDED and not session.waiting:
+                return
+            idle = self._clock() >= heartbeat.idle_at_s
+            if (idle or session.waiting) and heartbeat.deadline_s is None:
+                await self._ask(connection, session)
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two until Python 3.11
+                left_s = heartbeat.idle_at_s - self._clock()
+                await asyncio.wait_for(wake.wait(), max(0.01, left_s))
+
+    async def _ask(self, connection: Connection, session: SenderSession) -> None:
+        """A relay that does not answer is left: its connection may be dead without a word."""
+        patience_s = session.heartbeat.ask(self._clock())
+        await connection.ask(patience_s, session.answered)
+
+
+def _checked(data: str | bytes) -> Message:
+    """What the relay says. Raises RefusedError where that is why it hangs up."""
+    message = decode(data)
+    if isinstance(message, Failure):
+        raise RefusedError(message.code, message.message, by="relay")
+    return message
+
+
+def _reason(error: Exception) -> str:
+    told = str(error).removesuffix("; start the listener again.").rstrip(".")
+    return told[:1].lower() + told[1:]

@@ -1,0 +1,187 @@
+"""A connection that holds off who would harm the server, and takes whole frames where it has room.
+
+What a server sends is neither masked nor, here, compressed: a frame is made once and is the same
+bytes for everybody. Such frames may stand between those that the library writes, since both are
+whole and go to the transport at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import Event
+from websockets.protocol import State as WebSocketState
+
+from streaming.support.guard import ByteBudget, Limits
+from streaming.transports.websocket.door import Caller, Door
+from streaming.web.forwarded import Proxies
+from streaming.web.http import METHOD_NOT_ALLOWED, is_upgrade
+
+__all__ = ["Framing", "GuardedConnection", "without_body"]
+
+_UNREAD_BYTES: Final = 65_536
+"""Of answers to the pings of one who may send without end, before it is cut off."""
+_FRAMES: Final = 8
+_METHODS: Final = (b"GET", b"HEAD")
+_LONGEST_METHOD: Final = 20
+_TOKEN: Final = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,20}")
+
+
+class Framing:
+    """Makes frames of messages, and one frame of a message that goes to many in turn."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str | bytes, bytes] = {}
+
+    def frame(self, message: str | bytes) -> bytes:
+        """The message, whole in one frame."""
+        frame = self._frames.get(message)
+        if frame is None:
+            if isinstance(message, str):
+                made = Frame(Opcode.TEXT, message.encode())
+            else:
+                made = Frame(Opcode.BINARY, message)
+            frame = self._frames[message] = bytes(made.serialize(mask=False))
+            if len(self._frames) > _FRAMES:
+                del self._frames[next(iter(self._frames))]
+        return frame
+
+
+class GuardedConnection(ServerConnection):
+    """A connection that may not send without end, and knows who is at its other end.
+
+    Attributes: ``address``, who that is, in front of any trusted proxy once :meth:`introduce` was
+    called; ``authorized``, whether the handshake named a right secret; ``on_room``, called when the
+    transport takes more again; ``on_answer``, called when the other end has answered a
+    :meth:`question`.
+    """
+
+    def __init__(self, door: Door, limits: Limits, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._door = door
+        self._caller: Caller | None = None
+        self._budget: ByteBudget | None = ByteBudget(limits, time.monotonic())
+        self._method: bytes | None = None
+        self._begun = b""  # of a request, until its method is known
+        self._asked = b""
+        self.address = ""
+        self.authorized = False
+        self.on_room: Callable[[], None] | None = None
+        self.on_answer: Callable[[], None] | None = None
+
+    @property
+    def head(self) -> bool:
+        """Whether headers alone are asked for."""
+        return self._method == b"HEAD"
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether a WebSocket is asked for, rather than an answer."""
+        return self.request is not None and not self.head and is_upgrade(self.request.headers)
+
+    @property
+    def reserved(self) -> bool:
+        """Whether it is beyond the limits, and may only ask for health."""
+        return self._caller is not None and self._caller.place.reserved
+
+    def introduce(self, proxies: Proxies) -> bool:
+        """Learn from the request who asks; False if too many connections are from there."""
+        assert self.request is not None
+        self.address = proxies.client(self.address, self.request.headers)
+        return self._caller is None or self._caller.place.move(self.address)
+
+    def stay(self) -> None:
+        """The handshakes are done, and have no time limit any more."""
+        if self._caller is not None:
+            self._caller.stay()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether what is sent now goes out, or nearly so."""
+        return (
+            not self.paused
+            and self.protocol.state is WebSocketState.OPEN
+            and not self.transport.is_closing()
+        )
+
+    def send_frames(self, frames: bytes) -> None:
+        """Send whole frames, in one packet where they fit into one; only while it has room."""
+        self.transport.write(frames)
+
+    def question(self) -> bytes:
+        """A ping: the library at the other end answers when all before it has been read."""
+        self._asked = os.urandom(4)
+        return bytes(Frame(Opcode.PING, self._asked).serialize(mask=False))
+
+    def process_event(self, event: Event) -> None:
+        super().process_event(event)
+        answer = event.data if isinstance(event, Frame) and event.opcode is Opcode.PONG else b""
+        if self._asked and answer == self._asked and self.on_answer is not None:
+            self._asked = b""
+            self.on_answer()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+        self._caller = self._door.caller(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._may_send(len(data)):
+            self.transport.abort()
+        elif self._method is None:
+            self._begin(data)
+        elif self._method in _METHODS:
+            super().data_received(data)
+
+    def _begin(self, data: bytes) -> None:
+        """Read the method: the library takes every request for a GET, and hangs up on a body."""
+        self._begun += data
+        method, space, rest = self._begun.partition(b" ")
+        if not space and len(self._begun) <= _LONGEST_METHOD:
+            return
+        begun, self._begun = self._begun, b""
+        if method == b"HEAD":
+            self._method = method
+            super().data_received(b"GET " + rest)
+        elif method == b"GET" or not _TOKEN.fullmatch(method):
+            self._method = b"GET"  # or nothing of HTTP, which the library finds out
+            super().data_received(begun)
+        else:
+            self._method = method
+            self.transport.write(METHOD_NOT_ALLOWED.response().serialize())
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()
+
+    def trust(self) -> None:
+        """From now on it may send as much as a sender has to."""
+        self._budget = None
+
+    def _may_send(self, count: int) -> bool:
+        if self._budget is None:
+            return self.transport.get_write_buffer_size() <= _UNREAD_BYTES
+        return self._budget.spend(count, time.monotonic())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.on_room is not None:
+            self.on_room()
+
+
+def without_body(
+    connection: ServerConnection, request: Request, response: Response
+) -> Response | None:
+    """What the library sends in place of ``response`` to who asked for the headers alone."""
+    if isinstance(connection, GuardedConnection) and connection.head:
+        response.body = b""
+    return response

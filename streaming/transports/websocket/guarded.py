@@ -1,0 +1,97 @@
+"""A WebSocket server that counts its connections from accept() on; what the pages' and the
+streams' servers have in common."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from streaming.support.guard import Gate, Limits
+from streaming.transports.websocket.common import library_logger
+from streaming.transports.websocket.connection import GuardedConnection, without_body
+from streaming.transports.websocket.door import Door, listen_on
+
+__all__ = ["GuardedServer"]
+
+
+Listen = Callable[[str, int, Door], Awaitable[Sequence[socket.socket]]]
+"""See :func:`streaming.transports.websocket.door.listen_on`."""
+
+
+class GuardedServer:
+    """Serves all addresses of a host, with one gate before them.
+
+    gate: counts the connections. handler, answer: the library's ``handler`` and
+    ``process_request``, called with a :class:`GuardedConnection`. listen: makes the sockets; in a
+    simulated network, others. options: of the library's ``serve``, except for what is said here.
+
+    Attributes: ``port``, once it is open.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        limits: Limits,
+        handler: Callable[[GuardedConnection], Awaitable[None]],
+        answer: Callable[[GuardedConnection, Request], Awaitable[Response | None]],
+        tls: ssl.SSLContext | None = None,
+        listen: Listen = listen_on,
+        **options: Any,
+    ) -> None:
+        self._door = Door(gate, limits)
+        self._listen = listen
+        self._servers: list[Server] = []
+        self.port = 0
+        self._serve = functools.partial(
+            serve,
+            cast(Callable[[ServerConnection], Awaitable[None]], handler),
+            compression=None,
+            create_connection=cast(
+                type[ServerConnection], functools.partial(GuardedConnection, self._door, limits)
+            ),
+            process_request=cast(
+                Callable[[ServerConnection, Request], Awaitable[Response | None]], answer
+            ),
+            process_response=without_body,
+            open_timeout=limits.handshake_s,
+            ping_interval=None,
+            logger=library_logger,
+            server_header=None,
+            ssl=tls,
+            **options,
+        )
+
+    @property
+    def connections(self) -> set[ServerConnection]:
+        """Those whose handshake is done."""
+        return {connection for server in self._servers for connection in server.connections}
+
+    async def open(self, host: str, port: int) -> None:
+        """Listen; port 0 takes any free one. Raises OSError or OverflowError."""
+        listening = list(await self._listen(host, port, self._door))
+        self.port = listening[0].getsockname()[1]
+        try:
+            while listening:
+                self._servers.append(await self._serve(sock=listening[0]))
+                del listening[0]
+        except BaseException:
+            for one in listening:
+                one.close()
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Listen no longer, close all connections, and cut those that only begin."""
+        for server in self._servers:
+            server.close()
+        for caller in list(self._door.callers.values()):
+            if not caller.stays:
+                caller.cut()
+        for server in self._servers:
+            await server.wait_closed()
