@@ -15,19 +15,8 @@ from safetensors import safe_open
 from codec.nano import load_nano
 from codec.nano.codec import NanoModels
 from codec.nano.config import NanoConfig
-from streaming.errors import SettingsError
-from training import export, pace, plan, train_all
-from training.pace import Pace, steps_within
-from training.plan import (
-    FINE_TUNING,
-    Plan,
-    Stage,
-    Steps,
-    export_stage,
-    out_of,
-    stages,
-    training_stages,
-)
+from training import export, plan, train_all
+from training.plan import FINE_TUNING, Plan, export_stage, out_of, stages, training_stages
 from training.train_all import run_stage
 from training.works import Work, WorkList
 
@@ -83,9 +72,8 @@ def test_the_chain_stops_at_a_stage_that_fails(
 
 def test_fine_tuning_starts_every_training_from_the_bundled_weights() -> None:
     commands = [command for stage in training_stages(TUNED) for command in stage.commands]
-    assert [out_of(command).name for command in commands] == ["codec", "flow", "texture"]
-    assert all("--init=bundled" in command for command in commands[:2])
-    assert "--average=0.995" in commands[0]  # of 2000 steps: it spans a tenth of them
+    assert [out_of(command).name for command in commands] == ["codec", "texture"]
+    assert all("--init=bundled" in command for command in commands)
     assert not any(
         "bundled" in word for stage in stages(PLAN) for c in stage.commands for word in c
     )
@@ -105,49 +93,37 @@ def test_a_folder_is_not_used_for_two_different_trainings(
     assert len(error.splitlines()) == 1
 
 
-PACE = Pace(
-    setup_s={"codec": 20, "vocoder": 10, "flow": 15, "texture": 30},
-    step_s={"codec": 0.4, "vocoder": 1.0, "flow": 0.3, "texture": 0.6},
-)
-
-
-def test_the_time_of_a_training_is_that_of_its_slower_halves() -> None:
-    whole = replace(PLAN, steps=Steps(codec=1000, vocoder=100, flow=100, texture=10))
-    codec, flow = 20 + 0.4 * 1000, 15 + 0.3 * 100  # the vocoder beside the codec is done before
-    assert PACE.seconds(whole) / pace._MARGIN == pytest.approx(codec + flow + 30 + 0.6 * 10)
+def minutes_of(whole: Plan) -> dict[str, float]:
+    """Of each training, by the name of its run."""
+    commands = [command for stage in training_stages(whole) for command in stage.commands]
+    assert not any(word.startswith("--steps") for command in commands for word in command)
+    return {
+        out_of(command).name: float(word.removeprefix("--minutes="))
+        for command in commands
+        for word in command
+        if word.startswith("--minutes=")
+    }
 
 
 @pytest.mark.parametrize("minutes", [5, 30, 90])
-def test_steps_fill_the_minutes_that_were_given(minutes: float) -> None:
-    steps = steps_within(minutes, PLAN, PACE)
-    taken = PACE.seconds(replace(PLAN, steps=steps)) / 60
-    assert 0.95 * minutes < taken < 1.02 * minutes
-    assert steps.codec > 3 * steps.flow  # all longer or shorter by the same factor
+def test_trainings_one_after_the_other_fill_the_minutes_that_were_given(minutes: float) -> None:
+    found = minutes_of(replace(PLAN, minutes=minutes))
+    assert found.pop("vocoder") == found["codec"]  # beside it
+    assert sum(found.values()) == pytest.approx(minutes, abs=0.001)
+    assert found["codec"] > 3 * found["flow"]
 
 
-def test_too_few_minutes_are_refused() -> None:
-    with pytest.raises(SettingsError, match="too few on this machine; give at least"):
-        steps_within(0.5, PLAN, PACE)
+def test_a_fine_tuning_by_the_clock_leaves_out_what_it_does_not_train() -> None:
+    found = minutes_of(replace(TUNED, minutes=10))
+    assert found.keys() == {"codec", "texture"}
+    assert sum(found.values()) == pytest.approx(10, abs=0.001)
 
 
-def test_the_pace_is_measured_once(tmp_path: Path) -> None:
-    """So a training that is started again keeps its number of steps."""
-    performed: list[Stage] = []
-
-    def perform(stage: Stage) -> None:
-        performed.append(stage)
-        for command in stage.commands:
-            out_of(command).mkdir(parents=True)
-            row = {"step": pace.PROBE_STEPS, "step_s": 0.5}
-            (out_of(command) / "log.jsonl").write_text(json.dumps(row) + "\n")
-
-    whole = replace(PLAN, folder=tmp_path)
-    first = pace.measure(whole, perform)
-    assert len(performed) == 3
-    assert first.step_s == dict.fromkeys(PACE.step_s, 0.5)
-    assert pace.measure(whole, perform) == first
-    assert len(performed) == 3
-    assert not (tmp_path / "codec").exists()
+def test_only_training_music_is_analysed_in_several_versions() -> None:
+    (analysing,) = [stage for stage in stages(replace(PLAN, versions=12)) if "analys" in stage.name]
+    music, held = analysing.commands
+    assert "--versions=12" in music
+    assert not any("versions" in word for word in held)
 
 
 @pytest.fixture(scope="module")

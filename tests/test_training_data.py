@@ -12,10 +12,11 @@ import torch
 
 from codec.constants import SAMPLE_RATE
 from codec.nano.config import NanoConfig
+from codec.nano.features import Features
 from streaming.errors import SettingsError
-from training import collect, train_all
-from training.dataset import FeatureSet, load_audio
-from training.sound import AudioSet
+from training import collect, dataset, train_all
+from training.dataset import Excerpts, extract, load_audio, load_features, other_version
+from training.sound import load_sound, mono
 
 Refused = Callable[..., str]
 
@@ -171,11 +172,78 @@ def test_pieces_shorter_than_an_excerpt_are_repeated(tmp_path: Path) -> None:
     dims = NanoConfig().feature_dims
     short = np.arange(5, dtype=np.float16)[:, None].repeat(dims, axis=1)
     np.save(tmp_path / "short.npy", short)
-    batch = FeatureSet(tmp_path, 0).batch(2, 12)
+    batch = load_features(tmp_path).batch(2, 12, torch.Generator())
     assert batch.shape == (2, 12, dims)
     assert batch[0, :, 0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
 
 
+def test_excerpts_come_from_everywhere_alike_and_never_from_two_pieces() -> None:
+    lengths = [40, 400, 60]
+    pieces = [torch.stack([torch.full((n,), i), torch.arange(n)], 1) for i, n in enumerate(lengths)]
+    batch = Excerpts(pieces).batch(4000, 20, torch.Generator().manual_seed(1))
+    assert (batch[:, :, 0] == batch[:, :1, 0]).all()
+    assert (batch[:, 1:, 1] - batch[:, :-1, 1] == 1).all()
+    shares = torch.bincount(batch[:, 0, 0], minlength=3) / len(batch)
+    assert shares.tolist() == pytest.approx([0.08, 0.8, 0.12], abs=0.03)
+    starts = batch[batch[:, 0, 0] == 1][:, 0, 1]
+    assert starts.min() < 10
+    assert starts.max() > 370
+
+
+def test_features_of_long_recordings_have_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are analysed a minute at a time, which must not show."""
+    features = Features(NanoConfig())
+    audio = 0.1 * torch.randn(2, 60 * 1920, generator=torch.Generator().manual_seed(1))
+    whole = extract(features, audio)
+    monkeypatch.setattr(dataset, "_PIECE", 16)
+    torch.testing.assert_close(extract(features, audio), whole, rtol=1e-3, atol=1e-3)
+
+
+def test_other_versions_are_the_same_music_at_another_speed() -> None:
+    time = torch.arange(4 * SAMPLE_RATE, dtype=torch.float64) / SAMPLE_RATE
+    pair = torch.stack([torch.sin(2 * torch.pi * hz * time) for hz in (300, 500)]).float()
+    speeds, mixes = set(), set()
+    for seed in range(40):
+        version = other_version(pair, np.random.default_rng(seed))
+        speed = version.shape[1] / pair.shape[1]
+        assert 0.8 <= speed <= 1.25
+        assert abs(speed - 1) >= 0.03
+        spectrum = torch.fft.rfft(version).abs()
+        tones = [round(hz * 4) for hz in (300, 500)]  # bins are as long as the recording
+        left, right = spectrum[:, tones[0]].tolist()
+        others = spectrum.index_fill(1, torch.tensor(tones), 0)
+        assert others.max() < 0.01 * spectrum.max()
+        speeds.add(speed)
+        mixes.add(round(left / (left + right), 3))
+    assert len(speeds) > 20
+    assert len(mixes) > 20
+
+
+def test_versions_are_files_of_their_own_and_the_same_each_time(tmp_path: Path) -> None:
+    tone(tmp_path / "music" / "one.wav", SAMPLE_RATE, 2, seconds=3)
+    for out in ("a", "b"):
+        arguments = [f"--music={tmp_path / 'music'}", f"--out={tmp_path / out}", "--versions=3"]
+        assert dataset.main([*arguments, "--device=cpu"]) == 0
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["one.wav.1.npy", "one.wav.2.npy", "one.wav.npy"]
+    for name in names:
+        first, second = (np.load(tmp_path / out / name) for out in ("a", "b"))
+        assert np.array_equal(first, second)
+        assert len(first) > 45
+
+
 def test_the_vocoder_refuses_a_folder_without_music(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no recording"):
-        AudioSet(tmp_path, 0)
+        load_sound(tmp_path)
+    tone(tmp_path / "slow.wav", 44_100, 2)
+    with pytest.raises(SettingsError, match="is not at 48000 Hz"):
+        load_sound(tmp_path)
+
+
+def test_the_vocoder_hears_mixes_of_left_and_right(tmp_path: Path) -> None:
+    tone(tmp_path / "mono.wav", SAMPLE_RATE, 1, seconds=2)
+    sound = mono(load_sound(tmp_path), 8, 10, torch.Generator().manual_seed(1))
+    assert sound.shape == (8, 2, 10 * 1920)
+    assert torch.equal(sound[:, 0], sound[:, 1])
+    peaks = sound[:, 0].abs().amax(dim=1)
+    assert 0.3 * 10 ** (-18 / 20) < peaks.min() < peaks.max() < 0.3 * 2**0.5 * 10 ** (3 / 20)

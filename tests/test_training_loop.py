@@ -13,6 +13,7 @@ import pytest
 import soundfile as sf
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,13 +21,14 @@ from codec.constants import SAMPLE_RATE
 from codec.nano.codec import NanoModels
 from tests.tiny_training import TINY, make_features, make_music, make_tiny
 from training import curves, device, report, train_codec, train_flow, train_texture, train_vocoder
-from training.augment import Augment
+from training.augment import Augment, Draws
 from training.checkpoint import warm_start
 from training.losses import feature_losses
 from training.train_vocoder import SpectralLoss
 
 Main = Callable[[list[str]], int]
 Stage = tuple[Main, list[str]]
+STAGES = ["codec", "vocoder", "flow", "texture"]
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +67,23 @@ def run(name: str, data: Path, out: Path, *more: str) -> None:
     assert main([*arguments, f"--out={out}", *more]) == 0
 
 
+TIMES = ("seconds", "step_s", "closing_s")
+
+
 def same(first: Any, second: Any) -> bool:
     """Whether two states are equal to the last bit; times may differ."""
     if isinstance(first, Tensor):
         return torch.equal(first, second)
     if isinstance(first, dict):
         return first.keys() == second.keys() and all(
-            same(first[key], second[key]) for key in first if key not in ("seconds", "step_s")
+            same(first[key], second[key]) for key in first if key not in TIMES
         )
     if isinstance(first, list):
         return len(first) == len(second) and all(map(same, first, second))
     return bool(first == second)
 
 
-@pytest.mark.parametrize("name", ["codec", "vocoder", "flow", "texture"])
+@pytest.mark.parametrize("name", STAGES)
 def test_an_interrupted_run_ends_as_one_that_was_not(
     name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,15 +102,27 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     with monkeypatch.context() as patch:
         patch.setattr(nn.utils, "clip_grad_norm_", interrupt)
         assert main([*arguments, f"--out={tmp_path / 'resumed'}", *common]) == 130
-    assert len(curves.read_log(tmp_path / "resumed")) == 2
+    assert len(curves.read_log(tmp_path / "resumed")) == 3
     run(name, data, tmp_path / "resumed", *common)
 
     straight, resumed = (tmp_path / which for which in ("straight", "resumed"))
     for file in ("state.pt", "averaged.pt"):
         assert same(*(torch.load(where / file, weights_only=True) for where in (straight, resumed)))
     log = curves.read_log(straight)
-    assert [row["step"] for row in log] == [2, 4, 6]
+    assert [row["step"] for row in log] == [0, 2, 4, 6]
     assert same(log, curves.read_log(resumed))
+
+
+def test_the_vocoder_learns_from_decoded_features_as_well(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(NanoModels(TINY).state_dict(), tmp_path / "all.pt")
+    common = ("--steps=1", "--sample-every=0")
+    run("vocoder", data, tmp_path / "run", *common, f"--decoded={tmp_path / 'all.pt'}")
+    row = curves.read_log(tmp_path / "run")[-1]
+    assert row["decoded_flat"] > row["flat"] > 0
+    assert row["valid_decoded_mel"] > 0
+    main, arguments = stage("vocoder", data)
+    assert main([*arguments, f"--out={tmp_path / 'two'}", f"--decoded={data / 'codec.pt'}"]) == 2
 
 
 def test_another_seed_trains_something_else(data: Path, tmp_path: Path) -> None:
@@ -115,20 +132,20 @@ def test_another_seed_trains_something_else(data: Path, tmp_path: Path) -> None:
     assert not same(first, second)
 
 
-def test_a_state_without_random_generators_is_still_read(data: Path, tmp_path: Path) -> None:
-    run("codec", data, tmp_path, "--steps=2", "--sample-every=0")
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    torch.save({k: state[k] for k in ("model", "averaged", "optimizer", "step")}, tmp_path / "old")
-    (tmp_path / "old").replace(tmp_path / "state.pt")
-    run("codec", data, tmp_path, "--steps=3", "--sample-every=0")
-    assert [row["step"] for row in curves.read_log(tmp_path)] == [2, 3]
+def test_a_state_of_another_training_is_refused_in_one_sentence(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("codec", data, tmp_path, "--steps=1", "--sample-every=0")
+    main, arguments = stage("flow", data)
+    assert main([*arguments, f"--out={tmp_path}"]) == 2
+    assert "holds a training of another kind" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["codec", "vocoder", "flow", "texture"])
+@pytest.mark.parametrize("name", STAGES)
 def test_samples_and_curves_are_written(name: str, data: Path, tmp_path: Path) -> None:
     run(name, data, tmp_path, "--steps=2", "--sample-every=1")
     names = sorted(file.name for file in (tmp_path / "samples").iterdir())
-    steps = [f"00000-step-00000{step}.{kind}" for step in (1, 2) for kind in ("flac", "png")]
+    steps = [f"00000-step-00000{step}.{kind}" for step in (0, 1, 2) for kind in ("flac", "png")]
     assert names == ["00000-original.flac", *steps]
     for file in names:
         if file.endswith("flac"):
@@ -234,14 +251,15 @@ def test_everything_in_a_step_is_on_the_models_device() -> None:
     place = torch.device("meta")
     models = NanoModels(TINY).to(place)
     codec, flow, vocoder = models.codec, models.flow, models.vocoder
-    augment = Augment(TINY, 0, place)
+    augment = Augment(TINY).to(place)
+    draws = Draws(torch.zeros(2, 27, device=place), torch.zeros(2, 1, device=place))
     criterion = SpectralLoss(TINY).to(place)
     with OneDevice():
-        batch = augment(torch.zeros(2, 40, TINY.feature_dims, device=place))
+        batch = augment(torch.zeros(2, 40, TINY.feature_dims, device=place), draws)
         places = torch.zeros(2, dtype=torch.int64, device=place)
         guess, _, _ = codec(batch, places)
-        total = sum(feature_losses(guess, batch, TINY).values(), guess.new_zeros(()))
-        total.backward()
+        terms = feature_losses(guess, batch, TINY, codec.widths)
+        torch.stack(list(terms.values())).sum().backward()
         expected, hidden = codec.decode(codec.encode(batch, places), places)
         t = torch.zeros(2, 40, device=place)
         flow(batch - expected.detach(), t, hidden.detach()).sum().backward()
@@ -259,6 +277,42 @@ def test_everything_in_a_step_is_on_the_models_device() -> None:
         criterion(sound[:, 0], noise)["total"].backward()
 
 
+class Unwaiting(TorchDispatchMode):
+    """Fails if an operation's result is read, for which a graphics card would have to be waited."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "unique")
+        assert not any(name in str(func) for name in waits), f"{func} waits"
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_watch_for_waiting_sees_it() -> None:
+    with Unwaiting(), pytest.raises(AssertionError, match="waits"):
+        float(torch.zeros(1))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_step_waits_for_the_device(
+    name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+
+    def step(
+        run: Any, model: nn.Module, draw: Callable[[], Any], losses: Callable[..., Any], *rest: Any
+    ) -> None:
+        with Unwaiting():
+            for _ in range(2):
+                losses(*draw())["total"].backward()
+                steps.append(name)
+
+    main, arguments = stage(name, data)
+    monkeypatch.setattr(sys.modules[main.__module__], "train", step)
+    assert main([*arguments, f"--out={tmp_path}"]) == 0
+    assert steps == [name, name]
+
+
 def test_the_device_is_picked_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for there, wanted in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
@@ -266,16 +320,50 @@ def test_the_device_is_picked_by_what_there_is(monkeypatch: pytest.MonkeyPatch) 
         assert device.pick_device("cpu").type == "cpu"
 
 
+@pytest.mark.parametrize("name", STAGES)
 def test_a_compiled_training_keeps_names_and_averages(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compiling itself takes a minute; what must hold is where it is applied."""
-    compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
-    run("codec", data, tmp_path, "--steps=1", "--compile", "--sample-every=0")
-    assert {type(module).__name__ for module in compiled} == {"Block"}
-    weights = torch.load(tmp_path / "averaged.pt", weights_only=True)
-    assert weights.keys() == NanoModels(TINY).codec.state_dict().keys()
+    """Compiling itself takes minutes; what must hold is that it is the whole step, and that alone.
+
+    So the compiler is replaced by its first half, which traces the step and would say what it
+    cannot trace.
+    """
+    compiled = []
+
+    def tracing(step: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        compiled.append(step)
+        return compile_(step, dynamic=dynamic, backend="eager", fullgraph=True)
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", tracing)
+    run(name, data, tmp_path, "--steps=1", "--compile", "--sample-every=0")
+    assert [step.__name__ for step in compiled] == ["losses"]
+    plain = tmp_path / "plain"
+    run(name, data, plain, "--steps=1", "--sample-every=0")
+    traced, written = (
+        torch.load(folder / "averaged.pt", weights_only=True) for folder in (tmp_path, plain)
+    )
+    assert traced.keys() == written.keys()
+    first, second = (curves.read_log(folder)[-1] for folder in (tmp_path, plain))
+    for term in {"total", "norm", "valid_total"} & first.keys():
+        assert first[term] == pytest.approx(second[term], rel=0.02)
+
+
+def test_a_training_goes_on_without_a_compiler_that_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(step: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        def fail(*arguments: Any) -> Any:
+            raise TorchDynamoException("no C++ compiler\nand much more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", failing)
+    run("codec", data, tmp_path, "--steps=2", "--compile", "--sample-every=0")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the step cannot be compiled, and runs as it is: no C++ compiler"
+    ]
 
 
 def test_threads_of_a_training_sleep_while_they_wait() -> None:

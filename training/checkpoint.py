@@ -1,55 +1,36 @@
-"""What a training needs to go on exactly where it was: weights, optimiser, random generators."""
+"""What a training needs to go on exactly where it was: weights, optimisers, random generator."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["Checkpoint", "Progress", "Randoms", "stored_weights", "warm_start"]
+from streaming.errors import SettingsError
 
-Randoms = Mapping[str, "torch.Generator | np.random.Generator"]
-"""The generators that a training draws from, by name; all on the CPU, so that every device sees
-the same music in the same order."""
+__all__ = ["Checkpoint", "Progress", "stored_weights", "warm_start"]
 
 
 @dataclass
 class Progress:
-    """How far a training is, and what it has gathered for its next report."""
+    """How far a training is, and what it has gathered for its next report.
+
+    seconds: since its program began, over all its parts. closing_s: what a report, samples and
+    saving take together. slower: of the learning rate, by losses that were not finite.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    closing_s: float = 0.0
+    slower: float = 1.0
+    complete: bool = False
     sums: dict[str, float] = field(default_factory=dict)
     counted: int = 0
-
-
-def _states(randoms: Randoms) -> dict[str, Tensor | str]:
-    states: dict[str, Tensor | str] = {"torch's own": torch.get_rng_state()}
-    for name, random in randoms.items():
-        if isinstance(random, torch.Generator):
-            states[name] = random.get_state()
-        else:
-            states[name] = json.dumps(random.bit_generator.state)
-    return states
-
-
-def _restore(randoms: Randoms, states: Mapping[str, Tensor | str]) -> None:
-    own = states.get("torch's own")
-    if isinstance(own, Tensor):
-        torch.set_rng_state(own)
-    for name, random in randoms.items():
-        state = states.get(name)
-        if isinstance(random, torch.Generator) and isinstance(state, Tensor):
-            random.set_state(state)
-        elif isinstance(random, np.random.Generator) and isinstance(state, str):
-            random.bit_generator.state = json.loads(state)
 
 
 @dataclass(frozen=True)
@@ -59,8 +40,8 @@ class Checkpoint:
     folder: Path
     model: nn.Module
     averaged: AveragedModel
-    optimizer: torch.optim.Optimizer
-    randoms: Randoms
+    optimizers: Sequence[torch.optim.Optimizer]
+    generator: torch.Generator
 
     @property
     def file(self) -> Path:
@@ -69,31 +50,32 @@ class Checkpoint:
     def load(self) -> Progress:
         """Take over the last saved state, if there is one; says how far it was.
 
-        A state from before random generators were part of it is read as well; such a run goes on
-        with the music in another order.
+        Raises SettingsError for a state that this training cannot go on from.
         """
         if not self.file.exists():
             return Progress()
         state = torch.load(self.file, weights_only=True, map_location="cpu")
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        _restore(self.randoms, state.get("randoms", {}))
-        return Progress(state["step"], **state.get("progress", {}))
+        try:
+            self.model.load_state_dict(state["model"])
+            self.averaged.load_state_dict(state["averaged"])
+            for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(stored)
+            self.generator.set_state(state["generator"])
+            return Progress(**state["progress"])
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise SettingsError(
+                f"{self.folder} holds a training of another kind, version or device; go on with "
+                "what it was begun with, or name another folder"
+            ) from error
 
     def save(self, progress: Progress) -> None:
         """Write both files; an interruption leaves the old ones as they were."""
         state = {
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": progress.step,
-            "progress": {
-                "seconds": progress.seconds,
-                "sums": progress.sums,
-                "counted": progress.counted,
-            },
-            "randoms": _states(self.randoms),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "generator": self.generator.get_state(),
+            "progress": asdict(progress),
         }
         weights = {k: v.cpu() for k, v in self.averaged.module.state_dict().items()}
         # The averaged weights first: a run that counts as complete must have them.

@@ -1,14 +1,16 @@
-"""Training music as features: one ``.npy`` of float16 ``[tokens, feature_dims]`` per recording.
+"""Training music as features: ``.npy`` files of float16 ``[tokens, feature_dims]``.
 
 The codec and the flow are trained on features alone, so the sound is analysed once.
-``python -m training.dataset --music FOLDER --out FOLDER`` skips what is there already.
+``python -m training.dataset --music FOLDER --out FOLDER`` skips what is there already. With
+``--versions`` every recording is analysed several times, slower or faster and mixed otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +26,26 @@ from streaming.errors import SettingsError
 from training.device import pick_device
 from training.program import run_program
 
-__all__ = ["FeatureSet", "extract", "feature_name", "load_audio", "recordings"]
+__all__ = [
+    "Excerpts",
+    "extract",
+    "feature_name",
+    "fixed_batch",
+    "load_audio",
+    "load_features",
+    "other_version",
+    "recordings",
+]
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+_PIECE = 1500
+"""Tokens that are analysed at once: a minute."""
+_MARGIN = 3
+"""Tokens beyond which the analysis does not reach."""
+_GRAIN = 100
+"""Pieces are multiples of so many samples, so that every percentage of them is a whole number."""
+_SPEEDS = [*range(80, 98), *range(103, 126)]
+"""In percent of the duration."""
 
 
 def load_audio(path: Path) -> Tensor:
@@ -48,48 +67,91 @@ def recordings(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
-def feature_name(path: Path, music: Path) -> str:
+def feature_name(path: Path, music: Path, version: int = 0) -> str:
     """Name of the feature file of a recording that lies below ``music``."""
-    return f"{path.relative_to(music).as_posix().replace('/', '_')}.npy"
+    name = path.relative_to(music).as_posix().replace("/", "_")
+    return f"{name}.{version}.npy" if version else f"{name}.npy"
+
+
+def other_version(audio: Tensor, random: np.random.Generator) -> Tensor:
+    """Another recording of the same music, ``[2, samples]``: other speed and pitch, another mix.
+
+    Resampled as a whole, so the ends reach round to each other.
+    """
+    mid, side = (audio[0] + audio[1]) / 2, (audio[0] - audio[1]) / 2
+    dice = random.random()
+    if dice < 0.45:
+        side = side * 10 ** (random.uniform(-10, 6) / 20)
+    elif dice < 0.57:
+        mid = mid * 10 ** (random.uniform(-16, -3) / 20)
+    pair = torch.stack([mid + side, mid - side])
+    if 0.57 <= dice < 0.67:  # one channel for both
+        pair = audio[[int(random.integers(2))]].expand(2, -1)
+    if random.random() < 0.3:
+        pair = pair * pair.new_tensor([[10 ** (random.uniform(-4, 0) / 20)], [1.0]])
+    before = pair.shape[1] // _GRAIN * _GRAIN
+    after = before // _GRAIN * _SPEEDS[int(random.integers(len(_SPEEDS)))]
+    spectrum = torch.fft.rfft(pair[:, :before])
+    return torch.fft.irfft(spectrum[:, : after // 2 + 1], n=after) * (after / before)
 
 
 @torch.inference_mode()
-def extract(features: Features, path: Path, device: torch.device) -> Tensor:
-    """Features of one recording, float32 ``[tokens, feature_dims]``, on the device."""
-    audio = load_audio(path).to(device)
-    whole = audio.shape[1] // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
-    out: Tensor = features(audio[:, :whole])
-    return out
+def extract(features: Features, audio: Tensor, random: np.random.Generator | None = None) -> Tensor:
+    """Features of one recording, float32 ``[tokens, feature_dims]``, on the device of ``features``.
+
+    random: of another version of it; each minute of it is then another one.
+    """
+    place = features.window.device
+    tokens = audio.shape[1] // SAMPLES_PER_TOKEN
+    rows = []
+    for first in range(0, tokens, _PIECE):
+        start, end = max(0, first - _MARGIN), min(tokens, first + _PIECE + _MARGIN)
+        piece = audio[:, start * SAMPLES_PER_TOKEN : end * SAMPLES_PER_TOKEN].to(place)
+        if random is None:
+            found = features(piece)[first - start :][:_PIECE]
+        else:
+            piece = other_version(piece, random)
+            whole = piece.shape[1] // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
+            found = features(piece[:, :whole])[_MARGIN:-_MARGIN]
+        rows.append(found)
+    return torch.cat(rows) if rows else torch.zeros(0, NanoConfig().feature_dims, device=place)
 
 
-class FeatureSet:
-    """Random excerpts of a folder of feature files, drawn with a seeded generator.
+class Excerpts:
+    """Music one piece after the other in one tensor on the device, and random excerpts of it.
 
-    Raises SettingsError where the folder holds none.
+    pieces: ``[tokens, …]`` each, of any length.
     """
 
-    def __init__(self, folder: Path, seed: int, device: torch.device | str = "cpu") -> None:
-        files = sorted(folder.glob("*.npy"))
-        if not files:
-            raise SettingsError(f"there are no feature files in {folder}; see training.dataset")
-        self.device = device
-        self.pieces = [torch.from_numpy(np.load(file)) for file in files]
-        self.random = np.random.default_rng(seed)
-        lengths = np.array([len(piece) for piece in self.pieces], dtype=np.float64)
-        self.shares = lengths / lengths.sum()
+    def __init__(self, pieces: Iterable[Tensor], device: torch.device | str = "cpu") -> None:
+        found = [piece for piece in pieces if len(piece)]
+        self.rows = torch.cat(found).to(device)
+        length = torch.tensor([len(piece) for piece in found])
+        self.length, self.end = length.to(device), length.cumsum(0).to(device)
 
-    def batch(self, size: int, tokens: int) -> Tensor:
-        """Excerpts ``[size, tokens, feature_dims]``, float32; a shorter piece is repeated."""
-        chosen = self.random.choice(len(self.pieces), size=size, p=self.shares)
-        rows = []
-        for index in chosen:
-            piece = self.pieces[index]
-            start = int(self.random.integers(0, max(1, len(piece) - tokens)))
-            row = piece[start : start + tokens]
-            rows.append(
-                row if len(row) == tokens else row.repeat(-(-tokens // len(row)), 1)[:tokens]
-            )
-        return torch.stack(rows).to(self.device).float()
+    def batch(self, size: int, tokens: int, generator: torch.Generator) -> Tensor:
+        """Excerpts ``[size, tokens, …]`` from everywhere alike; a shorter piece is repeated."""
+        place = self.rows.device
+        draws = torch.rand(2, size, dtype=torch.float64, generator=generator, device=place)
+        piece = torch.searchsorted(self.end, (draws[0] * len(self.rows)).long(), right=True)
+        length = self.length[piece]
+        offset = (draws[1] * (length - tokens).clamp_min(1)).long()
+        inside = (offset.unsqueeze(1) + torch.arange(tokens, device=place)) % length.unsqueeze(1)
+        return self.rows[(self.end[piece] - length).unsqueeze(1) + inside]
+
+
+def load_features(folder: Path, device: torch.device | str = "cpu") -> Excerpts:
+    """All features of a folder, in half precision; SettingsError if it holds none."""
+    files = sorted(folder.glob("*.npy"))
+    if not files:
+        raise SettingsError(f"there are no feature files in {folder}; see training.dataset")
+    return Excerpts((torch.from_numpy(np.load(file)) for file in files), device)
+
+
+def fixed_batch(folder: Path, size: int, tokens: int, device: torch.device) -> Tensor:
+    """Excerpts to validate with: always the same ones, float32 ``[size, tokens, feature_dims]``."""
+    rows = load_features(folder).batch(size, tokens, torch.Generator().manual_seed(0))
+    return rows.to(device).float()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,6 +160,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--music", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--versions", type=int, default=1, help="of each recording, itself included (%(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     args = parser.parse_args(argv)
@@ -106,6 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def analyse(args: argparse.Namespace) -> None:
     """Features of everything in the folder of music that has none yet."""
+    if args.versions < 1:
+        raise SettingsError("--versions must be at least 1")
     torch.set_num_threads(args.threads)
     device = pick_device(args.device)
     files = recordings(args.music)
@@ -114,9 +181,18 @@ def analyse(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     features = Features(NanoConfig()).to(device)
     for path in tqdm(files, desc="analysing", unit="piece"):
-        target = args.out / feature_name(path, args.music)
-        if not target.exists():
-            rows = extract(features, path, device).half().cpu().numpy()
+        missing = {
+            version: target
+            for version in range(args.versions)
+            if not (target := args.out / feature_name(path, args.music, version)).exists()
+        }
+        audio = load_audio(path) if missing else None
+        for version, target in missing.items():
+            assert audio is not None
+            # By name and number, so that a version is the same each time.
+            seed = [version, zlib.crc32(target.name.encode())]
+            random = np.random.default_rng(seed) if version else None
+            rows = extract(features, audio, random).half().cpu().numpy()
             part = target.with_suffix(".part")
             with part.open("wb") as stream:
                 np.save(stream, rows)

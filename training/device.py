@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
-from codec.nano.blocks import Block
+import torch
+
 from streaming.errors import SettingsError
 
-__all__ = ["compile_blocks", "half_precision", "pick_device"]
+__all__ = ["compiled", "half_precision", "pick_device", "wait_for"]
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def pick_device(name: str) -> torch.device:
@@ -35,12 +42,30 @@ def half_precision(device: torch.device, enabled: bool = True) -> torch.autocast
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and able)
 
 
-def compile_blocks(model: nn.Module) -> None:
-    """Compile the blocks that every model consists of, in place; state and names stay the same.
+def wait_for(device: torch.device) -> None:
+    """Wait until a graphics card has done all that it was given, so that clocks are right."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
-    Block by block, since they are where the time goes, are alike, and so compile once each kind.
-    Copies of the model are not compiled.
+
+def compiled(step: Callable[P, R]) -> Callable[P, R]:
+    """A training step, from the batch to the losses, compiled as a whole with its gradients.
+
+    If the compiler fails, for instance since the machine has none for C++, the step runs as it is
+    written, with a warning: a run must not end for that.
     """
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.compile()
+    from torch._dynamo.exc import TorchDynamoException
+
+    chosen = torch.compile(step, dynamic=False)
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        nonlocal chosen
+        try:
+            return chosen(*args, **kwargs)
+        except TorchDynamoException as error:
+            said = str(error).strip().splitlines()
+            logger.warning("the step cannot be compiled, and runs as it is: %s", said[0])
+            chosen = step
+            return step(*args, **kwargs)
+
+    return run

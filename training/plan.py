@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,20 +34,17 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Steps:
-    """Optimiser steps of each training; a fine-tuning leaves the vocoder alone."""
+    """Optimiser steps of each training; a fine-tuning leaves vocoder and plain flow alone."""
 
     codec: int = 9500
     vocoder: int = 1500
     flow: int = 1500
     texture: int = 1500
 
-    def scaled(self, factor: float, least: int = 20) -> Steps:
-        """All of them longer or shorter by a factor, none shorter than ``least``."""
-        values = (self.codec, self.vocoder, self.flow, self.texture)
-        return Steps(*(max(least, round(value * factor)) for value in values))
 
-
-FINE_TUNING = Steps(codec=2000, vocoder=0, flow=600, texture=400)
+FINE_TUNING = Steps(codec=2000, vocoder=0, flow=0, texture=400)
+_SHARES = {"codec": 0.6, "flow": 0.12, "texture": 0.28}
+"""Of the time, if that is what is given; the vocoder's training runs beside the codec's."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,8 @@ class Plan:
     """Where everything goes, what it is made of and how much of it.
 
     data: a folder of the user's music; None renders music. fine_tune: start from the bundled
-    weights. runs: where the trainings' folders are, if not beside the music.
+    weights. minutes: for all trainings together, instead of steps. versions: in which every
+    recording is analysed.
     """
 
     folder: Path
@@ -63,13 +61,14 @@ class Plan:
     seconds: float = 16_200.0
     held_seconds: float = 720.0
     steps: Steps = Steps()
+    minutes: float | None = None
+    versions: int = 1
     data: Path | None = None
     fine_tune: bool = False
     device: str = "auto"
-    compiled: bool = False
+    compiled: bool | None = None
     tensorboard: bool = False
     sample_every: int = 1000
-    runs: Path | None = None
 
     @property
     def music(self) -> Path:
@@ -84,29 +83,27 @@ class Plan:
         """Less music of the user's own than this is refused."""
         return 120.0 if self.fine_tune else 1200.0
 
-    def run(self, name: str) -> Path:
-        """The folder of one of the trainings."""
-        return (self.runs or self.folder) / name
-
-    def probe(self, steps: int) -> Plan:
-        """The same trainings for a few steps elsewhere, to see how long a step takes."""
-        few = Steps(steps, steps, steps, steps)
-        return replace(
-            self, runs=self.folder / "pace", steps=few, sample_every=0, tensorboard=False
-        )
+    def length(self, name: str) -> dict[str, object]:
+        """Options that say how long one of the trainings takes."""
+        if self.minutes is None:
+            return {"steps": getattr(self.steps, name)}
+        share = {k: v for k, v in _SHARES.items() if getattr(self.steps, k)}
+        mine = share["codec" if name == "vocoder" else name]
+        return {"minutes": round(self.minutes * mine / sum(share.values()), 4)}
 
 
 def _command(module: str, **options: object) -> Command:
     """A program of this package.
 
-    Options that are True are flags, those that are False left out, lists given once an item.
+    Options that are True are flags, those that are False or None left out, lists given once an
+    item.
     """
     words = [sys.executable, "-m", f"training.{module}"]
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
         if value is True:
             words.append(option)
-        elif value is not False:
+        elif value is not False and value is not None:
             words += [
                 f"{option}={item}" for item in (value if isinstance(value, list) else [value])
             ]
@@ -134,21 +131,25 @@ def data_stages(plan: Plan) -> list[Stage]:
             ),
             Stage("rendering music to hold out", [rest]),
         ]
+    analysis = {"device": plan.device}
     analyse = [
-        _command("dataset", music=folder, out=features, device=plan.device)
-        for folder, features in (
-            (music, plan.folder / "music-features"),
-            (held, plan.folder / "held-features"),
-        )
+        _command(
+            "dataset",
+            music=music,
+            out=plan.folder / "music-features",
+            **analysis,
+            versions=plan.versions,
+        ),
+        _command("dataset", music=held, out=plan.folder / "held-features", **analysis),
     ]
     return [*made, Stage("analysing", analyse)]
 
 
 def training_stages(plan: Plan) -> list[Stage]:
     """The trainings, from scratch or from the bundled weights."""
-    steps, tune = plan.steps, plan.fine_tune
-    codec = plan.run("codec") / "averaged.pt"
-    vocoder: object = "bundled" if tune else plan.run("vocoder") / "averaged.pt"
+    tune = plan.fine_tune
+    codec = plan.folder / "codec" / "averaged.pt"
+    vocoder: object = "bundled" if tune else plan.folder / "vocoder" / "averaged.pt"
     shared = {
         "device": plan.device,
         "compile": plan.compiled,
@@ -160,67 +161,43 @@ def training_stages(plan: Plan) -> list[Stage]:
         "valid": plan.folder / "held-features",
         "listen": plan.held,
     }
-    sound = {"music": plan.music, "valid": plan.held}
-
-    def training(module: str, name: str, count: int, **options: object) -> Command:
-        if tune:
-            options = {"init": "bundled", **options}
-        if tune or steps != Steps():
-            # Averaged over about the last tenth; over 1000 steps, what is short would hardly move.
-            options["average"] = min(0.999, round(1 - 10 / max(count, 20), 5))
-        out = plan.run(name)
-        return _command(module, out=out, steps=count, **{"threads": 1, **options, **shared})
-
     threads = min(2, os.cpu_count() or 1)
-    flow = training(
-        "train_flow",
-        "flow",
-        steps.flow,
-        **features,
-        codec=codec,
-        vocoder=vocoder,
-        threads=threads,
-        **({"rate": 2e-4} if tune else {}),
-    )
-    texture = training(
-        "train_texture",
-        "texture",
-        steps.texture,
-        **features,
-        codec=codec,
-        vocoder=vocoder,
-        init=plan.run("flow") / "averaged.pt",
-        threads=threads,
-    )
-    rest = [
-        Stage("training the flow", [flow]),
-        Stage("training the flow to need one evaluation", [texture]),
-    ]
+
+    def training(name: str, **options: object) -> Command:
+        out = plan.folder / name
+        return _command(f"train_{name}", out=out, **plan.length(name), **options, **shared)
+
+    after = {**features, "codec": codec, "vocoder": vocoder, "threads": threads}
     if tune:
-        first = training(
-            "train_codec",
-            "codec",
-            steps.codec,
-            **features,
-            vocoder=vocoder,
-            rate=3e-4,
-            threads=threads,
+        tuned = training(
+            "codec", **features, vocoder=vocoder, init="bundled", rate=3e-4, threads=threads
         )
-        return [Stage("fine-tuning the codec", [first]), *rest]
+        return [
+            Stage("fine-tuning the codec", [tuned]),
+            Stage("fine-tuning the flow", [training("texture", **after, init="bundled")]),
+        ]
+    sound = {"music": plan.music, "valid": plan.held}
     side_by_side = [
-        training("train_codec", "codec", steps.codec, **features),
-        training("train_vocoder", "vocoder", steps.vocoder, **sound),
+        training("codec", **features, threads=1),
+        training("vocoder", **sound, threads=1),
     ]
-    return [Stage("training codec and vocoder", side_by_side), *rest]
+    flow = plan.folder / "flow" / "averaged.pt"
+    return [
+        Stage("training codec and vocoder", side_by_side),
+        Stage("training the flow", [training("flow", **after)]),
+        Stage(
+            "training the flow to need one evaluation", [training("texture", **after, init=flow)]
+        ),
+    ]
 
 
 def export_stage(plan: Plan, **card: object) -> Stage:
     """One file of it all; ``card`` is what the model card says."""
-    vocoder: object = "bundled" if plan.fine_tune else plan.run("vocoder") / "averaged.pt"
+    vocoder: object = "bundled" if plan.fine_tune else plan.folder / "vocoder" / "averaged.pt"
     export = _command(
         "export",
-        codec=plan.run("codec") / "averaged.pt",
-        flow=plan.run("texture") / "averaged.pt",
+        codec=plan.folder / "codec" / "averaged.pt",
+        flow=plan.folder / "texture" / "averaged.pt",
         vocoder=vocoder,
         out=plan.out,
         **card,

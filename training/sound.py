@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,45 +12,37 @@ from torch import Tensor
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from streaming.errors import SettingsError
-from training.dataset import recordings
+from training.dataset import Excerpts, recordings
 
-__all__ = ["AudioSet"]
+__all__ = ["load_sound", "mono"]
 
 
-class AudioSet:
-    """Random excerpts of a folder of recordings; SettingsError where there are none at 48 kHz."""
+def load_sound(folder: Path, device: torch.device | str = "cpu") -> Excerpts:
+    """All recordings of a folder, 16 bit, as ``[tokens, 1920, 2]``.
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
-        self.files = recordings(folder)
-        if not self.files:
-            raise SettingsError(f"there is no recording in {folder}; see training.render")
-        self.tokens = [sf.info(file).frames // SAMPLES_PER_TOKEN for file in self.files]
-        self.random = np.random.default_rng(seed)
+    Raises SettingsError if there are none, or one is not at 48 kHz.
+    """
+    files = recordings(folder)
+    if not files:
+        raise SettingsError(f"there is no recording in {folder}; see training.render")
 
-    def excerpt(self, tokens: int) -> Tensor:
-        """Sound of a random place, ``[2, tokens * 1920]``."""
-        index = int(self.random.integers(len(self.files)))
-        first = int(self.random.integers(0, max(1, self.tokens[index] - tokens)))
-        samples = tokens * SAMPLES_PER_TOKEN
-        data, rate = sf.read(
-            self.files[index],
-            frames=samples,
-            start=first * SAMPLES_PER_TOKEN,
-            dtype="float32",
-            always_2d=True,
-        )
+    def read(path: Path) -> Tensor:
+        data, rate = sf.read(path, dtype="int16", always_2d=True)
         if rate != SAMPLE_RATE:
-            raise SettingsError(f"{self.files[index]} is not at {SAMPLE_RATE} Hz; convert it first")
-        pair = np.pad(data, ((0, samples - len(data)), (0, 0))).T[[0, -1]]
-        return torch.from_numpy(np.ascontiguousarray(pair))
+            raise SettingsError(f"{path} is not at {SAMPLE_RATE} Hz; convert it first")
+        whole = len(data) // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
+        pair = np.ascontiguousarray(data[:whole, [0, -1 if data.shape[1] < 3 else 1]])
+        return torch.from_numpy(pair).view(-1, SAMPLES_PER_TOKEN, 2)
 
-    def mono(self, size: int, tokens: int) -> Tensor:
-        """Mixes of left and right at random levels, twice each: ``[size, 2, tokens * 1920]``."""
-        rows = []
-        for _ in range(size):
-            pair = self.excerpt(tokens)
-            angle = self.random.uniform(0, np.pi / 2)
-            mix = np.cos(angle) * pair[0] + np.sin(angle) * pair[1]
-            rows.append(mix.expand(2, -1) * 10 ** (self.random.uniform(-18, 3) / 20))
-        return torch.stack(rows).float()
+    return Excerpts(map(read, files), device)
+
+
+def mono(music: Excerpts, size: int, tokens: int, generator: torch.Generator) -> Tensor:
+    """Mixes of left and right at random levels, twice each: ``[size, 2, tokens * 1920]``."""
+    pairs = music.batch(size, tokens, generator).flatten(1, 2).float() / 2**15
+    place = pairs.device
+    angle, level = torch.rand(2, size, 1, generator=generator, device=place).unbind(0)
+    angle = angle * math.pi / 2
+    mix = angle.cos() * pairs[..., 0] + angle.sin() * pairs[..., 1]
+    mix = mix * 10 ** ((21 * level - 18) / 20)
+    return mix.unsqueeze(1).expand(-1, 2, -1)

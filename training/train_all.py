@@ -21,7 +21,6 @@ from streaming.cli.common import number
 from streaming.errors import SettingsError, UserError
 from training.card import BUNDLED_LICENSE
 from training.collect import extent
-from training.pace import measure, steps_within
 from training.plan import (
     FINE_TUNING,
     Command,
@@ -100,26 +99,19 @@ def _card(plan: Plan, works: Sequence[Path]) -> dict[str, str]:
         words.append("--fine-tune")
         data["data"] = data.get("data", "rendered music") + ", going on from the bundled weights"
         data["license"] = ", ".join([BUNDLED_LICENSE, *filter(None, [data.get("license")])])
-    steps = [f"--{key}-steps {value}" for key, value in asdict(plan.steps).items() if value]
-    return {"command": " ".join([*words, *steps]), **data}
+    if plan.minutes is not None:
+        words.append(f"--minutes {plan.minutes:g}")
+    else:
+        words += [f"--{key}-steps {value}" for key, value in asdict(plan.steps).items() if value]
+    return {"command": " ".join(words), **data}
 
 
-def _say_time(plan: Plan, seconds: float) -> None:
-    steps = ", ".join(f"{name} {count}" for name, count in asdict(plan.steps).items() if count)
-    print(f"The trainings will take about {seconds / 60:.0f} minutes ({steps} steps).", flush=True)
-
-
-def train_all(plan: Plan, minutes: float | None) -> None:
+def train_all(plan: Plan) -> None:
     """Everything in order; StageFailed or SettingsError say what was in the way."""
     plan.folder.mkdir(parents=True, exist_ok=True)
     _same_run(plan)
     for stage in data_stages(plan):
         _perform(stage)
-    if minutes is not None or plan.data is not None or plan.fine_tune:
-        pace = measure(plan, lambda stage: _perform(Stage(f"measuring: {stage.name}", stage[1])))
-        if minutes is not None:
-            plan = replace(plan, steps=steps_within(minutes, plan, pace))
-        _say_time(plan, pace.seconds(plan))
     works = [] if plan.data is None else sorted(plan.data.rglob(LIST_NAME))
     export = export_stage(plan, works=works, **_card(plan, works))
     for stage in [*training_stages(plan), export]:
@@ -144,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes",
         type=number(float, 1, 100_000),
         metavar="N",
-        help="let the trainings take that long, measured on this machine, instead of:",
+        help="let the trainings together take exactly that long, instead of:",
     )
     for name, count in asdict(default).items():
         tuned = getattr(FINE_TUNING, name)
@@ -154,8 +146,17 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=defaults.seconds, help="music to render (%(default)g)"
     )
     length.add_argument("--held-seconds", type=float, default=defaults.held_seconds)
+    length.add_argument(
+        "--versions",
+        type=number(int, 1, 100),
+        default=defaults.versions,
+        metavar="N",
+        help="analyse every recording at so many speeds and mixes (%(default)s)",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--compile", action="store_true", help="compile the models' blocks")
+    parser.add_argument(
+        "--compile", action="store_const", const=True, help="compile, on a CPU as well"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="log for TensorBoard as well")
     parser.add_argument("--sample-every", type=int, default=defaults.sample_every, metavar="STEPS")
     return parser
@@ -172,6 +173,8 @@ def _plan(args: argparse.Namespace) -> Plan:
         args.seconds,
         args.held_seconds,
         replace(steps, **{name: count for name, count in given.items() if count is not None}),
+        args.minutes,
+        args.versions,
         args.data,
         args.fine_tune,
         args.device,
@@ -184,7 +187,7 @@ def _plan(args: argparse.Namespace) -> Plan:
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        train_all(_plan(args), args.minutes)
+        train_all(_plan(args))
     except UserError as error:
         print(f"train_all: {error}", file=sys.stderr)
         return 2

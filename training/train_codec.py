@@ -14,10 +14,9 @@ from codec.nano.config import NanoConfig
 from codec.nano.level import SPAN
 from codec.nano.model import Autoencoder
 from codec.nano.slow import ROUND
-from training.augment import Augment
-from training.checkpoint import Randoms
+from training.augment import Augment, Draws
 from training.codebook import level_codebooks
-from training.dataset import FeatureSet
+from training.dataset import Excerpts, fixed_batch, load_features
 from training.device import half_precision
 from training.loop import train
 from training.losses import feature_losses, unused_bits
@@ -32,10 +31,14 @@ WEIGHTS = {
     "loud": 0.4,
     "note": 0.5,
     "shape": 3.0,
-    "chroma": 8.0,
+    "chroma": 10.0,
     "stereo": 0.35,
     "level": 1.5,
-    "envelope": 8.0,
+    "envelope": 10.0,
+    "onset": 0.8,
+    "flux": 0.2,
+    "bands": 0.6,
+    "detail": 0.5,
     "unused": 1.0,
 }
 HELD = 12, 400
@@ -50,11 +53,12 @@ EDGE = 8
 """Tokens at both ends of an excerpt that are not scored: their surroundings are cut off."""
 
 
-def total(guess: Tensor, truth: Tensor, unit: Tensor, config: NanoConfig) -> dict[str, Tensor]:
+def total(model: Autoencoder, guess: Tensor, truth: Tensor, unit: Tensor) -> dict[str, Tensor]:
     """All loss terms and their weighted sum, away from the excerpt's edges."""
-    terms = feature_losses(guess[:, EDGE:-EDGE], truth[:, EDGE:-EDGE], config)
-    terms["unused"] = unused_bits(unit, config.levels)
-    terms["total"] = sum((WEIGHTS[k] * v for k, v in terms.items()), guess.new_zeros(()))
+    inside = slice(EDGE, -EDGE)
+    terms = feature_losses(guess[:, inside], truth[:, inside], model.config, model.widths)
+    terms["unused"] = unused_bits(unit, model.config.levels)
+    terms["total"] = torch.stack([WEIGHTS[k] * v for k, v in terms.items()]).sum()
     return terms
 
 
@@ -68,43 +72,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="start from these weights, or from those that are bundled; new layers are fresh",
     )
-    parser.add_argument("--batch", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=240)
     parser.add_argument("--listen", type=Path, metavar="FOLDER", help="held-out music for samples")
     parser.add_argument(
         "--vocoder", type=weights_file, metavar="FILE", help="weights that render the samples"
     )
-    add_options(parser, steps=9500, rate=1.5e-3, seed=1)
+    add_options(parser, steps=9500, rate=1.5e-3, seed=1, cpu=(6, 240), card=(192, 320))
     args = parser.parse_args(argv)
     return run_program("train_codec", lambda: train_codec(args))
 
 
 def train_codec(args: argparse.Namespace) -> None:
     """Stage 1, as the options ask."""
-    device = begin(args)
+    generator = begin(args)
+    device = generator.device
     config = NanoConfig()
-    music = FeatureSet(args.features, args.seed, device)
-    held = FeatureSet(args.valid, 0, device).batch(*HELD)
-    augment = Augment(config, args.seed, device)
-    places = torch.Generator().manual_seed(args.seed)
+    music = load_features(args.features, device)
+    held = fixed_batch(args.valid, *HELD, device)
+    augment = Augment(config).to(device)
     model = Autoencoder(config).to(device)
-    # Statistics of the augmented music, which is what the models see.
-    sample = torch.cat([augment(music.batch(64, 64)) for _ in range(STATISTICS)])
-    relative = model.shift(sample, -model.levels(sample)).flatten(0, 1)
-    model.normalizer.mean.copy_(relative.mean(dim=0))
-    model.normalizer.deviation.copy_(relative.std(dim=0).clamp_min(0.05))
-    pieces = [model.levels(augment(music.batch(32, LONG))) for _ in range(4 * STATISTICS)]
-    model.level.codebooks.copy_(level_codebooks(torch.cat(pieces)))
-    model.start_from_slow()
-    if args.init is not None:
+    if args.init is None:
+        begin_from(model, music, augment, generator)
+    else:
         start_from(model, args.init, "codec.")
 
-    def losses(step: int) -> dict[str, Tensor]:
-        batch = augment(music.batch(args.batch, args.tokens))
-        first = torch.randint(0, 2 * ROUND // SHIFT, (len(batch),), generator=places).to(device)
+    def draw() -> tuple[Tensor, Draws, Tensor]:
+        rows = music.batch(args.batch, args.tokens, generator)
+        first = torch.randint(2 * ROUND // SHIFT, (args.batch,), generator=generator, device=device)
+        return rows, augment.draw(args.batch, generator), first * SHIFT
+
+    def losses(rows: Tensor, draws: Draws, first: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            batch = augment(rows.float(), draws)
         with half_precision(device):
-            guess, _, unit = model(batch, first * SHIFT)
-        return total(guess.float(), batch, unit, config)
+            guess, _, unit = model(batch, first)
+        return total(model, guess.float(), batch, unit.float())
 
     @torch.inference_mode()
     def validate(averaged: nn.Module) -> dict[str, float]:
@@ -112,16 +113,33 @@ def train_codec(args: argparse.Namespace) -> None:
         guess, codes, unit = averaged(held, 0)
         shares = torch.bincount(codes.flatten(), minlength=model.fast_codes) / codes.numel()
         entropy = -(shares * torch.log2(shares.clamp_min(1e-12))).sum()
-        return {k: float(v) for k, v in total(guess, held, unit, config).items()} | {
-            "entropy": float(entropy)
-        }
+        terms = total(model, guess, held, unit)
+        return {k: float(v) for k, v in terms.items()} | {"entropy": float(entropy)}
 
     listen = None
     if args.listen is not None:
         decode = listen_to_codec("codec", config, vocoder=args.vocoder)
         listen = Samples(args.out, excerpts(args.listen), decode)
-    randoms: Randoms = {"music": music.random, "augment": augment.generator, "places": places}
-    train(run_of(args), model, losses, validate, randoms, listen)
+    train(run_of(args), model, draw, losses, validate, generator, listen)
+
+
+@torch.no_grad()
+def begin_from(
+    model: Autoencoder, music: Excerpts, augment: Augment, generator: torch.Generator
+) -> None:
+    """Means, deviations and level codebooks of the augmented music, which is what models see."""
+
+    def augmented(size: int, tokens: int) -> Tensor:
+        batch = music.batch(size, tokens, generator).float()
+        return augment(batch, augment.draw(size, generator))
+
+    sample = torch.cat([augmented(64, 64) for _ in range(STATISTICS)])
+    relative = model.shift(sample, -model.levels(sample)).flatten(0, 1)
+    model.normalizer.mean.copy_(relative.mean(dim=0))
+    model.normalizer.deviation.copy_(relative.std(dim=0).clamp_min(0.05))
+    pieces = [model.levels(augmented(32, LONG)) for _ in range(4 * STATISTICS)]
+    model.level.codebooks.copy_(level_codebooks(torch.cat(pieces)))
+    model.start_from_slow()
 
 
 if __name__ == "__main__":

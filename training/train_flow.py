@@ -7,18 +7,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from codec.nano.codec import Nano
 from codec.nano.config import NanoConfig
 from codec.nano.flow import FlowDecoder
 from codec.nano.level import SPAN
 from codec.nano.model import Autoencoder
 from codec.nano.slow import ROUND
-from training.augment import Augment
-from training.checkpoint import Randoms
-from training.dataset import FeatureSet
+from training.augment import Augment, Draws
+from training.dataset import fixed_batch, load_features
 from training.device import half_precision
 from training.loop import train
 from training.options import (
@@ -32,18 +33,47 @@ from training.options import (
 from training.program import run_program
 from training.samples import Samples, excerpts, listen_to_codec
 
-__all__ = ["EDGE", "Residuals", "main"]
+__all__ = ["EDGE", "HISTORY", "Chance", "Expected", "Residuals", "main"]
 
 HELD = 12, 200
 """Excerpts and tokens of the validation set, which is always the same."""
+HISTORY = Nano.decoder_window.context
+"""Tokens before an excerpt that the token decoder remembers, as in a stream."""
 STATISTICS = 6
 """Batches from which the residual's deviation is taken."""
 EDGE = 8
+"""Tokens at the end of an excerpt that are not scored: what follows them is cut off."""
 SHIFT = SPAN // 2
-"""Excerpts begin at multiples of so many tokens: within EDGE, all levels are known."""
+"""Excerpts begin at multiples of so many tokens, as those of the codec's training."""
 DROP_CONDITION = 0.1
 PREFIX = 0.5
 """Share of excerpts that begin with known tokens, as a window of a stream does."""
+
+
+class Expected(NamedTuple):
+    """Features ``[batch, tokens, dims]``, what the decoder expects there, and its hidden state."""
+
+    truth: Tensor
+    features: Tensor
+    hidden: Tensor
+
+
+class Chance(NamedTuple):
+    """What chance says of excerpts ``[batch, tokens]`` for the flow.
+
+    first: tokens of the stream before them. known: which are given, as a window of a stream has
+    its first ones, bool. noise: ``[batch, tokens, dims]``. time: 0 to 1, ``[batch, 1]``. absent:
+    which have no condition, bool ``[batch, 1, 1]``.
+    """
+
+    first: Tensor
+    known: Tensor
+    noise: Tensor
+    time: Tensor
+    absent: Tensor
+
+    def rows(self, part: slice) -> Chance:
+        return Chance(*(value[part] for value in self))
 
 
 @dataclass(frozen=True)
@@ -51,56 +81,48 @@ class Residuals:
     """What a trained token decoder leaves over, and the flow's loss on it."""
 
     codec: Autoencoder
-    device: torch.device
-    random: torch.Generator
-    """For the places in the stream that excerpts are taken to come from."""
+
+    def draw(self, size: int, tokens: int, generator: torch.Generator) -> Chance:
+        place = generator.device
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=generator, device=place)
+
+        turns = 2 * ROUND // SHIFT
+        first = torch.randint(turns, (size,), generator=generator, device=place) * SHIFT
+        lengths = torch.randint(4, tokens // 2, (size, 1), generator=generator, device=place)
+        known = (torch.arange(tokens, device=place) < lengths) & (uniform(size, 1) < PREFIX)
+        dims = self.codec.config.feature_dims
+        noise = torch.randn(size, tokens, dims, generator=generator, device=place)
+        return Chance(first, known, noise, uniform(size, 1), uniform(size, 1, 1) < DROP_CONDITION)
 
     @torch.no_grad()
-    def __call__(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected features ``[batch, tokens, dims]`` and the decoder's hidden state."""
-        places = torch.randint(0, 2 * ROUND // SHIFT, (len(batch),), generator=self.random)
-        places = SHIFT * places.to(self.device)
-        with half_precision(self.device):
-            expected, hidden = self.codec.decode(self.codec.encode(batch, places), places)
-        return expected, hidden.float()
+    def expect(self, batch: Tensor, first: Tensor) -> Expected:
+        """Of a batch after :data:`HISTORY` tokens of its music, which are left out."""
+        with half_precision(batch.device):
+            expected, hidden = self.codec.decode(self.codec.encode(batch, first), first)
+        rows = (batch, expected.float(), hidden.float())
+        return Expected(*(x[:, HISTORY:] for x in rows))
 
-    def normal(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Residual features over the features' deviation, and the hidden state."""
-        expected, hidden = self(batch)
-        return (batch - expected) / self.codec.normalizer.deviation, hidden
-
-    @staticmethod
-    def known(size: int, tokens: int, random: torch.Generator) -> Tensor:
-        """Which tokens are given, as a window of a stream has its first ones: bool, on the CPU."""
-        lengths = torch.randint(4, tokens // 2, (size, 1), generator=random)
-        given = torch.rand(size, 1, generator=random) < PREFIX
-        return (torch.arange(tokens) < lengths) & given
+    def normal(self, given: Expected) -> Tensor:
+        """The residual over the features' deviation."""
+        return (given.truth - given.features) / self.codec.normalizer.deviation
 
     def flow_loss(
-        self, flow: FlowDecoder, batch: Tensor, random: torch.Generator, earliest: float = 0.0
+        self, flow: FlowDecoder, given: Expected, chance: Chance, earliest: float = 0.0
     ) -> Tensor:
         """Flow matching's loss at random times from ``earliest`` on."""
-        target, hidden = self.normal(batch)
-        target = target / flow.deviation
-        size, tokens = target.shape[:2]
-        # Drawn on the CPU: the same on every device.
-        t = torch.rand(size, 1, generator=random).expand(-1, tokens)
-        t = earliest + (1 - earliest) * t
-        known = self.known(size, tokens, random)
-        t, known = t.masked_fill(known, 1.0).to(self.device), known.to(self.device)
-        noise = torch.randn(target.shape, generator=random).to(self.device)
-        x = noise + t.unsqueeze(-1) * (target - noise)
-        absent = (torch.rand(size, generator=random) < DROP_CONDITION).to(self.device)
-        with half_precision(self.device):
-            given_hidden = flow.condition(hidden)
-            given_hidden = torch.where(absent.view(-1, 1, 1), flow.absent, given_hidden)
-            end = flow.from_condition(x, t, given_hidden)
-        weight = 1 / (1 - t).clamp_min(0.1) ** 2 * ~known
-        weight[:, :EDGE] *= 0.2
-        weight[:, -EDGE:] = 0
+        target = self.normal(given) / flow.deviation
+        t = (earliest + (1 - earliest) * chance.time).expand(-1, target.shape[1])
+        t = t.masked_fill(chance.known, 1.0)
+        x = chance.noise + t.unsqueeze(-1) * (target - chance.noise)
+        with half_precision(x.device):
+            condition = torch.where(chance.absent, flow.absent, flow.condition(given.hidden))
+            end = flow.from_condition(x, t, condition)
+        weight = 1 / (1 - t).clamp_min(0.1) ** 2 * ~chance.known
         error = (end.float() - target).square().mean(dim=-1)
-        loss: Tensor = (error * weight).sum() / weight.sum()
-        return loss
+        weight, error = weight[:, :-EDGE], error[:, :-EDGE]
+        return (error * weight).sum() / weight.sum()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,54 +136,68 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="start from these weights, or from those that are bundled",
     )
-    parser.add_argument("--batch", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=240)
     parser.add_argument("--listen", type=Path, metavar="FOLDER", help="held-out music for samples")
     parser.add_argument(
         "--vocoder", type=weights_file, metavar="FILE", help="weights that render the samples"
     )
-    add_options(parser, steps=3000, rate=1e-3, seed=3)
+    add_options(parser, steps=3000, rate=1e-3, seed=3, cpu=(5, 240), card=(128, 240))
     args = parser.parse_args(argv)
     return run_program("train_flow", lambda: train_flow(args))
 
 
 def train_flow(args: argparse.Namespace) -> None:
     """Stage 3, as the options ask."""
-    device = begin(args)
+    generator = begin(args)
+    device = generator.device
     config = NanoConfig()
     codec = Autoencoder(config)
     load_weights(codec, args.codec, "codec.")
     codec.to(device).eval().requires_grad_(False)
-    music = FeatureSet(args.features, args.seed, device)
-    held = FeatureSet(args.valid, 0, device).batch(*HELD)
-    augment = Augment(config, args.seed, device)
-    generator = torch.Generator().manual_seed(args.seed)
+    music = load_features(args.features, device)
+    augment = Augment(config).to(device)
     model = FlowDecoder(config).to(device)
+    residuals = Residuals(codec)
 
-    residuals = Residuals(codec, device, generator)
-    sample = torch.cat(
-        [residuals.normal(augment(music.batch(32, 48)))[0].flatten(0, 1) for _ in range(STATISTICS)]
-    )
-    model.deviation.copy_(sample.std(dim=0).clamp_min(0.02))
-    if args.init is not None:
+    def draw(size: int, tokens: int) -> tuple[Tensor, Draws, Chance]:
+        rows = music.batch(size, HISTORY + tokens, generator)
+        return rows, augment.draw(size, generator), residuals.draw(size, tokens, generator)
+
+    def expect(rows: Tensor, draws: Draws, chance: Chance) -> Expected:
+        with torch.no_grad():
+            return residuals.expect(augment(rows.float(), draws), chance.first)
+
+    if args.init is None:
+        found = [residuals.normal(expect(*draw(32, 48))).flatten(0, 1) for _ in range(STATISTICS)]
+        model.deviation.copy_(torch.cat(found).std(dim=0).clamp_min(0.02))
+    else:
         start_from(model, args.init, "flow.")
 
-    def losses(step: int) -> dict[str, Tensor]:
-        batch = augment(music.batch(args.batch, args.tokens))
-        return {"total": residuals.flow_loss(model, batch, generator)}
+    def losses(rows: Tensor, draws: Draws, chance: Chance) -> dict[str, Tensor]:
+        return {"total": residuals.flow_loss(model, expect(rows, draws, chance), chance)}
+
+    held = fixed_batch(args.valid, HELD[0], HISTORY + HELD[1], device)
+    seeded = torch.Generator(device).manual_seed(0)
+    held_chance = residuals.draw(*HELD, seeded)
 
     @torch.inference_mode()
     def validate(averaged: nn.Module) -> dict[str, float]:
         assert isinstance(averaged, FlowDecoder)
-        random = torch.Generator().manual_seed(0)
-        return {"total": float(residuals.flow_loss(averaged, held, random))}
+        given = residuals.expect(held, held_chance.first)
+        return {"total": float(residuals.flow_loss(averaged, given, held_chance))}
 
     listen = None
     if args.listen is not None:
         decode = listen_to_codec("flow", config, codec=args.codec, vocoder=args.vocoder)
         listen = Samples(args.out, excerpts(args.listen), decode)
-    randoms: Randoms = {"music": music.random, "augment": augment.generator, "flow": generator}
-    train(run_of(args), model, losses, validate, randoms, listen)
+    train(
+        run_of(args),
+        model,
+        lambda: draw(args.batch, args.tokens),
+        losses,
+        validate,
+        generator,
+        listen,
+    )
 
 
 if __name__ == "__main__":

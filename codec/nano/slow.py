@@ -45,6 +45,11 @@ _ORDER = torch.tensor(
 _TURN = _ORDER.argsort()
 
 
+def _on(table: Tensor, device: torch.device) -> Tensor:
+    """A table on a device, without waiting for what the device is still doing."""
+    return table.to(device, non_blocking=True)
+
+
 def average(rows: Tensor, config: NanoConfig) -> Tensor:
     """Means of features over the items' bands, ``[..., feature_dims]`` to ``[..., 24]``."""
     c = config
@@ -74,12 +79,12 @@ def write_slow(
     place = index % DIGITS
     start = position - place  # the group's first token, relative to the window
     low, high = (start - _BEFORE).clamp_min(0), (start + _AFTER).clamp(1, tokens)
-    item = _ORDER.to(device)[index // DIGITS % ITEMS]
+    item = _on(_ORDER, device)[index // DIGITS % ITEMS]
     low, high, item = (x.expand(batch, -1).unsqueeze(-1) for x in (low, high, item))
     expand = (-1, -1, ITEMS + 1)
     part = total.gather(1, high.expand(expand)) - total.gather(1, low.expand(expand))
     mean = (part.gather(2, item) / part[..., -1:]).squeeze(-1).float()
-    low_value, step = (table.to(device)[item[..., 0]] for table in (_LOW, _STEP))
+    low_value, step = (_on(table, device)[item[..., 0]] for table in (_LOW, _STEP))
     value = ((mean - low_value) / step).round().clamp(0, 2**DIGITS - 1).long()
     return value // 2 ** (DIGITS - 1 - place) % 2
 
@@ -103,11 +108,11 @@ def read_slow(digits: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor
     complete = torch.div(position - lead + 1, DIGITS, rounding_mode="floor") - 1
     turn_of_first = (first + lead) // DIGITS
     now = complete.unsqueeze(-1)  # [batch, tokens, 1]
-    behind = (now + turn_of_first.unsqueeze(-1) - _TURN.to(device)) % ITEMS
+    behind = (now + turn_of_first.unsqueeze(-1) - _on(_TURN, device)) % ITEMS
     group = now - behind  # [batch, tokens, items]
     known = (group >= 0) & (now >= 0)
     spot = group.clamp(0, groups - 1).flatten(1)
-    values = number.gather(1, spot).unflatten(1, (tokens, ITEMS)) * _STEP.to(device) + _LOW.to(
-        device
+    values = number.gather(1, spot).unflatten(1, (tokens, ITEMS)) * _on(_STEP, device) + _on(
+        _LOW, device
     )
     return values * known, known.float()

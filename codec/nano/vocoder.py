@@ -110,8 +110,10 @@ class Vocoder(nn.Module):
         cos, sin = angle.cos(), angle.sin()
         turn = torch.cat([torch.cat([sin, cos], 1), torch.cat([cos, -sin], 1)])
         constant("rotation", torch.cat([turn, turn * (time / hop).repeat(2)]).float())
+        energy = float(self.window.square().sum())
         # Overlapped squared Hann windows at a quarter hop sum to 1.5.
-        self.window_sum = float(self.window.square().sum()) / c.hop
+        self.window_sum = energy / c.hop
+        self.noise_unit = 1 / math.sqrt(energy)  # unit noise has unit power in each bin
 
     window: Tensor
     low_window: Tensor
@@ -213,8 +215,7 @@ class Vocoder(nn.Module):
         tone_gain = torch.exp(-nn.functional.relu(excess) + 2 * torch.tanh(tone_delta / 2))
         envelope = (mel - self.mel_area) @ self.mel_to_bin.T
         noise_level = envelope + torch.log(0.05 + 0.95 * share) + 4 * torch.tanh(noise_delta / 4)
-        noise_unit = 1 / math.sqrt(float(self.window.square().sum()))
-        noise_gain = torch.exp(noise_level) * noise_unit
+        noise_gain = torch.exp(noise_level) * self.noise_unit
         rest_power = tone_gain.square() * (rest @ self.semitone_to_noise.T)
         return tone_gain, (noise_gain.square() + rest_power).sqrt()
 
