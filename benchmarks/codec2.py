@@ -32,7 +32,7 @@ class Mode:
 
     lag_s: by how much the decoder's sound lies behind what the encoder read, sample 0 against
     sample 0. It stems from the analysis window, whose middle lies 20 ms back, and from the
-    interpolation between frames; 1.0.5 was measured (tests/test_benchmark_codec2.py).
+    interpolation between frames; 1.0.5 was measured (tests/benchmarks/test_codec2.py).
     """
 
     name: str

@@ -22,7 +22,12 @@ settings.load_profile("patient")
 _SYSTEM: Final = (
     *("asyncio.subprocess", "multiprocessing", "onnx", "onnxruntime", "selenium", "subprocess"),
     *("benchmarks", "codec.mucodec", "codec.nano", "scripts", "training"),
-    *("tests.browser", "tests.mosquitto", "tests.programs", "tests.pulse"),
+    *(
+        "tests.support.browser",
+        "tests.support.mosquitto",
+        "tests.support.programs",
+        "tests.support.pulse",
+    ),
 )
 """A test module that has something of these starts programs, or computes with real models."""
 

@@ -3,8 +3,8 @@
     python -m tests.parity tests/goldens --conformer-layers 7 --flow-layers 2 --seed 100
 
 prints a line per file and ends with status 1 when any is out of tolerance. Weights are filled by
-the recipe of :mod:`tests.seeded`; inputs follow from the seed. ``--precision bfloat16`` computes as
-a GPU does: flow, VAE and vocoder in half precision, the encoder in float32 as ever.
+the recipe of :mod:`tests.support.seeded`; inputs follow from the seed. ``--precision bfloat16``
+computes as a GPU does: flow, VAE and vocoder in half precision, the encoder in float32 as ever.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from codec.mucodec.level import limit_peak
 from codec.mucodec.model import MuCodecModel
 from codec.mucodec.vae import vae_log_mel
 from codec.sampling import time_grid
-from tests.seeded import fill_model, test_signal
+from tests.support.seeded import fill_model, test_signal
 
 __all__ = ["Result", "check_folder", "main"]
 

@@ -30,8 +30,8 @@ from streaming.stream.hub import Hub, StreamInfo
 from streaming.transports.link import Backoff
 from streaming.transports.websocket import Connection, WebSocketServer, connect
 from streaming.wire.messages import Tokens
-from tests.fake_codec import FakeCodec
-from tests.fault_proxy import FaultProxy
+from tests.support.fake_codec import FakeCodec
+from tests.support.fault_proxy import FaultProxy
 
 __all__ = ["main", "soak"]
 

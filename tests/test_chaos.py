@@ -22,9 +22,9 @@ from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.transports.link import Backoff, Link
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.wire.messages import End, Gap, Hello, Tokens
-from tests.fake_codec import FakeCodec
-from tests.fault_proxy import FaultProxy
-from tests.listening import MemorySink, tokens, whole_sound
+from tests.support.fake_codec import FakeCodec
+from tests.support.fault_proxy import FaultProxy
+from tests.support.listening import MemorySink, tokens, whole_sound
 
 INFO = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, 48, "chaos")
 OURS = CodecIdentity("fake", FakeCodec.weights, FakeCodec.digest)

@@ -27,15 +27,15 @@ from websockets.sync.client import connect as websocket_connect
 import codec
 from benchmarks.metrics import envelope_correlation, level_difference_db
 from codec.stream import StreamDecoder, StreamEncoder
-from tests.programs import Programs, Running, programs
-from tests.pulse import (
+from tests.support.programs import Programs, Running, programs
+from tests.support.pulse import (
     PulseServer,
     aligned_correlation,
     judged_if_served,
     pulse,
     read_samples,
 )
-from tests.rendition import (
+from tests.support.rendition import (
     LEAST_ENVELOPE_CORRELATION,
     MOST_FLATNESS,
     MOST_LEVEL_DIFFERENCE_DB,

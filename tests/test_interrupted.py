@@ -13,13 +13,13 @@ import pytest
 
 from streaming.stream.hub import Hub, StreamInfo
 from streaming.transports.websocket import WebSocketServer
-from tests.fake_codec import BALANCES, LEVELS, FakeCodec
-from tests.fault_proxy import FaultProxy
-from tests.pulse import PulseServer, pulse, read_samples
+from tests import ROOT
+from tests.support.fake_codec import BALANCES, LEVELS, FakeCodec
+from tests.support.fault_proxy import FaultProxy
+from tests.support.pulse import PulseServer, pulse, read_samples
 
 __all__ = ["pulse"]
 
-ROOT = Path(__file__).parent.parent
 INFO = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, 8, "interrupted")
 LOUD = (LEVELS // 4) * BALANCES + BALANCES // 2
 """A steady tone, so that every hole in the sound shows."""
@@ -80,7 +80,7 @@ async def test_short_outages_are_not_heard_and_a_long_one_once(
         recorder = pulse.record(recorded)
         player = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "tests.fake_client", proxy.url, "--play", "--buffer", str(RESERVE_S)),
+            *("-m", "tests.support.fake_client", proxy.url, "--play", "--buffer", str(RESERVE_S)),
             *("--stats", str(stats), "--verbose"),
             cwd=ROOT,
             env=pulse.env,

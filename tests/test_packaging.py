@@ -16,8 +16,7 @@ import pytest
 
 from streaming.cli import server
 from streaming.cli.configuration import CONFIG_VARIABLE
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests import ROOT
 
 
 @pytest.fixture(scope="module")
