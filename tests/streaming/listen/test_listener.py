@@ -509,18 +509,23 @@ async def test_joining_asks_for_history_and_tells_a_name() -> None:
 
 
 async def test_with_too_little_history_the_sound_card_waits_for_the_first_packet() -> None:
-    now = [0.0]
+    class Noting(Output):
+        due_s: float | None = None
+
+        async def write(self, block: np.ndarray, due_s: float = 0.0) -> None:
+            self.due_s = due_s
+            await super().write(block, due_s)
+
     card, file = FakeCard(), MemorySink()
-    listener = Listener(
-        Output([file], card, clock=lambda: now[0]), FakeCodec(), clock=lambda: now[0]
-    )
+    output = Noting([file], card, clock=lambda: 0.0)
+    listener = Listener(output, FakeCodec(), clock=lambda: 0.0)
     running = asyncio.create_task(
         listener.run(Script(hello(), *token_messages(tokens(48)), then="wait"))
     )
     while not file.samples:
         await asyncio.sleep(0.001)
     # Edge 40, needed 48 + 12.5: 21 tokens too few.
-    assert listener.output.hold_until_s == pytest.approx(21 / 25)
+    assert output.due_s == pytest.approx(21 / 25)
     assert card.samples == 0
     listener.stop()
     await running
@@ -650,7 +655,7 @@ async def test_a_sound_card_that_is_late_plays_a_little_faster(
     all_tokens = tokens(1000)
     script = Script(hello(stream="s"), *token_messages(all_tokens[:48]), then="wait")
     running = asyncio.create_task(listener.run(script))
-    while listener.output.hold_until_s == 0:
+    while not listener.samples:
         await asyncio.sleep(0.001)
     for count in range(1, 20):
         now[0] += 1.92
