@@ -12,11 +12,11 @@ import pytest
 from benchmarks.lab.lossy import LossyLink
 from codec.errors import UnknownCodecError
 from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
-from streaming.listen import rendering
-from streaming.listen.decoding import DecodeOptions
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.receive import rendering
+from streaming.receive.decoding import DecodeOptions
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
 from streaming.transports.link import Backoff
 from streaming.wire.messages import MAX_GAP_TOKENS, End, Failure, Gap, Join, Title, Tokens

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from streaming.errors import SinkClosed, SinkError
-from streaming.listen import output as output_module
-from streaming.listen.output import Output
+from streaming.receive import output as output_module
+from streaming.receive.output import Output
 from tests.support.listening import FakeCard, MemorySink
 
 

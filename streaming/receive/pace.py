@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
-from streaming.listen.jitter import JitterBuffer
-from streaming.listen.playout import LiveEdge
-from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.receive.jitter import JitterBuffer
+from streaming.receive.playout import LiveEdge
+from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.wire.messages import MAX_GAP_TOKENS, Gap, Hello, Tokens
 
 __all__ = ["Pace"]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
-from streaming.listen.decoding import DecodeThread, Regenerator
-from streaming.listen.playout import PlayoutBuffer
+from streaming.receive.decoding import DecodeThread, Regenerator
+from streaming.receive.playout import PlayoutBuffer
 from streaming.stream.timeline import StartAt
 from streaming.wire.messages import MAX_GAP_TOKENS, Gap, Hello, Tokens
 

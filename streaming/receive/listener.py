@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from streaming.errors import SinkClosed, UserError
-from streaming.listen.decoding import DecodeThread
-from streaming.listen.jitter import JitterBuffer
-from streaming.listen.output import Output
-from streaming.listen.pace import Pace
-from streaming.listen.playout import PlayoutBuffer
-from streaming.listen.rendering import Beginning, Rendering
-from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.receive.decoding import DecodeThread
+from streaming.receive.jitter import JitterBuffer
+from streaming.receive.output import Output
+from streaming.receive.pace import Pace
+from streaming.receive.playout import PlayoutBuffer
+from streaming.receive.rendering import Beginning, Rendering
+from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.stream.listener_session import CodecIdentity, Happening, ListenerSession
 from streaming.stream.timeline import StartAt
 from streaming.support.worker import call_model
@@ -62,7 +62,7 @@ class Listener:
             Without it, a stream of another codec is refused.
         settings: see :class:`ListenerSettings`.
         observe: told of everything that happens in the stream, such as a recorder.
-        begun: told where in it the sound begins, see :class:`streaming.listen.rendering.Rendering`.
+        begun: told where in it the sound begins, see :class:`Rendering`.
         clock: monotonic seconds.
 
     Attributes: ``session``, ``decoder`` (None before the hello), ``end_reason`` (None until the

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.base import DecoderWindow
-from streaming.listen.playout import (
+from streaming.receive.playout import (
     Block,
     LiveEdge,
     PlayoutBuffer,

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from streaming.audio.fading import FADE_SAMPLES
 from streaming.audio.fading import fade_out as fall
-from streaming.listen.concealment import Concealment
-from streaming.listen.playout import PlayoutBuffer, StartPlan, plan_start
+from streaming.receive.concealment import Concealment
+from streaming.receive.playout import PlayoutBuffer, StartPlan, plan_start
 from streaming.support.stats import RealTimeFactor
 from streaming.support.worker import MODEL_PATIENCE_S, Worker
 from streaming.wire.messages import Gap, Tokens
