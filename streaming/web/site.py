@@ -42,6 +42,7 @@ _FILES: Final = {
     "/sender.js": "sender.js",
     "/stream.js": "stream.js",
     "/pictures.js": "pictures.js",
+    "/spectrogram.js": "spectrogram.js",
     "/page.css": "page.css",
     "/icon.svg": "icon.svg",
 }
@@ -84,6 +85,8 @@ class Site:
             return page
         if self._player is not None and (found := await self._player.answer(where, headers)):
             return found
+        if where == "/player.json":  # with no files the page does not offer to play
+            return Answer(HTTPStatus.OK, b"[]", "application/json")
         if where == HEALTH:
             problem = self._status.problem()
             status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
