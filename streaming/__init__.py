@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
 
+TYPE_CHECKING = False  # without the typing module: programs begin with this
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from streaming.audio.sinks import FileSink, RawSink, Sink, SoundCardSink
     from streaming.audio.sources import (
         CaptureSource,

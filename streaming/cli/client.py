@@ -35,9 +35,10 @@ from streaming.listen.report import ListenerReport, process_age_s
 from streaming.listen.settings import ListenerSettings
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.stream.timeline import StartAt
+from streaming.stream.traffic import Traffic
 from streaming.support.compute import settle
 from streaming.support.signals import run_loop, set_on_signals, unless
-from streaming.support.stats import StatsWriter, Traffic
+from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.support.worker import call_model
 from streaming.transports.link import Dial, Link, Messages

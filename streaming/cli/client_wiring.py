@@ -17,7 +17,7 @@ from streaming.listen.output import Output
 from streaming.listen.report import ListenerReport
 from streaming.listen.settings import PRESETS
 from streaming.stream.timeline import StartAt
-from streaming.support.stats import Traffic
+from streaming.stream.traffic import Traffic
 from streaming.support.tls import client_context
 from streaming.support.worker import call_on_thread
 from streaming.transports.link import Dial
