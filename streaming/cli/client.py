@@ -30,9 +30,9 @@ from streaming.cli.mqtt import list_broker
 from streaming.cli.start import say
 from streaming.files.recorder import Recorder
 from streaming.files.recording import Recording, record
-from streaming.listen.listener import Listener
-from streaming.listen.report import ListenerReport, process_age_s
-from streaming.listen.settings import ListenerSettings
+from streaming.receive.listener import Listener
+from streaming.receive.report import ListenerReport, process_age_s
+from streaming.receive.settings import ListenerSettings
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.stream.timeline import StartAt
 from streaming.support.compute import settle

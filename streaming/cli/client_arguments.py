@@ -22,8 +22,8 @@ from streaming.cli.mqtt import add_broker_arguments
 from streaming.cli.oneway import add_lean_arguments
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
 from streaming.files.muc import MUC_SUFFIX
-from streaming.listen.decoding import DecodeOptions
-from streaming.listen.settings import PRESETS, CatchUp, ListenerSettings
+from streaming.receive.decoding import DecodeOptions
+from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
 from streaming.support.guard import read_auth_tokens
 from streaming.transports.link import Backoff

@@ -12,10 +12,10 @@ from streaming.cli.mqtt import broker_of
 from streaming.cli.oneway import lean_dial
 from streaming.errors import SettingsError
 from streaming.files.playback import FileConnection, load_hub, place_in
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.report import ListenerReport
-from streaming.listen.settings import PRESETS
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.report import ListenerReport
+from streaming.receive.settings import PRESETS
 from streaming.stream.timeline import StartAt
 from streaming.support.stats import Traffic
 from streaming.support.tls import client_context

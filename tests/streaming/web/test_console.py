@@ -20,10 +20,10 @@ from websockets.typing import Origin
 from codec.constants import SAMPLE_RATE
 from streaming.cli import client
 from streaming.errors import TransportError
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.report import ListenerReport
-from streaming.listen.settings import ListenerSettings
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.report import ListenerReport
+from streaming.receive.settings import ListenerSettings
 from streaming.stream.timeline import StartAt
 from streaming.support.guard import Guesses
 from streaming.web.clock_card import ClockCard

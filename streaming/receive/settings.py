@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from streaming.listen.decoding import DecodeOptions
+from streaming.receive.decoding import DecodeOptions
 from streaming.stream.timeline import StartAt
 from streaming.transports.link import Backoff
 
