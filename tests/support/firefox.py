@@ -154,7 +154,7 @@ class Firefox:
 
 
 @pytest.fixture(scope="module")
-def firefox(pulse: PulseServer) -> Iterator[Firefox]:  # noqa: F811
+def firefox(pulse: PulseServer) -> Iterator[Firefox]:
     """One Firefox for the tests of a module."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     if program is None:
