@@ -69,7 +69,7 @@ _FILES: Final = {
     "pictures.js": "pictures.js",
     "stream.js": "stream.js",
     "sound.js": "sound.js",
-    "player.js": "player.js",
+    "audio-thread.js": "player/audio-thread.js",
     "page.css": "page.css",
     "icon.svg": "icon.svg",
 }

@@ -41,6 +41,7 @@ _FILES: Final = {
     "/sender.js": "sender.js",
     "/stream.js": "stream.js",
     "/pictures.js": "pictures.js",
+    "/spectrogram.js": "spectrogram.js",
     "/page.css": "page.css",
     "/icon.svg": "icon.svg",
 }
@@ -75,6 +76,8 @@ class Site:
         where = route(path)
         if where in _FILES:
             return asset(_FILES[where], headers)
+        if where == "/player.json":  # with no files the page does not offer to play
+            return Answer(HTTPStatus.OK, b"[]", "application/json")
         if where == HEALTH:
             problem = self._status.problem()
             status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK

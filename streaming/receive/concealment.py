@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.audio.fading import Envelope
-from streaming.listen.playout import fill_gap
+from streaming.receive.playout import fill_gap
 from streaming.wire.messages import Gap, Tokens
 
 __all__ = ["Concealment"]

@@ -63,8 +63,8 @@ class Output:
     room, and so sets the pace where there is one. A pipe that nobody reads holds up the sound card
     beside it; files do not.
 
-    Make it inside the event loop. Attributes: ``hold_until_s``, before which the sound card gets
-    nothing; ``first_at_s``, when the first sample was handed over (None: not yet); on ``clock``.
+    Make it inside the event loop. Attributes: ``first_at_s``, when the first sample was handed over
+    (None: not yet), on ``clock``.
     """
 
     def __init__(
@@ -79,7 +79,6 @@ class Output:
         self._open = list(self._files)
         self._clock = clock
         self._closed = False
-        self.hold_until_s = 0.0
         self.first_at_s: float | None = None
 
     @property
@@ -112,8 +111,10 @@ class Output:
         """How often the sound card ran dry; 0 without one."""
         return 0 if self._card is None else self._card.underruns
 
-    async def write(self, block: Audio) -> None:
-        """Hand float32 ``[2, n]`` on; returns when every sink has taken all of it.
+    async def write(self, block: Audio, due_s: float = 0.0) -> None:
+        """Hand float32 ``[2, n]`` on, to the sound card not before ``due_s`` on ``clock``.
+
+        Returns when every sink has taken all of it.
 
         Raises SinkError where a sink fails, SinkClosed when nobody is left who listens.
         """
@@ -128,7 +129,7 @@ class Output:
             else:
                 self._note_first()
         if self._card is not None:
-            if (hold_s := self.hold_until_s - self._clock()) > 0:
+            if (hold_s := due_s - self._clock()) > 0:
                 await asyncio.sleep(hold_s)
             self._note_first()
             await self._card_worker.run(self._card.write, block)

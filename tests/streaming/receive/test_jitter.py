@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lab.lossy import LossyLink
-from streaming.listen.jitter import COARSE, FINE, JitterBuffer
+from streaming.receive.jitter import COARSE, FINE, JitterBuffer
 from streaming.wire.messages import Tokens
 
 PACKET = 48

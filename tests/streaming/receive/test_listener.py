@@ -12,11 +12,11 @@ import pytest
 from benchmarks.lab.lossy import LossyLink
 from codec.errors import UnknownCodecError
 from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
-from streaming.listen import rendering
-from streaming.listen.decoding import DecodeOptions
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.receive import rendering
+from streaming.receive.decoding import DecodeOptions
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
 from streaming.transports.link import Backoff
 from streaming.wire.messages import MAX_GAP_TOKENS, End, Failure, Gap, Join, Title, Tokens
@@ -509,18 +509,23 @@ async def test_joining_asks_for_history_and_tells_a_name() -> None:
 
 
 async def test_with_too_little_history_the_sound_card_waits_for_the_first_packet() -> None:
-    now = [0.0]
+    class Noting(Output):
+        due_s: float | None = None
+
+        async def write(self, block: np.ndarray, due_s: float = 0.0) -> None:
+            self.due_s = due_s
+            await super().write(block, due_s)
+
     card, file = FakeCard(), MemorySink()
-    listener = Listener(
-        Output([file], card, clock=lambda: now[0]), FakeCodec(), clock=lambda: now[0]
-    )
+    output = Noting([file], card, clock=lambda: 0.0)
+    listener = Listener(output, FakeCodec(), clock=lambda: 0.0)
     running = asyncio.create_task(
         listener.run(Script(hello(), *token_messages(tokens(48)), then="wait"))
     )
     while not file.samples:
         await asyncio.sleep(0.001)
     # Edge 40, needed 48 + 12.5: 21 tokens too few.
-    assert listener.output.hold_until_s == pytest.approx(21 / 25)
+    assert output.due_s == pytest.approx(21 / 25)
     assert card.samples == 0
     listener.stop()
     await running
@@ -650,7 +655,7 @@ async def test_a_sound_card_that_is_late_plays_a_little_faster(
     all_tokens = tokens(1000)
     script = Script(hello(stream="s"), *token_messages(all_tokens[:48]), then="wait")
     running = asyncio.create_task(listener.run(script))
-    while listener.output.hold_until_s == 0:
+    while not listener.samples:
         await asyncio.sleep(0.001)
     for count in range(1, 20):
         now[0] += 1.92

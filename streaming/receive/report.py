@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from codec.constants import SAMPLE_RATE
-from streaming.listen.listener import Listener
+from streaming.receive.listener import Listener
 from streaming.support.stats import LoopStall, StatsWriter
 from streaming.support.status_line import StatusLine, format_bit_rate, format_seconds, printable
 

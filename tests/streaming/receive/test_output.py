@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from streaming.errors import SinkClosed, SinkError
-from streaming.listen import output as output_module
-from streaming.listen.output import Output
+from streaming.receive import output as output_module
+from streaming.receive.output import Output
 from tests.support.listening import FakeCard, MemorySink
 
 
@@ -53,7 +53,7 @@ async def test_the_sound_card_tells_what_is_unheard_and_how_often_it_ran_dry() -
     assert (output.unheard_samples, output.underruns) == (0, 3)
 
 
-async def test_the_sound_card_gets_nothing_before_the_hold_ends(
+async def test_the_sound_card_gets_nothing_before_it_is_due(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, slept = [10.0], []
@@ -65,9 +65,8 @@ async def test_the_sound_card_gets_nothing_before_the_hold_ends(
     file, card = MemorySink(), FakeCard()
     output = Output([file], card, clock=lambda: now[0])
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    output.hold_until_s = 11.5
-    await output.write(block())
-    await output.write(block())
+    await output.write(block(), due_s=11.5)
+    await output.write(block(), due_s=11.5)
     assert slept == [1.5]
     assert output.first_at_s == 10.0  # the file had it at once
     monkeypatch.undo()

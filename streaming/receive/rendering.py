@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
-from streaming.listen.decoding import DecodeThread, Regenerator
-from streaming.listen.output import Output
-from streaming.listen.playout import PlayoutBuffer
+from streaming.receive.decoding import DecodeThread, Regenerator
+from streaming.receive.playout import PlayoutBuffer
 from streaming.stream.timeline import StartAt
 from streaming.wire.messages import MAX_GAP_TOKENS, Gap, Hello, Tokens
 
@@ -61,8 +60,7 @@ class Rendering:
     Args:
         place: what begins.
         decoder: not started yet.
-        buffer: takes the sound. output: is told when to begin with it.
-        pushed: set whenever there is something new in the buffer.
+        buffer: takes the sound.
         clock: monotonic seconds.
         begun: told with which token the sound of what a hello began begins, and after how many
             samples of other sound.
@@ -73,31 +71,25 @@ class Rendering:
         place: Beginning,
         decoder: DecodeThread,
         buffer: PlayoutBuffer,
-        output: Output,
-        pushed: asyncio.Event,
         clock: Callable[[], float] = time.monotonic,
         begun: Callable[[Hello, int, int], Awaitable[None]] | None = None,
     ) -> None:
         self._place = place
         self._decoder = decoder
         self._buffer = buffer
-        self._output = output
-        self._pushed = pushed
         self._clock = clock
         self._begun = begun
         self._queue: asyncio.Queue[Received | None] = asyncio.Queue(_QUEUED_MESSAGES)
-        self._regenerator: Regenerator | None = None
 
     async def put(self, item: Received | None) -> None:
         """Take what follows, or begins anew; None: nothing more. Waits while the queue is full."""
         await self._queue.put(item)
 
     def abandon(self) -> None:
-        """Let go of all that was put and is no sound yet."""
+        """Let go of all that was put and not handed out, with a moment that fades out."""
         while not self._queue.empty():
             self._queue.get_nowait()
-        if self._regenerator is not None:
-            self._regenerator.abandon()
+        self._buffer.cut()
 
     async def run(self) -> None:
         """Decode until None was put, then finish the buffer."""
@@ -114,7 +106,7 @@ class Rendering:
                 if regenerator is not None:
                     await regenerator.finish(fade_out=True)
                 place = item if isinstance(item, Beginning) else replace(place, whole=True)
-                self._regenerator = regenerator = None
+                regenerator = None
                 anew = True
             if isinstance(item, Beginning) or closes:
                 history.clear()
@@ -124,10 +116,9 @@ class Rendering:
                 self._forget(history, place)
             if regenerator is None and history and (item is None or place.complete(item)):
                 start_token = await self._start(place, history)
-                self._regenerator = regenerator = Regenerator(
+                regenerator = Regenerator(
                     self._decoder,
                     self._buffer,
-                    self._pushed,
                     start_token=start_token,
                     fade_in=anew,
                 )
@@ -139,7 +130,6 @@ class Rendering:
         if regenerator is not None:
             await regenerator.finish()
         self._buffer.finish()
-        self._pushed.set()
 
     def _forget(self, history: deque[Tokens | Gap], place: Beginning) -> None:
         """Keep no more of the history than what the sound can begin with."""
@@ -163,10 +153,10 @@ class Rendering:
             start_token, hold_s = plan.start_token, plan.hold_s
             if place.whole:
                 start_token = decoder.whole_frame(first_token)
-        self._buffer.jump(start_token * SAMPLES_PER_TOKEN)
-        self._output.hold_until_s = self._clock() + hold_s
+        buffer = self._buffer
+        buffer.begin(start_token * SAMPLES_PER_TOKEN, self._clock() + hold_s)
         if self._begun is not None:
-            await self._begun(hello, start_token, self._buffer.pushed_samples)
+            await self._begun(hello, start_token, buffer.samples + buffer.buffered_samples)
         logger.debug("starting at token %d, in %.2f s", start_token, hold_s)
         await decoder.start(
             first_token=first_token, start_token=start_token, stream_seed=hello.seed

@@ -6,9 +6,9 @@ All times are seconds of one monotonic clock; positions count from the start of 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 import numpy as np
@@ -105,114 +105,145 @@ class LiveEdge:
         return None if edge_s is None else edge_s - heard_s
 
 
-class PlayoutBuffer:
-    """Decoded sound on its way to the sinks: a bounded first-in-first-out queue of blocks.
+@dataclass(frozen=True)
+class Block:
+    """Sound in the play-out buffer, float32 `[2, n]`, and where in the stream it lies.
 
-    Whoever decodes asks `has_room` before the next window and waits while it is False; nothing
-    is ever dropped here. One window may go over the capacity, so memory is bounded by capacity
-    plus one window.
+    first_sample: absolute index of its first sample. start_sample: absolute index at which the
+    uninterrupted sound began that it belongs to. due_s: when it may be heard, not before.
+    """
+
+    sound: Audio
+    first_sample: int
+    start_sample: int
+    due_s: float = 0.0
+
+    @property
+    def samples(self) -> int:
+        """Its length."""
+        return self.sound.shape[1]
+
+    def part(self, first: int, end: int | None = None) -> Block:
+        """The samples from `first` to `end` of it."""
+        return replace(self, sound=self.sound[:, first:end], first_sample=self.first_sample + first)
+
+
+class PlayoutBuffer:
+    """Decoded sound on its way to the sinks: a bounded queue with one producer and one consumer.
+
+    Nothing is dropped here but by :meth:`cut`. One block may go over the capacity, so memory is
+    bounded by capacity plus one decoder window.
 
     Args:
-        start_sample: absolute index of the first sample that will be pushed.
-        capacity_samples: how much may wait before `has_room` says no.
+        capacity_samples: how much may wait before `put` does.
         limit_samples: how many samples may pass altogether; the rest is cut off. None: any number.
     """
 
-    def __init__(
-        self, start_sample: int, capacity_samples: int, limit_samples: int | None = None
-    ) -> None:
-        self._blocks: deque[Audio] = deque()
+    def __init__(self, capacity_samples: int, limit_samples: int | None = None) -> None:
+        self._blocks: deque[Block] = deque()
         self._capacity = capacity_samples
-        self._limit = limit_samples
-        self._pushed = 0
+        self._left = limit_samples
+        self._next = self._last = Block(np.zeros((2, 0), np.float32), 0, 0)
+        self._begun = False
+        self._changed = asyncio.Event()  # wakes the producer and the consumer alike
+        self._ended = False
         self.samples = 0  # handed out so far
-        self.start_sample = start_sample
-        self._before_start = 0  # samples handed out before `start_sample`
-        self._last: Audio | None = None  # the sample handed out last, `[2, 1]`
-        self._jumps: deque[tuple[int, int]] = deque()  # samples pushed before, position after
-        self.on_pull: Callable[[], None] = lambda: None  # called whenever room was made
-        self.finished = limit_samples == 0
 
     @property
     def position_sample(self) -> int:
         """Absolute index of the next sample to be handed out."""
-        return self.start_sample + self.samples - self._before_start
+        return self._front.first_sample
 
     @property
-    def pushed_samples(self) -> int:
-        """Samples handed out so far, and those that wait."""
-        return self._pushed
+    def start_sample(self) -> int:
+        """Absolute index at which the sound began that the next sample belongs to."""
+        return self._front.start_sample
 
     @property
     def buffered_samples(self) -> int:
         """Samples that wait."""
-        return self._pushed - self.samples
+        return sum(block.samples for block in self._blocks)
 
     @property
-    def has_room(self) -> bool:
-        """Whether another window may be pushed now."""
-        return not self.finished and self.buffered_samples < self._capacity
+    def finished(self) -> bool:
+        """Whether nothing more will be put."""
+        return self._ended or self._left == 0
 
     @property
-    def exhausted(self) -> bool:
-        """Whether everything that will ever come has been handed out."""
-        return self.finished and not self._blocks
+    def open(self) -> bool:
+        """Whether what is put now will be handed out."""
+        return self._begun and not self.finished
 
-    def push(self, block: Audio) -> None:
-        """Append float32 `[2, n]`; what goes beyond the limit is cut off and ends it."""
-        if self.finished:
+    def begin(self, sample: int, due_s: float = 0.0) -> None:
+        """What is put from now on begins at this absolute index, to be heard from `due_s` on."""
+        self._next = Block(self._next.sound, sample, sample, due_s)
+        self._begun = True
+
+    async def put(self, sound: Audio) -> None:
+        """Append float32 `[2, n]`, then wait until there is room for more.
+
+        What goes beyond the limit is cut off and ends it. What is put after `cut` and before the
+        next `begin` is let go.
+        """
+        if not self.open:
             return
-        if self._limit is not None:
-            block = block[:, : self._limit - self._pushed]
-        if block.shape[1]:
-            self._blocks.append(block)
-            self._pushed += block.shape[1]
-        self.finished = self._pushed == self._limit
+        self._append(sound)
+        while self.open and self.buffered_samples >= self._capacity:
+            self._changed.clear()
+            await self._changed.wait()
 
-    def jump(self, sample: int) -> None:
-        """What is pushed from now on begins at this absolute index."""
-        self._jumps.append((self._pushed, sample))
-        self._pass_jumps()
+    async def get(self, max_samples: int) -> Block | None:
+        """The next block, of 1 to `max_samples`; waits for it. None: nothing comes any more."""
+        while not self._blocks and not self.finished:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._pop(max_samples) if self._blocks else None
 
     def cut(self) -> None:
-        """Let go what waits, but for a moment that fades out.
+        """Let go of what waits, but for a moment that fades out.
 
-        Where nothing waits, what was handed out last falls to zero from where it was.
+        If nothing waits, what was handed out last falls to zero from where it was.
         """
-        last = self._last
-        head = self.pull(FADE_SAMPLES)
-        self._pushed -= self.buffered_samples
+        last = self._last.sound
+        head = self._blocks[0].part(0, FADE_SAMPLES) if self._blocks else None
+        if self._left is not None:
+            self._left += self.buffered_samples
         self._blocks.clear()
-        self._jumps = deque((min(at, self._pushed), sample) for at, sample in self._jumps)
         if head is not None:
-            self.samples -= head.shape[1]
-            self._blocks.append(head * fade_out(head.shape[1]))
-        elif last is not None and last.any():
-            self.push(last * fade_out(FADE_SAMPLES))
-        self._pass_jumps()
-        self.on_pull()
+            self._next = replace(head, due_s=0.0)
+            self._append(head.sound * fade_out(head.samples))
+        elif last.any() and not self.finished:
+            self._append(last * fade_out(FADE_SAMPLES))
+        self._begun = False
+        self._changed.set()
 
     def finish(self) -> None:
-        """Nothing more will be pushed."""
-        self.finished = True
+        """Nothing more will be put."""
+        self._ended = True
+        self._changed.set()
 
-    def pull(self, max_samples: int | None = None) -> Audio | None:
-        """The next block, float32 `[2, n]` with 1 <= n <= max_samples; None when nothing waits."""
-        if not self._blocks or (max_samples is not None and max_samples < 1):
-            return None
+    @property
+    def _front(self) -> Block:
+        return self._blocks[0] if self._blocks else self._next
+
+    def _append(self, sound: Audio) -> None:
+        block = replace(self._next, sound=sound[:, : self._left])
+        if block.samples:
+            self._blocks.append(block)
+            self._next = block.part(block.samples)
+        if self._left is not None:
+            self._left -= block.samples
+        self._changed.set()
+
+    def _pop(self, max_samples: int) -> Block:
         block = self._blocks.popleft()
-        if max_samples is not None and block.shape[1] > max_samples:
-            self._blocks.appendleft(block[:, max_samples:])
-            block = block[:, :max_samples]
-        self.samples += block.shape[1]
-        self._last = block[:, -1:]
-        self._pass_jumps()
-        self.on_pull()
+        if block.samples > max_samples:
+            self._blocks.appendleft(block.part(max_samples))
+            block = block.part(0, max_samples)
+        self._last = block.part(block.samples - 1)
+        self.samples += block.samples
+        self._changed.set()
         return block
-
-    def _pass_jumps(self) -> None:
-        while self._jumps and self._jumps[0][0] <= self.samples:
-            self._before_start, self.start_sample = self._jumps.popleft()
 
 
 def fill_gap(last_tokens: NDArray[np.int64], count: int) -> NDArray[np.int64]:

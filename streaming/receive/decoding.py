@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import time
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from streaming.audio.fading import FADE_SAMPLES
 from streaming.audio.fading import fade_out as fall
-from streaming.listen.concealment import Concealment
-from streaming.listen.playout import PlayoutBuffer, StartPlan, plan_start
+from streaming.receive.concealment import Concealment
+from streaming.receive.playout import PlayoutBuffer, StartPlan, plan_start
 from streaming.support.stats import RealTimeFactor
 from streaming.support.worker import MODEL_PATIENCE_S, Worker
 from streaming.wire.messages import Gap, Tokens
@@ -55,7 +54,7 @@ class DecodeOptions:
         return dataclasses.replace(codec.decoder_window, **given)
 
     def settings(self) -> DecodeSettings:
-        """The sampler's settings; imports torch."""
+        """The sampler's settings."""
         from codec.base import DecodeSettings
 
         return DecodeSettings(self.steps, self.guidance, self.temperature, self.solver, self.warp)
@@ -160,7 +159,7 @@ class DecodeThread:
         assert self._decoder is not None
         began_s = self._clock()
         # A copy, so that the block does not keep a whole window alive while it waits.
-        audio = np.array(self._decoder.step().numpy(), dtype=np.float32, order="C")
+        audio = np.array(self._decoder.step(), order="C")
         return audio, self._clock() - began_s, self._decoder.ready()
 
 
@@ -170,7 +169,6 @@ class Regenerator:
     Args:
         decoder: started already.
         buffer: takes the sound; decoding waits while it has no room.
-        pushed: set whenever sound was put into the buffer.
         start_token: where the sound begins.
         fade_in: it begins in the middle of something.
     """
@@ -179,18 +177,13 @@ class Regenerator:
         self,
         decoder: DecodeThread,
         buffer: PlayoutBuffer,
-        pushed: asyncio.Event,
         *,
         start_token: int = 0,
         fade_in: bool = False,
     ) -> None:
         self._decoder = decoder
         self._buffer = buffer
-        self._pushed = pushed
-        self._room = asyncio.Event()
         self._concealment = Concealment(start_token * SAMPLES_PER_TOKEN, fade_in=fade_in)
-        self._abandoned = False
-        buffer.on_pull = self._room.set
 
     async def feed(self, item: Tokens | Gap) -> None:
         """Decode tokens, or what stands in for lost ones."""
@@ -201,23 +194,12 @@ class Regenerator:
         """Nothing follows: decode the rest without lookahead, on ``fade_out`` to a soft end."""
         await self._decode(await self._decoder.finish(), fade_out=fade_out)
 
-    def abandon(self) -> None:
-        """Put nothing more into the buffer."""
-        self._abandoned = True
-        self._room.set()
-
     async def _decode(self, ready: bool, *, fade_out: bool = False) -> None:
         """Decode every window that is ready."""
-        while ready and not (self._buffer.finished or self._abandoned):
-            while not (self._buffer.has_room or self._abandoned):
-                self._room.clear()
-                await self._room.wait()
+        while ready and self._buffer.open:
             block, ready = await self._decoder.step()
-            if self._abandoned:
-                return
             self._concealment.shape(block)
             if fade_out and not ready:
                 count = min(FADE_SAMPLES, block.shape[1])
                 block[:, block.shape[1] - count :] *= fall(count)
-            self._buffer.push(block)
-            self._pushed.set()
+            await self._buffer.put(block)

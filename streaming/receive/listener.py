@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from streaming.errors import SinkClosed, UserError
-from streaming.listen.decoding import DecodeThread
-from streaming.listen.jitter import JitterBuffer
-from streaming.listen.output import Output
-from streaming.listen.pace import Pace
-from streaming.listen.playout import PlayoutBuffer
-from streaming.listen.rendering import Beginning, Rendering
-from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.receive.decoding import DecodeThread
+from streaming.receive.jitter import JitterBuffer
+from streaming.receive.output import Output
+from streaming.receive.pace import Pace
+from streaming.receive.playout import PlayoutBuffer
+from streaming.receive.rendering import Beginning, Rendering
+from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.stream.listener_session import CodecIdentity, Happening, ListenerSession
 from streaming.stream.timeline import StartAt
 from streaming.support.worker import call_model
@@ -62,7 +62,7 @@ class Listener:
             Without it, a stream of another codec is refused.
         settings: see :class:`ListenerSettings`.
         observe: told of everything that happens in the stream, such as a recorder.
-        begun: told where in it the sound begins, see :class:`streaming.listen.rendering.Rendering`.
+        begun: told where in it the sound begins, see :class:`Rendering`.
         clock: monotonic seconds.
 
     Attributes: ``session``, ``decoder`` (None before the hello), ``end_reason`` (None until the
@@ -95,11 +95,10 @@ class Listener:
         self._moving = False
         self._titles: deque[Title] = deque(maxlen=_KEPT_TITLES)
         self._closed: deque[Gap] = deque()  # gaps that will not be heard, as far as they lie ahead
-        self._buffer = PlayoutBuffer(0, int(_BUFFER_S * SAMPLE_RATE), self.settings.limit_samples)
-        self._pace = Pace(self._buffer, output, self.settings, clock)
+        self._buffer = PlayoutBuffer(int(_BUFFER_S * SAMPLE_RATE), self.settings.limit_samples)
+        self._pace = Pace(self.settings)
         self._broke: UserError | None = None
         self._stop = asyncio.Event()
-        self._pushed = asyncio.Event()
 
     @property
     def samples(self) -> int:
@@ -114,7 +113,8 @@ class Listener:
     @property
     def heard_sample(self) -> int:
         """Absolute index of the sample that is heard now, or goes into a file next."""
-        return self._pace.heard_sample
+        buffer = self._buffer
+        return max(buffer.start_sample, buffer.position_sample - self.output.unheard_samples)
 
     @property
     def buffered_s(self) -> float:
@@ -129,7 +129,9 @@ class Listener:
     @property
     def latency_s(self) -> float | None:
         """How far what is heard now is behind the source; None before the first sample."""
-        return self._pace.latency_s
+        if self.output.first_at_s is None:
+            return None
+        return self._pace.latency_s(self.heard_sample, self._clock())
 
     @property
     def jitter(self) -> JitterBuffer:
@@ -217,8 +219,6 @@ class Listener:
             self._welcome(hello),
             decoder,
             self._buffer,
-            self.output,
-            self._pushed,
             self._clock,
             self._begun,
         )
@@ -257,7 +257,7 @@ class Listener:
     def _welcome(self, hello: Hello) -> Beginning:
         """Something begins."""
         self._closed.clear()
-        self._pace.begin(hello)
+        self._pace.begin(hello, self._clock())
         self._titles.append(Title(hello.title, hello.first_token))
         return self._beginning(hello)
 
@@ -294,7 +294,6 @@ class Listener:
     def _let_go(self, rendering: Rendering) -> None:
         """Fade out, and leave what waits to be heard."""
         rendering.abandon()
-        self._buffer.cut()
         self.output.drop()
 
     async def _follow(self, item: Tokens | Gap, rendering: Rendering) -> None:
@@ -305,23 +304,21 @@ class Listener:
         end_token = item.end_token if isinstance(item, Tokens) else item.first_token + item.count
         if isinstance(item, Gap) and item.count > MAX_GAP_TOKENS:
             self._closed.append(item)
-        self._pace.received(item, hello, decoder.decodable(end_token))
-        if self._pace.jumps and self._start_at.live:
+        plays = self.output.paced and self.output.first_at_s is not None
+        heard, now_s = self.heard_sample if plays else None, self._clock()
+        self.output.speed = self._pace.received(
+            item, hello, decoder.decodable(end_token), heard, now_s
+        )
+        if self._start_at.live and (jump := self._pace.jump(hello, now_s)) is not None:
             self._let_go(rendering)
-            hello, recent = self._pace.jump(hello)
-            await rendering.put(self._beginning(hello))
-            for tokens in recent:
+            await rendering.put(self._beginning(jump[0]))
+            for tokens in jump[1]:
                 await rendering.put(tokens)
 
     async def _play(self) -> None:
         """From the play-out buffer to the output, until nothing more comes."""
-        while not self._buffer.exhausted:
-            self._pushed.clear()
-            block = self._buffer.pull(_BLOCK_SAMPLES)
-            if block is None:
-                await self._pushed.wait()
-            else:
-                await self.output.write(block)
+        while (block := await self._buffer.get(_BLOCK_SAMPLES)) is not None:
+            await self.output.write(block.sound, block.due_s)
 
     def _new_session(self, codec: Codec) -> ListenerSession:
         settings = self.settings

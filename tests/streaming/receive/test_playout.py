@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.base import DecoderWindow
-from streaming.listen.playout import (
+from streaming.receive.playout import (
+    Block,
     LiveEdge,
     PlayoutBuffer,
     StartPlan,
@@ -17,7 +20,7 @@ from streaming.listen.playout import (
 )
 
 
-def block(start: int, samples: int) -> np.ndarray:
+def ramp(start: int, samples: int) -> np.ndarray:
     return np.tile(np.arange(start, start + samples, dtype=np.float32), (2, 1))
 
 
@@ -141,45 +144,86 @@ def test_live_edge_memory_is_bounded_by_a_minute_of_packets() -> None:
     assert len(edge._leads) <= 60 * 25 + 2
 
 
-def test_buffer_hands_out_what_was_pushed_in_order() -> None:
-    buffer = PlayoutBuffer(1000, capacity_samples=100)
-    assert buffer.pull() is None
-    buffer.push(block(0, 60))
-    assert buffer.has_room
-    buffer.push(block(60, 60))
-    assert not buffer.has_room
+async def one(buffer: PlayoutBuffer, max_samples: int) -> Block:
+    """The next block."""
+    block = await buffer.get(max_samples)
+    assert block is not None
+    return block
+
+
+async def everything(buffer: PlayoutBuffer, max_samples: int = 10**6) -> list[Block]:
+    """What waits, without waiting for more."""
+    blocks: list[Block] = []
+    while buffer.buffered_samples:
+        blocks.append(await one(buffer, max_samples))
+    return blocks
+
+
+async def test_buffer_hands_out_what_was_put_in_order_and_says_where_it_lies() -> None:
+    buffer = PlayoutBuffer(capacity_samples=100)
+    buffer.begin(1000, due_s=7.0)
+    await buffer.put(ramp(0, 60))
+    putting = asyncio.create_task(buffer.put(ramp(60, 60)))
+    await asyncio.sleep(0)
+    assert not putting.done()  # it is full
     assert buffer.buffered_samples == 120
-    pulled = [buffer.pull(50), buffer.pull(50), buffer.pull(0), buffer.pull()]
-    assert [None if p is None else p.shape[1] for p in pulled] == [50, 10, None, 60]
-    assert np.array_equal(np.concatenate([p for p in pulled if p is not None], 1), block(0, 120))
-    assert buffer.position_sample == 1120
-    assert not buffer.exhausted
+    blocks = [await one(buffer, 50)]
+    await asyncio.sleep(0)
+    assert putting.done()
+    blocks += await everything(buffer, 50)
+    assert [(b.first_sample, b.samples) for b in blocks] == [
+        (1000, 50),
+        (1050, 10),
+        (1060, 50),
+        (1110, 10),
+    ]
+    assert {(b.start_sample, b.due_s) for b in blocks} == {(1000, 7.0)}
+    assert np.array_equal(np.concatenate([b.sound for b in blocks], 1), ramp(0, 120))
+    assert (buffer.position_sample, buffer.samples) == (1120, 120)
     buffer.finish()
-    assert buffer.exhausted
-    assert not buffer.has_room
+    assert await buffer.get(50) is None
 
 
-def test_buffer_cuts_at_its_limit_and_is_finished_then() -> None:
-    buffer = PlayoutBuffer(0, capacity_samples=10**6, limit_samples=100)
-    buffer.push(block(0, 60))
+async def test_who_waits_for_sound_is_woken_by_it_and_by_the_end() -> None:
+    buffer = PlayoutBuffer(capacity_samples=100)
+    buffer.begin(0)
+    getting = asyncio.create_task(one(buffer, 50))
+    await asyncio.sleep(0)
+    await buffer.put(ramp(0, 0))
+    await asyncio.sleep(0)
+    assert not getting.done()  # nothing was in it
+    await buffer.put(ramp(0, 10))
+    assert (await getting).samples == 10
+    ending = asyncio.create_task(buffer.get(50))
+    await asyncio.sleep(0)
+    buffer.finish()
+    assert await ending is None
+
+
+async def test_buffer_cuts_at_its_limit_and_is_finished_then() -> None:
+    buffer = PlayoutBuffer(capacity_samples=10**6, limit_samples=100)
+    buffer.begin(0)
+    await buffer.put(ramp(0, 60))
     assert not buffer.finished
-    buffer.push(block(60, 60))
+    await buffer.put(ramp(60, 60))
     assert buffer.finished
-    buffer.push(block(120, 60))
-    assert not buffer.exhausted
+    await buffer.put(ramp(120, 60))
     assert buffer.buffered_samples == 100
-    while buffer.pull() is not None:
-        pass
+    await everything(buffer)
     assert buffer.samples == 100
-    assert buffer.exhausted
+    assert await buffer.get(1) is None
+    assert await PlayoutBuffer(capacity_samples=10, limit_samples=0).get(1) is None
 
 
-def test_buffer_ignores_empty_blocks_and_a_limit_of_nothing_ends_at_once() -> None:
-    buffer = PlayoutBuffer(0, capacity_samples=10)
-    buffer.push(block(0, 0))
-    assert buffer.pull() is None
-    assert not buffer.finished
-    assert PlayoutBuffer(0, capacity_samples=10, limit_samples=0).exhausted
+async def test_the_limit_counts_what_is_handed_out_and_not_what_was_cut_off() -> None:
+    buffer = PlayoutBuffer(capacity_samples=10**6, limit_samples=10_000)
+    buffer.begin(0)
+    await buffer.put(ramp(0, 20_000))
+    buffer.cut()
+    buffer.begin(50_000)
+    await buffer.put(ramp(0, 20_000))
+    await everything(buffer)
+    assert buffer.samples == 10_000
 
 
 @given(st.integers(0, 200), st.integers(0, 50))
@@ -194,27 +238,36 @@ def test_a_gap_is_filled_with_exactly_as_many_known_tokens(count: int, known: in
 
 
 @pytest.mark.parametrize("waiting", [0, 5000])
-def test_what_is_cut_off_ends_without_a_step(waiting: int) -> None:
+async def test_what_is_cut_off_ends_without_a_step(waiting: int) -> None:
     """Also where all of it was handed out already, in the middle of a loud sound."""
-    loud = np.full((2, 1000 + waiting), 0.5, dtype=np.float32)
-    buffer = PlayoutBuffer(0, capacity_samples=10**6)
-    buffer.push(loud)
-    heard = [buffer.pull(1000)]
+    buffer = PlayoutBuffer(capacity_samples=10**6)
+    buffer.begin(0)
+    await buffer.put(np.full((2, 1000 + waiting), 0.5, dtype=np.float32))
+    heard = [await one(buffer, 1000)]
     buffer.cut()
-    buffer.jump(10**6)
-    while (part := buffer.pull()) is not None:
-        heard.append(part)
-    sound = np.concatenate([part for part in heard if part is not None], axis=1)
+    await buffer.put(np.ones((2, 100), dtype=np.float32))  # was on its way, and is let go
+    buffer.begin(10**6)
+    heard += await everything(buffer)
+    sound = np.concatenate([block.sound for block in heard], axis=1)
     assert np.abs(np.diff(sound)).max() < 0.01
     assert np.abs(sound[:, -1]).max() < 0.01
-    assert buffer.position_sample == 10**6
-    assert buffer.buffered_samples == 0
+    assert (buffer.position_sample, buffer.start_sample) == (10**6, 10**6)
 
 
-def test_nothing_is_added_where_silence_is_cut_off() -> None:
-    buffer = PlayoutBuffer(0, capacity_samples=10**6)
+async def test_who_puts_into_a_full_buffer_that_is_cut_waits_no_longer() -> None:
+    buffer = PlayoutBuffer(capacity_samples=100)
+    buffer.begin(0)
+    putting = asyncio.create_task(buffer.put(ramp(0, 5000)))
+    await asyncio.sleep(0)
     buffer.cut()
-    buffer.push(np.zeros((2, 100), dtype=np.float32))
-    buffer.pull()
+    await putting
+
+
+async def test_nothing_is_added_where_silence_is_cut_off() -> None:
+    buffer = PlayoutBuffer(capacity_samples=10**6)
+    buffer.cut()
+    buffer.begin(0)
+    await buffer.put(np.zeros((2, 100), dtype=np.float32))
+    await everything(buffer)
     buffer.cut()
     assert buffer.buffered_samples == 0

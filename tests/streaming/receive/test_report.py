@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from streaming.listen import report as report_module
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.report import ListenerReport, process_age_s
+from streaming.receive import report as report_module
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.report import ListenerReport, process_age_s
 from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.wire.messages import End
