@@ -23,9 +23,9 @@ from codec.constants import TOKEN_RATE
 from streaming.audio.sinks import Sink
 from streaming.files.muc import StreamHeader
 from streaming.files.store import TokenStore
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.settings import ListenerSettings
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.settings import ListenerSettings
 from streaming.stream.hub import Hub
 from streaming.transports.link import Backoff
 from streaming.transports.websocket import Connection, WebSocketServer, connect

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.transports.link import Backoff, Link

@@ -22,10 +22,10 @@ from benchmarks.lab.taps import Arrivals, DecodedSound, KeptPlaylist
 from benchmarks.lab.trial import Trial
 from codec.base import Codec
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from streaming.listen.decoding import DecodeOptions
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.receive.decoding import DecodeOptions
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.send.sender import PacedSource, Sender
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity

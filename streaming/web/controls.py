@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.audio.sinks import SoundCardSink
-from streaming.listen.listener import Listener
-from streaming.listen.report import ListenerReport
+from streaming.receive.listener import Listener
+from streaming.receive.report import ListenerReport
 from streaming.stream.timeline import StartAt
 
 __all__ = ["ListenerControls"]

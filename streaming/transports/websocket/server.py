@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 
 from streaming.errors import TransportError
 from streaming.stream.hub import Hub
@@ -178,33 +178,32 @@ class WebSocketServer:
         while self._hub.listeners and self._clock() < deadline_s:
             await asyncio.sleep(0.02)
 
-    async def _answer(self, connection: GuardedConnection, request: Request) -> Response | None:
+    async def _answer(self, connection: GuardedConnection, request: Request) -> Answer | None:
         """Answer a plain request; None lets a WebSocket begin."""
         may_stay = connection.introduce(self._proxies) and not connection.reserved
         plain = not connection.wants_websocket
         if plain and self.site is not None and (may_stay or route(request.path) == HEALTH):
-            answer = await self.site.answer(request.path, request.headers, connection.address)
-            return answer.response()
+            return await self.site.answer(request.path, request.headers, connection.address)
         if not may_stay:
-            return FULL_HOUSE.response()
+            return FULL_HOUSE
         if plain:
             return text(
                 HTTPStatus.UPGRADE_REQUIRED, "Here are WebSockets alone.", Upgrade="websocket"
-            ).response()
+            )
         # No web page may listen in on somebody's sound input unless it is named or our own.
         if not origin_may(request.headers, self._origins, self.names):
-            return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.").response()
+            return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.")
         return await self._authorize(connection, bearer(request.headers))
 
-    async def _authorize(self, connection: GuardedConnection, given: str) -> Response | None:
+    async def _authorize(self, connection: GuardedConnection, given: str) -> Answer | None:
         """Check the header where there is one: a wrong secret gets no WebSocket at all."""
         if not self._auth or not given:
             return None
         if not await self.guesses.turn(connection.address):
-            return text(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_GUESSES).response()
+            return text(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_GUESSES)
         if not self._auth.admit(given):
             self._warn_of_secret(connection)
-            return text(HTTPStatus.UNAUTHORIZED, "Wrong access token.").response()
+            return text(HTTPStatus.UNAUTHORIZED, "Wrong access token.")
         self.guesses.right(connection.address)
         connection.authorized = True
         return None

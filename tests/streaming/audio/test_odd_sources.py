@@ -16,8 +16,8 @@ import codec
 from benchmarks.metrics import level_difference_db
 from streaming.audio.sinks import FileSink
 from streaming.audio.sources import Playlist
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
 from streaming.send.sender import PacedSource, Sender
 from streaming.stream.hub import Hub
 from streaming.support.worker import Worker

@@ -30,7 +30,7 @@ from streaming.cli import client
 from streaming.cli.client_arguments import make_settings
 from streaming.errors import ProtocolError, SettingsError, SinkError, TransportError, UserError
 from streaming.files.muc import MucReader
-from streaming.listen.settings import CatchUp
+from streaming.receive.settings import CatchUp
 from streaming.stream.hub import Hub
 from streaming.support.status_line import StatusLine
 from streaming.transports.link import Backoff

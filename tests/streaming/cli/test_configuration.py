@@ -12,7 +12,7 @@ import pytest
 from streaming.cli import client, server
 from streaming.cli.configuration import CONFIG_VARIABLE
 from streaming.cli.preset_file import PRESET_NAMES
-from streaming.listen import settings as listener_settings
+from streaming.receive import settings as listener_settings
 from streaming.send import settings as service_settings
 from streaming.support.guard import AUTH_TOKEN_VARIABLE
 from streaming.support.json_log import JsonFormatter

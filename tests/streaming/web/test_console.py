@@ -20,10 +20,10 @@ from websockets.typing import Origin
 from codec.constants import SAMPLE_RATE
 from streaming.cli import client
 from streaming.errors import TransportError
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.report import ListenerReport
-from streaming.listen.settings import ListenerSettings
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.report import ListenerReport
+from streaming.receive.settings import ListenerSettings
 from streaming.stream.timeline import StartAt
 from streaming.support.guard import Guesses
 from streaming.web.clock_card import ClockCard
@@ -387,7 +387,8 @@ async def test_files_and_figures_of_the_page_are_there():
             writer.close()
             return answer
 
-        for path in ("", "listener.js", "player.js", "spectrogram.js", "sound.js", "stream.js"):
+        scripts = ("listener.js", "audio-thread.js", "spectrogram.js", "sound.js", "stream.js")
+        for path in ("", *scripts):
             answer = await get(path)
             assert answer.startswith("HTTP/1.1 200")
             assert "Referrer-Policy: no-referrer" in answer

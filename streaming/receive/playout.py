@@ -1,0 +1,262 @@
+"""Where a listener starts in the stream, how far behind live it is, and what waits to be played.
+
+Plain objects: times are handed in, nothing here sleeps, decodes or opens a device.
+All times are seconds of one monotonic clock; positions count from the start of the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, replace
+from math import floor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.constants import TOKEN_RATE
+from streaming.audio.fading import FADE_SAMPLES, fade_out
+
+__all__ = ["LiveEdge", "PlayoutBuffer", "StartPlan", "fill_gap", "plan_start"]
+
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StartPlan:
+    """Where to start, and how long to wait with the first sample on a sound card."""
+
+    start_token: int
+    hold_s: float
+
+
+def plan_start(
+    *,
+    next_token: int,
+    first_token: int,
+    packet_tokens: int,
+    age_s: float,
+    margin_s: float,
+    hop: int,
+    lookahead: int,
+) -> StartPlan:
+    """The latest start from which play-out at once never runs dry.
+
+    Packets of `packet_tokens` arrive every `packet_tokens / 25` seconds, the last one `age_s`
+    ago, and sound can be made up to the decodable edge. At the moment just before each coming
+    packet, `margin_s` of sound must still be there. Where the edge moves unevenly (a packet
+    is no multiple of the hop), the worst packet of the cycle decides.
+
+    Args:
+        next_token: one past the last token received.
+        first_token: first token received; the start is never before it. When too little has
+            been received, the plan starts there and holds the first sample back instead.
+        packet_tokens: tokens per packet.
+        age_s: seconds since the last packet was released.
+        margin_s: spare sound against jitter and for decoding.
+        hop: decoder hop in tokens.
+        lookahead: decoder lookahead in tokens.
+    """
+    waited = min(max(age_s, 0.0) * TOKEN_RATE, packet_tokens)
+    margin = max(margin_s, 0.0) * TOKEN_RATE
+    latest = min(  # the edge not cut off at 0, so that it moves alike in every cycle
+        (next_token + arrived * packet_tokens - lookahead) // hop * hop
+        - ((arrived + 1) * packet_tokens - waited + margin)
+        for arrived in range(hop)
+    )
+    # Rounding errors of the times must not cost a whole token.
+    start = floor(latest + 1e-6)
+    return StartPlan(max(start, first_token), max(0, first_token - start) / TOKEN_RATE)
+
+
+class LiveEdge:
+    """Estimates where the source is by now, from the tokens that have arrived.
+
+    A token that ends at `end / 25` seconds, released `delay_s` after its last sample and just
+    arrived, shows that the source is at least `end / 25 + delay_s` seconds in; since then it has
+    gone on at the speed of time. Most packets arrive later than they could, so the largest
+    estimate of the last minute is the best; an older one would hide that clocks drift.
+    """
+
+    _WINDOW_S = 60.0
+
+    def __init__(self) -> None:
+        self._leads: deque[tuple[float, float]] = deque()  # (arrival, lead), leads decreasing
+
+    def arrived(self, end_token: int, now_s: float, *, delay_s: float, age_s: float = 0.0) -> None:
+        """Tokens up to `end_token` were released `age_s` before `now_s`.
+
+        delay_s: seconds from a source sample to the release of its token.
+        """
+        lead = end_token / TOKEN_RATE + delay_s + age_s - now_s
+        while self._leads and self._leads[-1][1] <= lead:
+            self._leads.pop()
+        self._leads.append((now_s, lead))
+        while self._leads[0][0] < now_s - self._WINDOW_S:
+            self._leads.popleft()
+
+    def position_s(self, now_s: float) -> float | None:
+        """Where the source is at `now_s`, in seconds of the stream; None before any arrival."""
+        return self._leads[0][1] + now_s if self._leads else None
+
+    def latency_s(self, heard_s: float, now_s: float) -> float | None:
+        """How far `heard_s`, the position being heard at `now_s`, is behind the source."""
+        edge_s = self.position_s(now_s)
+        return None if edge_s is None else edge_s - heard_s
+
+
+@dataclass(frozen=True)
+class Block:
+    """Sound in the play-out buffer, float32 `[2, n]`, and where in the stream it lies.
+
+    first_sample: absolute index of its first sample. start_sample: absolute index at which the
+    uninterrupted sound began that it belongs to. due_s: when it may be heard, not before.
+    """
+
+    sound: Audio
+    first_sample: int
+    start_sample: int
+    due_s: float = 0.0
+
+    @property
+    def samples(self) -> int:
+        """Its length."""
+        return self.sound.shape[1]
+
+    def part(self, first: int, end: int | None = None) -> Block:
+        """The samples from `first` to `end` of it."""
+        return replace(self, sound=self.sound[:, first:end], first_sample=self.first_sample + first)
+
+
+class PlayoutBuffer:
+    """Decoded sound on its way to the sinks: a bounded queue with one producer and one consumer.
+
+    Nothing is dropped here but by :meth:`cut`. One block may go over the capacity, so memory is
+    bounded by capacity plus one decoder window.
+
+    Args:
+        capacity_samples: how much may wait before `put` does.
+        limit_samples: how many samples may pass altogether; the rest is cut off. None: any number.
+    """
+
+    def __init__(self, capacity_samples: int, limit_samples: int | None = None) -> None:
+        self._blocks: deque[Block] = deque()
+        self._capacity = capacity_samples
+        self._left = limit_samples
+        self._next = self._last = Block(np.zeros((2, 0), np.float32), 0, 0)
+        self._begun = False
+        self._changed = asyncio.Event()  # wakes the producer and the consumer alike
+        self._ended = False
+        self.samples = 0  # handed out so far
+
+    @property
+    def position_sample(self) -> int:
+        """Absolute index of the next sample to be handed out."""
+        return self._front.first_sample
+
+    @property
+    def start_sample(self) -> int:
+        """Absolute index at which the sound began that the next sample belongs to."""
+        return self._front.start_sample
+
+    @property
+    def buffered_samples(self) -> int:
+        """Samples that wait."""
+        return sum(block.samples for block in self._blocks)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be put."""
+        return self._ended or self._left == 0
+
+    @property
+    def open(self) -> bool:
+        """Whether what is put now will be handed out."""
+        return self._begun and not self.finished
+
+    def begin(self, sample: int, due_s: float = 0.0) -> None:
+        """What is put from now on begins at this absolute index, to be heard from `due_s` on."""
+        self._next = Block(self._next.sound, sample, sample, due_s)
+        self._begun = True
+
+    async def put(self, sound: Audio) -> None:
+        """Append float32 `[2, n]`, then wait until there is room for more.
+
+        What goes beyond the limit is cut off and ends it. What is put after `cut` and before the
+        next `begin` is let go.
+        """
+        if not self.open:
+            return
+        self._append(sound)
+        while self.open and self.buffered_samples >= self._capacity:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def get(self, max_samples: int) -> Block | None:
+        """The next block, of 1 to `max_samples`; waits for it. None: nothing comes any more."""
+        while not self._blocks and not self.finished:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._pop(max_samples) if self._blocks else None
+
+    def cut(self) -> None:
+        """Let go of what waits, but for a moment that fades out.
+
+        If nothing waits, what was handed out last falls to zero from where it was.
+        """
+        last = self._last.sound
+        head = self._blocks[0].part(0, FADE_SAMPLES) if self._blocks else None
+        if self._left is not None:
+            self._left += self.buffered_samples
+        self._blocks.clear()
+        if head is not None:
+            self._next = replace(head, due_s=0.0)
+            self._append(head.sound * fade_out(head.samples))
+        elif last.any() and not self.finished:
+            self._append(last * fade_out(FADE_SAMPLES))
+        self._begun = False
+        self._changed.set()
+
+    def finish(self) -> None:
+        """Nothing more will be put."""
+        self._ended = True
+        self._changed.set()
+
+    @property
+    def _front(self) -> Block:
+        return self._blocks[0] if self._blocks else self._next
+
+    def _append(self, sound: Audio) -> None:
+        block = replace(self._next, sound=sound[:, : self._left])
+        if block.samples:
+            self._blocks.append(block)
+            self._next = block.part(block.samples)
+        if self._left is not None:
+            self._left -= block.samples
+        self._changed.set()
+
+    def _pop(self, max_samples: int) -> Block:
+        block = self._blocks.popleft()
+        if block.samples > max_samples:
+            self._blocks.appendleft(block.part(max_samples))
+            block = block.part(0, max_samples)
+        self._last = block.part(block.samples - 1)
+        self.samples += block.samples
+        self._changed.set()
+        return block
+
+
+def fill_gap(last_tokens: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Stand-ins for `count` lost tokens, so that the timeline stays exact.
+
+    The tokens heard last are played backwards and forwards again in turns: that keeps loudness
+    and harmony for a moment and has no jump at the turning points.
+
+    Args:
+        last_tokens: int64 `[n]`, the tokens before the gap; may be empty (then code 0 is used).
+        count: how many are missing.
+    """
+    if not len(last_tokens):
+        return np.zeros(count, dtype=np.int64)
+    there_and_back = np.concatenate([last_tokens[::-1], last_tokens])
+    return np.resize(there_and_back, count).astype(np.int64)
