@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from websockets.datastructures import Headers
 
-from codec.nano.weights import BUNDLED
 from streaming.cli.server_arguments import make_settings, read_arguments
 from streaming.web import player
 from streaming.web.http import Answer
@@ -77,7 +76,7 @@ def test_the_vendored_runtime_is_what_was_published():
 
 def test_the_manifest_names_runtime_and_weights_with_true_digests():
     listed = {file["name"]: file for file in player.manifest()}
-    assert {"ort.wasm.bundle.min.mjs", WASM, BUNDLED.name} <= set(listed)
+    assert {"ort.wasm.bundle.min.mjs", WASM} <= set(listed)
     for file in listed.values():
         assert set(file) == {"name", "sha256", "bytes", "gzip_bytes", "url"}
         answer, body = ask(f"/{file['url']}")
