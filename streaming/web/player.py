@@ -81,7 +81,11 @@ def manifest(elsewhere: str = "") -> list[dict[str, Any]]:
     """What ``player.json`` says: name, sha256, bytes, gzip_bytes and url of each file.
 
     elsewhere: address of another server that has the same files, and serves all but the scripts.
+    Nothing is listed if there are no graphs: then no page can play.
     """
+    listed = files()
+    if not any(file.name.endswith(".onnx") for file in listed):
+        return []
     return [
         {
             "name": file.name,
@@ -90,7 +94,7 @@ def manifest(elsewhere: str = "") -> list[dict[str, Any]]:
             "gzip_bytes": file.gzip_bytes,
             "url": file.url if file.script or not elsewhere else f"{elsewhere}/{file.url}",
         }
-        for file in files()
+        for file in listed
     ]
 
 

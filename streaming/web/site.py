@@ -85,7 +85,7 @@ class Site:
             return page
         if self._player is not None and (found := await self._player.answer(where, headers)):
             return found
-        if where == "/player.json":  # the page does not offer to play
+        if where == "/player.json":  # with no files the page does not offer to play
             return Answer(HTTPStatus.OK, b"[]", "application/json")
         if where == HEALTH:
             problem = self._status.problem()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -46,8 +46,9 @@ from streaming.web.http import (
 from streaming.wire.messages import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE, Failure, Publish
 
 if TYPE_CHECKING:
+    from websockets.datastructures import Headers
+
     from streaming.transports.push.intake import Intake
-    from streaming.web.site import Site
 
 __all__ = ["WebSocketServer"]
 
@@ -64,6 +65,13 @@ _PROTOCOL_ERROR: Final = 1002
 _POLICY_VIOLATION: Final = 1008
 _FAILURE_CODES: Final = {"protocol": _PROTOCOL_ERROR}
 _TOO_MANY_GUESSES: Final = Failure("busy", TOO_MANY_GUESSES)
+
+
+class Site(Protocol):
+    """Answers plain requests; see :class:`streaming.web.site.Site`."""
+
+    async def answer(self, path: str, headers: Headers, address: str) -> Answer:
+        """What is at ``path``, for who asks from ``address``."""
 
 
 class WebSocketServer:

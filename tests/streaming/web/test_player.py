@@ -53,6 +53,7 @@ def some_files(tmp_path, monkeypatch):
     """A large file, one that lies compressed and two modules, in place of the real ones."""
     (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 8192)
     (tmp_path / "packed.wasm.gz").write_bytes(gzip.compress(b"0123456789" * 100))
+    (tmp_path / "graph.onnx").write_bytes(b"graph")
     (tmp_path / "one.js").write_text("export const one = 1;\n")
     (tmp_path / "two.js").write_text('import { one } from "./one.js";\n')
     monkeypatch.setattr(player, "_paths", lambda: iter(sorted(tmp_path.iterdir())))
@@ -74,19 +75,18 @@ def test_the_vendored_runtime_is_what_was_published():
     assert (VENDOR / "ThirdPartyNotices.txt").stat().st_size > 100_000
 
 
-def test_the_manifest_names_runtime_and_weights_with_true_digests():
-    listed = {file["name"]: file for file in player.manifest()}
-    assert {"ort.wasm.bundle.min.mjs", WASM} <= set(listed)
-    for file in listed.values():
-        assert set(file) == {"name", "sha256", "bytes", "gzip_bytes", "url"}
-        answer, body = ask(f"/{file['url']}")
+def test_the_runtime_is_there_with_true_digests():
+    files = player.files()
+    assert {"ort.wasm.bundle.min.mjs", WASM} <= {file.name for file in files}
+    for file in files:
+        answer, body = ask(f"/{file.url}")
         assert answer.status is HTTPStatus.OK
-        assert len(body) == file["bytes"]
-        assert hashlib.sha256(body).hexdigest() == file["sha256"]
-        packed, body = ask(f"/{file['url']}", Accept_Encoding="gzip, br")
-        assert len(body) == file["gzip_bytes"] <= file["bytes"]
+        assert len(body) == file.size
+        assert hashlib.sha256(body).hexdigest() == file.sha256
+        packed, body = ask(f"/{file.url}", Accept_Encoding="gzip, br")
+        assert len(body) == file.gzip_bytes <= file.size
         if "Content-Encoding" in packed.headers:
-            assert hashlib.sha256(gzip.decompress(body)).hexdigest() == file["sha256"]
+            assert hashlib.sha256(gzip.decompress(body)).hexdigest() == file.sha256
 
 
 def test_modules_share_a_folder_that_changes_with_any_of_them(some_files):
@@ -102,8 +102,15 @@ def test_modules_share_a_folder_that_changes_with_any_of_them(some_files):
 
 def test_player_json_is_the_manifest(some_files):
     answer, body = ask("/player.json")
-    assert json.loads(body) == player.manifest()
+    listed = json.loads(body)
+    assert [file["name"] for file in listed] == [file.name for file in player.files()]
+    assert all(set(file) == {"name", "sha256", "bytes", "gzip_bytes", "url"} for file in listed)
     assert answer.response().headers["Cache-Control"] == "no-store"
+
+
+def test_without_graphs_nothing_is_listed(some_files):
+    (some_files / "graph.onnx").unlink()
+    assert ask("/player.json")[1] == b"[]"
 
 
 def test_another_server_has_all_but_the_scripts(some_files):
