@@ -166,8 +166,10 @@ class Analysis:
 
     @cached_property
     def lit(self) -> float:
-        """Share of the semitones from 392 to 4978 Hz that stand 6 dB above the quarter tones on
-        either side, mean over time. The strongest of three bins speaks for each.
+        """Share of semitones that stand out, mean over time.
+
+        A semitone from 392 to 4978 Hz stands out if it is 6 dB above the quarter tones on either
+        side. The strongest of three bins speaks for each.
         """
         strongest = F.max_pool1d(self._lines.T, 3, stride=1, padding=1).T
         steps = torch.arange(66.5, 112, 0.5)  # MIDI numbers, quarter tone by quarter tone

@@ -131,6 +131,7 @@ def report(coder: TokenCoder, codec: Codec, folders: Sequence[Path], seconds: fl
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.entropy", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--seconds", type=float, default=600.0, help="of each (%(default)g)")

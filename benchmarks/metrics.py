@@ -174,15 +174,17 @@ def balance_error_db(original: Sound, decoded: Sound) -> float:
 
 
 def lit_difference(original: Sound, decoded: Sound) -> float:
-    """Decoded minus original share of semitones that stand out
-    (:attr:`benchmarks.analysis.Analysis.lit`): above 0 an organ, below 0 a blur.
+    """Share of semitones that stand out, decoded minus original: above 0 an organ, below 0 a blur.
+
+    See :attr:`benchmarks.analysis.Analysis.lit`.
     """
     return analysis(decoded).lit - analysis(original).lit
 
 
 def tonal_peaks_difference(original: Sound, decoded: Sound) -> float:
-    """Decoded minus original lasting peaks a frame
-    (:attr:`benchmarks.analysis.Analysis.tonal_peaks`).
+    """Lasting peaks a frame, decoded minus original.
+
+    See :attr:`benchmarks.analysis.Analysis.tonal_peaks`.
     """
     return analysis(decoded).tonal_peaks - analysis(original).tonal_peaks
 

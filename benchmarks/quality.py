@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> tuple[Results, Path | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description=(__doc__ or "").split("\n")[0]
     )

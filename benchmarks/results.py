@@ -41,6 +41,7 @@ class Entropy:
 
     @classmethod
     def of(cls, tokens: Tensor) -> Entropy:
+        """The entropies of tokens, int64 ``[n]``, in bits a token."""
         most = math.log2(min(len(tokens), CODEBOOK_SIZE))
         # Where all tokens differ, rounding takes the sum of their shares past what is possible.
         return cls(min(code_entropy_bits(tokens), most), most, len(tokens))

@@ -137,12 +137,15 @@ class Program:
         return Work(done.seconds / self._seconds, done.cpu_s / self._seconds)
 
     def encode(self) -> Work:
+        """Encode the recording; what comes of it is kept for :meth:`decode`."""
         done = self._encode()
         self._coded = done.output
         return self._work(done)
 
     def decode(self) -> Work:
+        """Decode what :meth:`encode` left."""
         return self._work(self._decode(self._coded))
 
     def peak_mb(self) -> float | None:
+        """The largest resident set of the programs so far, in MB; None if it is unknown."""
         return self._peak_mb

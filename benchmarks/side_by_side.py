@@ -54,8 +54,12 @@ class Speed:
 
 @dataclass
 class Row:
-    """All figures of one codec. bits_per_s is None until it is known; quality empty where weights
-    are random."""
+    """All figures of one codec.
+
+    Attributes:
+        bits_per_s: None until it is known.
+        quality: empty if the weights are random.
+    """
 
     label: str
     sound: str
@@ -199,6 +203,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.side_by_side", description=(__doc__ or "").split("\n")[0]
     )

@@ -108,6 +108,7 @@ def architecture_task(name: str, audio: Tensor) -> tuple[Task, Facts]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.side_by_side_worker")
     parser.add_argument("name", choices=[*NANO_WINDOWS, *ARCHITECTURES])
     parser.add_argument("recording", type=Path)

@@ -45,6 +45,7 @@ class Checkpoint:
 
     @property
     def file(self) -> Path:
+        """Where the state is kept."""
         return self.folder / "state.pt"
 
     def load(self) -> Progress:

@@ -135,6 +135,7 @@ def collect(data: Path, music: Path, held: Path, needed_s: float) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.collect", description=(__doc__ or "").split("\n")[0]
     )

@@ -83,6 +83,7 @@ class Package:
 
     @property
     def copyright_path(self) -> str:
+        """Where the package keeps its licences, without a slash before it."""
         return f"usr/share/doc/{self.name}/copyright"
 
     def holds(self, path: str) -> bool:
@@ -541,6 +542,7 @@ def _one(package: Package, out: Path, settings: Settings, debs: Path | None) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     default = Settings()
     parser = argparse.ArgumentParser(
         prog="python -m training.collect_free", description=(__doc__ or "").split("\n")[0]

@@ -72,6 +72,7 @@ def draw_curves(run: Path) -> Path | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.curves", description=(__doc__ or "").split(":")[0]
     )

@@ -72,10 +72,12 @@ class Plan:
 
     @property
     def music(self) -> Path:
+        """Where the training music is."""
         return self.folder / "music"
 
     @property
     def held(self) -> Path:
+        """Where the held-out music is."""
         return self.folder / "held"
 
     @property

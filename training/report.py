@@ -66,5 +66,6 @@ class Report:
             draw_curves(self.folder)
 
     def close(self) -> None:
+        """Close the board's log, if there is one."""
         if self.board is not None:
             self.board.close()

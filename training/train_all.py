@@ -185,6 +185,7 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     args = _parser().parse_args(argv)
     try:
         train_all(_plan(args))

@@ -119,6 +119,7 @@ def rough(real: Tensor, fake: Tensor, free: Tensor) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.train_texture", description=(__doc__ or "").split("\n")[0]
     )

@@ -66,10 +66,12 @@ def with_configuration(
     argv: Sequence[str],
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """``argv`` after what file and environment say; a positional argument in the file becomes the
-    parser's default.
+    """The options of file and environment, followed by ``argv``.
 
-    Raises SettingsError where the file cannot be read, or names what is no option.
+    A positional argument in the file becomes the parser's default.
+
+    Raises:
+        SettingsError: if the file cannot be read, or if it names an option that does not exist.
     """
     environment = os.environ if environment is None else environment
     options = long_options(parser)

@@ -137,6 +137,7 @@ class FileSink(Sink):
             raise
 
     def write(self, block: NDArray[np.float32]) -> None:
+        """Encode and write a block. Raises SinkError, and ValueError after :meth:`close`."""
         if self._closed:
             raise ValueError("write() after close()")
         try:
@@ -156,6 +157,7 @@ class FileSink(Sink):
         """A file keeps no one waiting."""
 
     def close(self) -> None:
+        """Complete the file and close it."""
         self._closed = True
         writer, self._writer = self._writer, None
         if writer is not None:

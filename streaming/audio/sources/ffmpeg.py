@@ -180,9 +180,11 @@ class FfmpegReader(Reader):
                 stdin.flush()
 
     def interrupt(self) -> None:
+        """Kill ffmpeg, so that a read that waits for it ends."""
         self._process.kill()
 
     def close(self) -> None:
+        """Kill ffmpeg if it still runs, and wait for its end."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

@@ -156,10 +156,12 @@ class RadioReader(Reader):
                 return not self._closed
 
     def interrupt(self) -> None:
+        """End the thread that receives, and every wait for it."""
         with self._change:
             self._closed = True
             self._change.notify_all()
         self._current.interrupt()
 
     def close(self) -> None:
+        """Interrupt what receives, which then closes by itself."""
         self.interrupt()

@@ -161,6 +161,7 @@ class SoundFileReader(Reader):
         """A file never waits."""
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -203,11 +204,13 @@ class ChainReader(Reader):
         return None
 
     def interrupt(self) -> None:
+        """Interrupt the reader that plays."""
         part = self._part
         if part is not None:
             part.interrupt()
 
     def close(self) -> None:
+        """Close the reader that plays."""
         part, self._part = self._part, None
         if part is not None:
             part.close()

@@ -140,6 +140,7 @@ class WebStream:
         self.name = station or fallback or parts.hostname or url
 
     def read(self) -> bytes:
+        """The next bytes, from a new connection if the last one broke; empty at the end."""
         while not self._stopped.is_set():
             try:
                 data = self._read()
@@ -168,6 +169,7 @@ class WebStream:
         self._response.hang_up()
 
     def close(self) -> None:
+        """Interrupt, and close the connection."""
         self.interrupt()
         self._response.close()
 
