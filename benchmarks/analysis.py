@@ -11,7 +11,9 @@ from functools import cache, cached_property
 from itertools import pairwise
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,6 +34,9 @@ LINES = (8192, 2048)
 MODULATION_EDGES_HZ = (2, 4, 8, 20)
 WIDTH_LIMIT_DB = 30.0
 """Side this far below mid is mono, this far above it antiphase: nothing beyond is told apart."""
+
+
+Samples: TypeAlias = Tensor | NDArray[np.float32]
 
 
 @cache
@@ -88,8 +93,8 @@ class StereoCells:
 class Analysis:
     """One sound, float32 ``[2, samples]`` at 48 kHz. What has been computed once is kept."""
 
-    def __init__(self, audio: Tensor) -> None:
-        self.audio = audio
+    def __init__(self, audio: Samples) -> None:
+        self.audio = torch.as_tensor(audio)
         self._magnitudes: dict[tuple[int, int], Tensor] = {}
 
     def magnitude(self, n_fft: int, hop: int) -> Tensor:
@@ -251,7 +256,7 @@ class Analysis:
         return StereoCells(_width_db(side, mid), balance_db, (left + right).sqrt())
 
 
-Sound: TypeAlias = Tensor | Analysis
+Sound: TypeAlias = Samples | Analysis
 """Samples ``[2, n]``, or the analysis of them where several measures look at the same sound."""
 
 

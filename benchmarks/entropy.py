@@ -118,7 +118,7 @@ def summary(pieces: Sequence[Figures], interval: int) -> str:
 
 def report(coder: TokenCoder, codec: Codec, folders: Sequence[Path], seconds: float) -> None:
     for folder in folders:
-        pieces = [codec.sound2code(load(file, seconds)).numpy() for file in find([folder])]
+        pieces = [codec.sound2code(load(file, seconds)) for file in find([folder])]
         pieces = [piece for piece in pieces if len(piece) >= max(INTERVALS)]
         print(f"{folder}: {len(pieces)} recordings, {sum(map(len, pieces))} tokens")
         for interval in INTERVALS:

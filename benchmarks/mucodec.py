@@ -22,6 +22,7 @@ from codec.mucodec.codec import MuCodec
 from codec.mucodec.config import MuCodecConfig
 from codec.mucodec.model import MuCodecModel
 from codec.stream import StreamDecoder, step_together
+from codec.torch_backend import array
 
 __all__ = ["StageRow", "random_codec", "report", "run"]
 
@@ -121,7 +122,7 @@ def run(
     mel = model.mel(half)
     window = codec.encoder_window
     hop_seconds = window.hop / TOKEN_RATE
-    live = 0.3 * torch.randn(2, window.tokens * SAMPLES_PER_TOKEN).clamp(-3, 3)
+    live = array(0.3 * torch.randn(2, window.tokens * SAMPLES_PER_TOKEN).clamp(-3, 3))
     stages: dict[str, tuple[Callable[[], object], float, torch.dtype]] = {
         "encode, one piece": (lambda: model.encode(audio), seconds, torch.float32),
         "flow, one evaluation": (lambda: model.flow(*wide, times), seconds, codec.precision),

@@ -29,6 +29,7 @@ from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE
 from codec.errors import CodecError
 from codec.nano import Nano
+from codec.torch_backend import tensor
 from streaming.support.compute import use_threads
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def measure(
     finer_steps: int | None = None,
 ) -> tuple[Recording, list[Version]]:
     """Figures of all versions of one recording, and the versions themselves."""
-    tokens = nano.sound2code(audio)
+    tokens = tensor(nano.sound2code(audio))
     original = Analysis(audio)
     made = list(versions(nano, audio, tokens, settings, finer_steps=finer_steps))
     figures = {version.name: compare(original, Analysis(version.sound)) for version in made}

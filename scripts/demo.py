@@ -33,8 +33,8 @@ from scripts.processes import (
 )
 from streaming.audio.devices import find_device, load_sounddevice
 from streaming.audio.sources import Playlist
-from streaming.cli.start import interruptible
 from streaming.errors import UserError
+from streaming.support.ending import interruptible
 
 __all__ = ["main", "output_device_problem", "read_source", "summary"]
 

@@ -56,7 +56,7 @@ def encode_music(folder: Path, cache: Path, variants: int) -> list[list[Ints]]:
             if not kept.exists():
                 nano = nano or load_nano()
                 audio = _changed(load_audio(file), variant, file.stem)
-                np.save(kept, nano.sound2code(audio).numpy())
+                np.save(kept, nano.sound2code(audio))
                 logger.info("encoded %s, variant %d", file.name, variant)
             pieces[-1].append(np.load(kept).astype(np.int64))
     return pieces

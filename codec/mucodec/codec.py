@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow, WindowJob
+from codec.base import (
+    Audio,
+    Codec,
+    DecoderWindow,
+    DecodeSettings,
+    EncoderWindow,
+    TokenArray,
+    WindowJob,
+)
 from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import SettingError
 from codec.mucodec.compatible import release_codes
@@ -18,6 +28,7 @@ from codec.mucodec.model import MuCodecModel, Part
 from codec.mucodec.weights import load_model
 from codec.noise import keyed_normal
 from codec.sampling import time_grid
+from codec.torch_backend import array, tensor
 
 __all__ = ["DEFAULT_GUIDANCE", "DEFAULT_STEPS", "MuCodec", "load_mucodec"]
 
@@ -71,17 +82,17 @@ class MuCodec(Codec):
         self.digest = digest
 
     @torch.inference_mode()
-    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
+    def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
         self._require("encoder")
         # The published model sees every piece with the peaks of each channel limited so.
-        level = limit_peak(audio.unsqueeze(0).to(self.device), _CHUNK_PEAK)
+        level = limit_peak(tensor(audio, self.device).unsqueeze(0), _CHUNK_PEAK)
         tokens = self.model.encode(level)[0, window.left : window.left + window.hop]
-        return tokens.cpu()
+        return array(tokens)
 
     @torch.inference_mode()
     def decode_window(
         self,
-        tokens: Tensor,
+        tokens: TokenArray,
         *,
         first_token: int,
         context: Tensor | None,
@@ -119,18 +130,18 @@ class MuCodec(Codec):
         shape = (c.condition_channels, c.latent_bins)
         tokens, noise = [], []
         for job in jobs:
-            tail = job.tokens[-1:].expand(short * self.latent_tokens)
-            tokens.append(torch.cat([job.tokens, tail]))
+            tail = job.tokens[-1:].repeat(short * self.latent_tokens)
+            tokens.append(np.concatenate([job.tokens, tail]))
             first_frame = job.first_token // self.latent_tokens
             width = c.condition_channels * c.latent_bins
             normal = keyed_normal(job.seed, first_frame, frames + short, width, _FLOW_PURPOSE)
-            noise.append(self._frames(temperature * normal.unflatten(1, shape)))
+            noise.append(self._frames(temperature * tensor(normal).unflatten(1, shape)))
         context = [self._frames(job.context) for job in jobs if job.context is not None]
         latents = sample(
             self._flow(frames + short, len(jobs) * (1 if guidance == 1.0 else 2)),
             torch.stack(noise),
             torch.stack(context) if known else None,
-            self.model.condition(torch.stack(tokens).to(self.device)),
+            self.model.condition(tensor(np.stack(tokens), self.device)),
             guidance=guidance,
             times=time_grid(steps, settings.warp),
             solver=settings.solver,
@@ -151,7 +162,7 @@ class MuCodec(Codec):
         minute; the shorter windows at a stream's start are not worth it and run as they are.
         """
         if isinstance(window, EncoderWindow):
-            silence = torch.zeros(2, window.tokens * SAMPLES_PER_TOKEN)
+            silence = np.zeros((2, window.tokens * SAMPLES_PER_TOKEN), np.float32)
             self.encode_window(silence, window, first_token=0)
             return
         settings = settings or DecodeSettings()
@@ -163,7 +174,7 @@ class MuCodec(Codec):
             # The next call writes where this one's result lies, which some solvers still need.
             flow = torch.compile(self.model.flow, mode="reduce-overhead", dynamic=False)
             self._compiled[frames, 1 if guidance == 1.0 else 2] = lambda *x: flow(*x).clone()
-        tokens = torch.zeros(window.tokens // unit * unit, dtype=torch.int64)
+        tokens = np.zeros(window.tokens // unit * unit, dtype=np.int64)
         context = None
         for _ in range(2):  # without context first, to have one
             job = WindowJob(tokens, 0, context, 0, settings)
@@ -185,19 +196,19 @@ class MuCodec(Codec):
         return latents.to(self.device).transpose(0, 1).contiguous()
 
     @torch.inference_mode()
-    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
+    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Audio:
         model = self.model
         samples = len(latents) * self.latent_tokens * SAMPLES_PER_TOKEN
         restored = model.normfeat.restore(self._frames(latents).unsqueeze(0))
         mel = model.mel(restored.to(self.precision))
         # The vocoder gives a few samples more than 480 a frame; they lie at the end.
-        return model.first_stage_model.vocoder(mel)[:, :samples].float().cpu()
+        return array(model.first_stage_model.vocoder(mel)[:, :samples].float())
 
-    def sound2code_release(self, audio: Tensor) -> Tensor:
+    def sound2code_release(self, audio: ArrayLike) -> TokenArray:
         """Tokens as the published release makes them of a whole file; see
         :mod:`codec.mucodec.compatible`.
         """
-        return release_codes(self.model, self.check_audio(audio).to(self.device)).cpu()
+        return array(release_codes(self.model, tensor(self.check_audio(audio), self.device)))
 
 
 def load_mucodec(

@@ -30,17 +30,18 @@ from streaming.cli.mqtt import list_broker
 from streaming.cli.start import say
 from streaming.files.recorder import Recorder
 from streaming.files.recording import Recording, record
+from streaming.listening import Origin, tokens
 from streaming.receive.listener import Listener
 from streaming.receive.report import ListenerReport, process_age_s
 from streaming.receive.settings import ListenerSettings
-from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.stream.listener_session import CodecIdentity
 from streaming.stream.timeline import StartAt
 from streaming.support.compute import settle
 from streaming.support.signals import run_loop, set_on_signals, unless
-from streaming.support.stats import StatsWriter, Traffic
+from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.support.worker import call_model
-from streaming.transports.link import Dial, Link, Messages
+from streaming.transports.link import Dial, Messages
 from streaming.transports.oneway.connection import LeanDial
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ async def run(
     check_wait(arguments)
     stop = asyncio.Event()
     settings = make_settings(arguments)
-    dial, traffic, start = await find_stream(arguments, settings.start)
-    settings = replace(settings, start=start)
+    origin = await find_stream(arguments, settings.start)
+    settings = replace(settings, start=origin.start)
     recorder = None
     plays = arguments.play or arguments.out or arguments.web is not None
     if arguments.save is not None:
@@ -81,7 +82,7 @@ async def run(
         recorder = Recorder(arguments.save, limit, start=start, waits=plays)
     if recorder is not None and not plays:
         with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
-            await record_stream(recorder, dial, traffic, arguments, settings, stats, status, stop)
+            await record_stream(recorder, origin, settings, stats, status, stop)
         return
     fetch = codec_loader(arguments, load_codec, "decoder")
 
@@ -100,8 +101,10 @@ async def run(
             expected = await unless(stop, call_model(load, arguments.codec))
             if expected is None:
                 return
-            if isinstance(dial, LeanDial):
-                dial.known.append(CodecIdentity(expected.name, expected.weights, expected.digest))
+            if isinstance(origin.dial, LeanDial):
+                origin.dial.known.append(
+                    CodecIdentity(expected.name, expected.weights, expected.digest)
+                )
             listener = Listener(
                 output,
                 expected,
@@ -110,13 +113,13 @@ async def run(
                 observe=None if recording is None else recording.take,
                 begun=None if recording is None else recording.hear,
             )
-            listener.session.traffic = traffic
+            listener.session.traffic = origin.traffic
             connect_at_s = time.monotonic()
-            connection = None if arguments.wait else await unless(stop, dial())
+            connection = None if arguments.wait else await unless(stop, origin.dial())
             if connection is not None or (arguments.wait and not stop.is_set()):
                 connected_s = None if connection is None else process_age_s()
                 report = ListenerReport(listener, connect_at_s, connected_s)
-                retry = dial if arguments.reconnect != 0 else None
+                retry = origin.dial if arguments.reconnect != 0 else None
                 page = open_page(arguments, output, listener, report)
                 async with page or contextlib.nullcontext():
                     with go_live_on_signal(listener):
@@ -129,9 +132,7 @@ async def run(
 
 async def record_stream(
     recorder: Recorder,
-    dial: Dial,
-    traffic: Traffic,
-    arguments: argparse.Namespace,
+    origin: Origin,
     settings: ListenerSettings,
     stats: StatsWriter,
     status: StatusLine,
@@ -141,13 +142,10 @@ async def record_stream(
     join = settings.start.join(settings.history_tokens, settings.client)
     if settings.start.live:
         join = recorder.join(join)
-    session = ListenerSession(None, join=join, auth_token=settings.auth_token)
-    session.traffic = traffic
-    connection = None if arguments.wait else await unless(stop, dial())
-    if connection is not None or (arguments.wait and not stop.is_set()):
-        retry = dial if arguments.reconnect != 0 else None
-        link = Link(session, connection, retry, backoff=settings.backoff)
-        await record(link, Recording(recorder), stats, status, stop)
+    async with contextlib.AsyncExitStack() as stack:
+        entering = stack.enter_async_context(tokens(origin, settings, join=join))
+        if (stream := await unless(stop, entering)) is not None:
+            await record(stream, Recording(recorder), stats, status, stop)
 
 
 async def listen(

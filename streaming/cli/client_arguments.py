@@ -21,7 +21,6 @@ from streaming.cli.common import (
 from streaming.cli.mqtt import add_broker_arguments
 from streaming.cli.oneway import add_lean_arguments
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
-from streaming.files.muc import MUC_SUFFIX
 from streaming.receive.decoding import DecodeOptions
 from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
@@ -31,7 +30,7 @@ from streaming.transports.websocket import TIMEOUT_S
 from streaming.web.console import DEFAULT_PORT
 from streaming.wire.messages import MAX_SEED
 
-__all__ = ["DEFAULT_URL", "make_parser", "make_settings", "names_file", "read_arguments"]
+__all__ = ["DEFAULT_URL", "make_parser", "make_settings", "read_arguments"]
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8765"
 
@@ -253,8 +252,6 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
     preset = PRESETS[arguments.preset]
     seconds: float | None = arguments.seconds
     start = StartAt.parse(arguments.start)
-    if start.live and arguments.mqtt is None and names_file(arguments.url):
-        start = StartAt(token=0)  # a file is the past from its beginning on
     catch_up = arguments.catch_up or ("speed" if start.live else "none")
     return ListenerSettings(
         start=start,
@@ -263,6 +260,7 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
         ),
         catch_up=CatchUp(catch_up),
         backoff=Backoff(attempts=arguments.reconnect),
+        wait=arguments.wait,
         hello_timeout_s=arguments.timeout,
         margin_s=preset.margin_s if arguments.buffer is None else arguments.buffer,
         most_margin_s=arguments.most_buffer,
@@ -280,8 +278,3 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
             lookahead=arguments.lookahead,
         ),
     )
-
-
-def names_file(url: str) -> bool:
-    """Whether it is a recording and no address."""
-    return "://" not in url and Path(url).suffix.lower() == MUC_SUFFIX

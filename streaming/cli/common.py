@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import codec
 from codec.errors import CodecError
@@ -16,7 +15,7 @@ from streaming.cli.completion import add_completion_argument
 from streaming.cli.configuration import add_config_argument, with_configuration
 from streaming.cli.preset_file import preset_arguments
 from streaming.cli.start import complain, program_name
-from streaming.errors import SettingsError, TransportError, UserError
+from streaming.errors import SettingsError, UserError
 from streaming.support.compute import use_threads
 from streaming.support.guard import AUTH_TOKEN_VARIABLE
 from streaming.support.json_log import JsonFormatter
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "add_auth_arguments",
     "add_common_arguments",
-    "check_address",
     "check_wait",
     "codec_loader",
     "is_address",
@@ -55,15 +53,6 @@ def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[s
 def is_address(text: str) -> bool:
     """Whether ``text`` looks like the address of a stream and not like a file."""
     return text.lower().startswith(("ws://", "wss://", "mqtt://", "mqtts://"))
-
-
-def check_address(url: str) -> None:
-    """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
-    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname:
-            return
-    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 def check_wait(arguments: argparse.Namespace) -> None:

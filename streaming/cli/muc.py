@@ -17,10 +17,11 @@ from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from codec.errors import CodecError, WeightsError
 from streaming.cli.common import number, program_name
 from streaming.cli.completion import add_completion_argument
-from streaming.cli.start import complain, interruptible, say
+from streaming.cli.start import complain, say
 from streaming.errors import SettingsError, SourceError, UserError
 from streaming.files.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
 from streaming.support.compute import use_threads
+from streaming.support.ending import interruptible
 from streaming.support.status_line import StatusLine, printable
 from streaming.wire.messages import MAX_SEED
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from streaming.cli.common import (
     add_auth_arguments,
@@ -76,7 +77,20 @@ def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
         lean=lean_settings(arguments),
         entropy_coding=arguments.entropy_coding,
         publish_tokens=publish_tokens(arguments),
+        web_player=arguments.web_player,
     )
+
+
+def _web_player(text: str) -> str:
+    """Where pages load the player."""
+    if text in ("here", "off"):
+        return text
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither here, off nor an address such as https://radio.example/radio"
+        )
+    return text
 
 
 def _add_sources(parser: argparse._ArgumentGroup) -> None:
@@ -202,7 +216,15 @@ def _add_upstream(parser: argparse._ArgumentGroup) -> None:
 
 
 def _add_access(parser: argparse._ArgumentGroup) -> None:
-    """Who may listen, and how many."""
+    """Who may listen, how many, and what their browsers load."""
+    parser.add_argument(
+        "--web-player",
+        type=_web_player,
+        default="here",
+        metavar="here|off|URL",
+        help="where the page loads what it takes to play, some 20 MB: from here (default); from "
+        "nowhere, so that it does not play; from another station or web server with the same files",
+    )
     parser.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="encrypt (wss://): certificate chain, PEM"
     )

@@ -146,7 +146,15 @@ async def broadcast(
         pusher = await stack.enter_async_context(pushing(hub, settings.push))
         await stack.enter_async_context(sending(hub, settings.lean))
         server.present(hub)
-        open_site(server, hub, stall, settings.auth_tokens, encoding=encoding, decoder=decoder)
+        open_site(
+            server,
+            hub,
+            stall,
+            settings.auth_tokens,
+            encoding=encoding,
+            decoder=decoder,
+            player=settings.web_player,
+        )
         report = ServiceReport(hub, feed, stall, stats, status, publisher, pusher)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:

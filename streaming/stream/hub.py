@@ -27,7 +27,7 @@ from streaming.stream.packets import Packets
 from streaming.stream.rewind import RewindBuffer
 from streaming.stream.timeline import Timeline
 from streaming.stream.titles import Titles
-from streaming.support.stats import Traffic
+from streaming.stream.traffic import Traffic
 from streaming.wire.messages import (
     CODED_KIND,
     MAX_TOKENS_PER_MESSAGE,

@@ -116,7 +116,7 @@ def test_the_whole_depth_is_stable_in_half_precision() -> None:
     """All 24 blocks, guided, with context: latents of eight steps within two percent."""
     model = MuCodecModel.unfilled(part="decoder")
     fill_model(model)
-    tokens = torch.randint(0, 16_384, (64,), generator=torch.Generator().manual_seed(1))
+    tokens = np.random.default_rng(1).integers(0, 16_384, 64)
     known = torch.randn(8, 32, 32, generator=torch.Generator().manual_seed(2))
 
     def latents(precision: torch.dtype) -> torch.Tensor:
@@ -181,10 +181,10 @@ def test_tokens_do_not_depend_on_block_sizes(
 ) -> None:
     encoder = StreamEncoder(tiny)
     parts = [encoder.push(part) for part in sound.split(block, dim=1)]
-    tokens = torch.cat([*parts, encoder.finish()])
+    tokens = np.concatenate([*parts, encoder.finish()])
     assert len(tokens) == -(-sound.shape[1] // SAMPLES_PER_TOKEN)
-    assert torch.equal(tokens, tiny.sound2code(sound))
-    assert len(tokens.unique()) > 3
+    assert np.array_equal(tokens, tiny.sound2code(sound))
+    assert len(np.unique(tokens)) > 3
 
 
 @pytest.mark.parametrize("packet", [1, 37])
@@ -193,12 +193,12 @@ def test_sound_does_not_depend_on_packets(tiny: MuCodec, packet: int) -> None:
     decoder = StreamDecoder(tiny, settings=SHORT, seed=3)
     parts = [decoder.push(part) for part in tokens.split(packet)]
     decoder.finish()
-    streamed = torch.cat([*parts, *decoder], dim=1)
+    streamed = np.concatenate([*parts, *decoder], axis=1)
     whole = tiny.code2sound(tokens, steps=2, seed=3)
     assert streamed.shape == (2, 150 * SAMPLES_PER_TOKEN)
-    assert torch.equal(streamed, whole)
+    assert np.array_equal(streamed, whole)
     assert float(whole.std()) > 1e-4
-    assert not torch.equal(whole, tiny.code2sound(tokens, steps=2, seed=4))
+    assert not np.array_equal(whole, tiny.code2sound(tokens, steps=2, seed=4))
 
 
 def test_an_odd_number_of_tokens_gives_as_much_sound(tiny: MuCodec) -> None:
@@ -217,7 +217,7 @@ def test_windows_longer_than_the_trained_one_are_refused(tiny: MuCodec) -> None:
 
 
 def test_context_is_kept_as_it_is(tiny: MuCodec) -> None:
-    tokens = torch.arange(64) * 7
+    tokens = np.arange(64) * 7
     known = torch.randn(20, 8, 4, generator=torch.Generator().manual_seed(1))
     latents = tiny.decode_window(tokens, first_token=8, context=known, seed=0, settings=SHORT)
     assert latents.shape == (32, 8, 4)
@@ -226,7 +226,7 @@ def test_context_is_kept_as_it_is(tiny: MuCodec) -> None:
 
 def test_noise_belongs_to_absolute_frames(tiny: MuCodec) -> None:
     """Two windows that overlap start from the same noise where they do."""
-    tokens = torch.full((64,), 77)
+    tokens = np.full(64, 77)
     nothing = DecodeSettings(steps=1, guidance=0.0)  # the condition plays no part
 
     def latents(first: int) -> torch.Tensor:
@@ -257,7 +257,7 @@ def test_the_releases_own_chunking_keeps_its_faults(tiny: MuCodec) -> None:
     assert len(codes) == 42 * 25 + 1
     short = release_codes(tiny.model, audio[:, : 48_000 * 5])
     assert len(short) == 5 * 25 + 1
-    assert torch.equal(tiny.sound2code_release(audio[:, : 48_000 * 5]), short)
+    assert np.array_equal(tiny.sound2code_release(audio[:, : 48_000 * 5]), short)
     assert len(release_codes(tiny.model, audio[:, :0])) == 0
 
 
@@ -319,7 +319,7 @@ def test_several_streams_decode_as_one_batch(tiny: MuCodec) -> None:
     assert 2 in sizes  # the second begins late, so that its window is of another length at first
     for stream, blocks in enumerate(apart):
         for turn, block in enumerate(blocks):
-            torch.testing.assert_close(together[turn][stream], block, atol=1e-4, rtol=1e-4)
+            np.testing.assert_allclose(together[turn][stream], block, atol=1e-4, rtol=1e-4)
     assert step_together([]) == []
 
 
@@ -328,8 +328,8 @@ def test_warm_up_changes_nothing(tiny: MuCodec, sound: torch.Tensor) -> None:
     fresh.warm_up(tiny.encoder_window)
     fresh.warm_up(tiny.decoder_window, SHORT)
     tokens = fresh.sound2code(sound)
-    assert torch.equal(tokens, tiny.sound2code(sound))
-    assert torch.equal(fresh.code2sound(tokens, steps=2), tiny.code2sound(tokens, steps=2))
+    assert np.array_equal(tokens, tiny.sound2code(sound))
+    assert np.array_equal(fresh.code2sound(tokens, steps=2), tiny.code2sound(tokens, steps=2))
 
 
 def test_compiled_windows_are_those_of_the_steady_state(
@@ -363,6 +363,6 @@ def test_compiled_windows_are_those_of_the_steady_state(
         calls.clear()
         decoder = StreamDecoder(one, window=window, settings=settings)
         decoder.feed(codes)
-        blocks.append(torch.cat([decoder.step() for _ in range(5)], dim=1))
+        blocks.append(np.concatenate([decoder.step() for _ in range(5)], axis=1))
         assert len(calls) == (3 * 4 if one is codec else 0)
-    torch.testing.assert_close(blocks[0], blocks[1])
+    np.testing.assert_allclose(blocks[0], blocks[1], rtol=1e-5, atol=1e-6)

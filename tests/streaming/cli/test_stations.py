@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from streaming.cli import client, server
-from streaming.cli.client_wiring import find_sender, open_output
+from streaming.cli.client_wiring import find_stream, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
 from streaming.files.convert import decode_file
 from streaming.files.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
@@ -419,8 +419,8 @@ def test_the_seed_of_a_file_can_be_another(file, capsys):
     assert "sent 12.0 s" in capsys.readouterr().err
 
 
-def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
+async def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
     with pytest.raises(TransportError):
-        find_sender(client.parse_arguments(["x.mp3", "--play"]))
+        await find_stream(client.parse_arguments(["x.mp3", "--play"]), StartAt())
     with pytest.raises(SettingsError, match=r"--save FILE\.muc"):
         open_output(client.parse_arguments([]))

@@ -153,6 +153,7 @@ export class PlayerUi {
       (LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** (band / BANDS)) / perBin,
     );
     this.listening = setInterval(() => {
+      if (!this.audio.running) show("play-state", "the browser lets no sound out; is there a device?");
       analyser.getByteFrequencyData(bins);
       const column = Uint8Array.from({ length: BANDS }, (_, band) => {
         const first = Math.round(edges[band]);
