@@ -1,8 +1,8 @@
 """Measures entropy coding: bits a token and bytes a packet, against 14 bits and plain packets.
 
 ``python -m benchmarks.entropy FOLDER [FOLDER]``: recordings are encoded with nano, and their tokens
-coded packet by packet as a sender would, each packet told from nothing, from what came since the
-last packet that stands for itself (one every ten seconds), or from all that came (at most
+coded packet by packet as a sender would, each packet conditioned on nothing, on what came since the
+last packet that stands for itself (one every ten seconds), or on all that came (at most
 ``CONTEXT`` tokens). Every packet of the last kind at the default interval is decoded again and
 compared. Recordings count alike; spreads are between them. A second folder is a row of its own.
 """
@@ -58,7 +58,7 @@ class Figures:
 
 
 def contexts(mode: str, interval: int, packet: int) -> int:
-    """Tokens that packet number ``packet`` is told from."""
+    """Tokens that packet number ``packet`` is conditioned on."""
     if mode == "alone":
         return 0
     if mode == "reset":
