@@ -72,7 +72,7 @@ class Contestant:
 
     problem: why it cannot be measured here, a sentence that says what to do, or None.
     threaded: whether it can make use of more than one thread. round_trip: sound and bits a second
-    of ``[2, samples]`` at 48 kHz; None where weights are random.
+    of ``[2, samples]`` at 48 kHz; None if weights are random.
     """
 
     label: str

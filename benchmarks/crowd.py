@@ -210,7 +210,7 @@ class Crowd:
 
 
 def raise_file_limit(wanted: int) -> None:
-    """Let this process and its children open so many files, or end where they may not."""
+    """Let this process and its children open so many files, or exit if they may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and hard != resource.RLIM_INFINITY and hard < wanted:
         sys.stderr.write(

@@ -45,7 +45,7 @@ class Figures:
     """One recording: bits a token in its whole packets, and what else was measured.
 
     coded_bits: of the coded bytes alone. message_bytes: mean length of a message, five or six
-    header bytes included, where the shorter of both kinds is sent. wrong: packets that came back
+    header bytes included, if the shorter of both kinds is sent. wrong: packets that came back
     as something else.
     """
 
@@ -99,7 +99,7 @@ def code_piece(
 
 
 def summary(pieces: Sequence[Figures], interval: int) -> str:
-    """One line: means over recordings, and where 95 % of recordings lie if they are normal."""
+    """One line: means over recordings, and the range of 95 % of them, if they are normal."""
     bits = [piece.coded_bits for piece in pieces]
     mean, spread = fmean(bits), 1.96 * stdev(bits) if len(bits) > 1 else 0.0
     message = fmean(piece.message_bytes for piece in pieces)

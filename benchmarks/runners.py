@@ -45,7 +45,7 @@ class NetworkError(Exception):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a codec's own numbers say. bits_per_s: nominal; None where it has to be measured."""
+    """What a codec's own numbers say. bits_per_s: nominal; None if it has to be measured."""
 
     latency_s: float
     bits_per_s: float | None = None
@@ -55,7 +55,7 @@ class Facts:
 class Network:
     """A measuring process for nano or an architecture; a context manager.
 
-    Every call raises NetworkError where the process has ended.
+    Every call raises NetworkError if the process has ended.
     """
 
     def __init__(self, name: str, threads: int, music: Path, seconds: float, *rest: str) -> None:
@@ -113,7 +113,7 @@ class Network:
 class Program:
     """Opus or Codec2 over one recording; starting the programs is part of what is timed.
 
-    Every call raises OpusError or ProgramError where they fail.
+    Every call raises OpusError or ProgramError if they fail.
     """
 
     def __init__(self, name: str, audio: Tensor) -> None:

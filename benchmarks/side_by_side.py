@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table; a dash where there is no figure."""
+    """The rows as a Markdown table; a dash if there is no figure."""
     threads = [speed.threads for speed in max((row.speeds for row in rows), key=len)]
     ways = [f"{way}, {count} thr." for count in threads for way in ("encode", "decode")]
     head = ["codec", "sound", "bit/s", *ways, "CPU, s/s", "latency, ms", "memory, MB"]

@@ -1,4 +1,4 @@
-"""What a training needs to go on exactly where it was: weights, optimisers, random generator."""
+"""What a training needs to resume exactly: weights, optimisers, random generator."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def warm_start(model: nn.Module, path: Path, prefix: str) -> tuple[int, int]:
 def stored_weights(path: Path, prefix: str) -> dict[str, Tensor]:
     """Weights of one model from ``averaged.pt`` of a run, or from an exported file.
 
-    Where other models are in the file as well, names begin with ``prefix``.
+    If the file holds other models as well, names begin with ``prefix``.
     """
     if path.suffix == ".safetensors":
         stored = load_file(path)

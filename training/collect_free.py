@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 LIST: Final = Path(__file__).with_name("free_music.toml")
 _LEAST_S: Final = 20.0
-"""Where a package has more recordings than excerpts of this length fit, some are left out."""
+"""If a package has more recordings than excerpts of this length fit, some are left out."""
 _LARGEST_BYTES: Final = 1 << 28
 """Of one recording; larger files are left out."""
 _BLOCK_FRAMES: Final = SAMPLE_RATE
@@ -267,7 +267,7 @@ def _fits(path: str, size: int) -> bool:
 def _shares(lengths: Sequence[float], most_s: float) -> list[float]:
     """How many seconds of each recording to take, so that there are no more than so many in all.
 
-    Short recordings whole, and of the others equal parts, none under `_LEAST_S`: where there are
+    Short recordings whole, and of the others equal parts, none under `_LEAST_S`: if there are
     more recordings than that allows, some in between get none.
     """
     count = len(lengths)

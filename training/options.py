@@ -124,8 +124,8 @@ def run_of(args: argparse.Namespace) -> Run:
 def load_weights(model: nn.Module, path: Path, prefix: str) -> None:
     """Load all of a model's weights from ``averaged.pt`` of an earlier stage or an exported file.
 
-    prefix: of their names where the file holds other models as well.
-    Raises SettingsError where the file is missing or another model's.
+    prefix: of their names, if the file holds other models as well.
+    Raises SettingsError if the file is missing or another model's.
     """
     try:
         model.load_state_dict(stored_weights(path, prefix))
@@ -137,7 +137,7 @@ def load_weights(model: nn.Module, path: Path, prefix: str) -> None:
 
 
 def start_from(model: nn.Module, path: Path, prefix: str) -> None:
-    """Warm start, and say how much of it fitted; SettingsError where nothing does."""
+    """Warm start, and say how much of it fitted; SettingsError if nothing does."""
     if not path.is_file():
         raise SettingsError(f"there are no weights to start from: {path} does not exist")
     taken, own = warm_start(model, path, prefix)

@@ -19,7 +19,7 @@ __all__ = ["Report", "need_tensorboard"]
 
 
 def need_tensorboard() -> type[SummaryWriter]:
-    """TensorBoard's writer; SettingsError where the package is not installed."""
+    """TensorBoard's writer; SettingsError if the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

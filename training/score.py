@@ -115,7 +115,7 @@ class Score:
 
 
 def _without_overlaps(notes: list[Note]) -> list[Note]:
-    """Cut a note where the same pitch starts again, else its note-off would end both."""
+    """Cut a note at the next start of the same pitch; its note-off would end both."""
     following: dict[tuple[int, int], float] = {}
     kept = []
     for note in sorted(notes, key=lambda n: (-n.start, n.channel, n.pitch)):

@@ -84,7 +84,7 @@ def with_configuration(
         elif name in options:
             named[name] = (value, f"{name} in {path}")
         else:
-            raise SettingsError(f"{name!r} in {path} is no option; --help lists them.")
+            raise SettingsError(f"{name!r} in {path} is not an option; --help lists them.")
     for name in options:
         variable = _PREFIX + name.replace("-", "_").upper()
         if variable in environment and variable not in _APART:
@@ -137,11 +137,11 @@ def _positional(parser: argparse.ArgumentParser, name: str) -> argparse.Action |
 
 
 def as_arguments(name: str, value: str, action: argparse.Action, where: str) -> list[str]:
-    """A value as the command line would have it. Raises SettingsError; ``where`` it comes from."""
+    """A value as arguments of the command line. Raises SettingsError, which names ``where``."""
     if action.nargs == 0:
         states = configparser.ConfigParser.BOOLEAN_STATES
         if value.lower() not in states:
-            raise SettingsError(f"{where} is yes or no, not {value!r}.")
+            raise SettingsError(f"{where} must be yes or no, not {value!r}.")
         return [f"--{name}"] if states[value.lower()] else []
     if isinstance(action, argparse._AppendAction):
         return [f"--{name}={line}" for line in _lines(value)]

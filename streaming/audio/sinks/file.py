@@ -90,7 +90,7 @@ class FileSink(Sink):
             raise SinkError(f"{self._name} cannot be written: permission denied.")
 
     def _check_free(self) -> None:
-        """Tell at once of another program that writes there; what comes later shows in `_open`."""
+        """Report a program that already writes there; one that comes later shows in `_open`."""
         with contextlib.suppress(PermissionError), self.path.open("rb") as file:
             try:
                 lock(file.fileno())

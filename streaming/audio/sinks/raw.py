@@ -67,7 +67,7 @@ class RawSink(Sink):
             raise SinkError(f"Standard output cannot be written: {error.strerror}.") from error
 
     def _abandon(self) -> None:
-        """Let what is left in the buffer go nowhere, or the interpreter complains at its end."""
+        """Discard what is left in the buffer, or the interpreter complains at its end."""
         self._broken = True
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, self._stream.fileno())

@@ -188,7 +188,7 @@ class SoundCardSink(Sink):
                 time.sleep(_POLL_S)
 
     def _wait_for_device(self) -> None:
-        """Have a device again, however long that takes; SinkError where nobody waits any more."""
+        """Wait until there is a device again. Raises SinkError when nobody waits any more."""
         logger.warning("The sound output '%s' has stopped; waiting for it.", self.device.name)
         self.losses += 1
         self._give_up_stream()

@@ -166,7 +166,7 @@ class SoundFileReader(Reader):
 
 
 class ChainReader(Reader):
-    """Plays readers one after another as one: rate and title are those of what is just read.
+    """Plays readers one after another as one: rate and title are those of the current reader.
 
     Args:
         parts: the readers, opened one by one as they are needed and closed in here; instead of

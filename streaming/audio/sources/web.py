@@ -54,7 +54,7 @@ def is_web_address(text: str) -> bool:
 
 
 def open_address(url: str, stopped: threading.Event) -> Reader | list[str]:
-    """A reader for what is at an address, or the addresses that a playlist there names.
+    """A reader for an address, or for the addresses that a playlist there names.
 
     What has a length, or an end, is a file. All else is live: it is played as it comes, and come
     back to when the connection is lost.
@@ -95,9 +95,9 @@ def open_address(url: str, stopped: threading.Event) -> Reader | list[str]:
 
 
 class WebStream:
-    """The bytes of what is at an address, without the titles that a radio puts between them.
+    """The bytes at an address, without the titles that a radio puts between them.
 
-    A file goes on where it was when its connection is lost.
+    If a file's connection is lost, the next one continues at the same byte.
 
     Args:
         url: ``http://`` or ``https://``; a name and password in it are sent to that host alone.
