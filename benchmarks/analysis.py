@@ -67,9 +67,11 @@ def _decibels(log_power: Tensor) -> Tensor:
 class OctaveBands:
     """What seven bands (octaves from 200 Hz on, half of one from 3200 to 5000 Hz) are like.
 
-    flatness_db: geometric over arithmetic mean of the bins' powers, ``[7, frames]``: −1 to −3 for
-    noise, −30 for a few lines. peak_db: strongest bin over the median one, ``[7, frames]``. power:
-    mean over bins and time, ``[7]``.
+    Attributes:
+        flatness_db: geometric over arithmetic mean of the bins' powers, ``[7, frames]``: −1 to −3
+            for noise, −30 for a few lines.
+        peak_db: strongest bin over the median one, ``[7, frames]``.
+        power: mean over bins and time, ``[7]``.
     """
 
     flatness_db: Tensor
@@ -81,8 +83,10 @@ class OctaveBands:
 class StereoCells:
     """Stereo image in eight bands (octaves from 125 Hz on) and steps of 0.5 s, ``[8, steps]``.
 
-    width_db: side over mid power, L − R over L + R; balance_db: left over right power; both held
-    within ±30 dB. amplitude: root of the power of both channels together.
+    Attributes:
+        width_db: side over mid power, L − R over L + R, held within ±30 dB.
+        balance_db: left over right power, held within ±30 dB.
+        amplitude: root of the power of both channels together.
     """
 
     width_db: Tensor

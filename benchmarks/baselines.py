@@ -35,8 +35,9 @@ DESCRIPTIONS = {
 class Version:
     """One rendering of a recording.
 
-    sound: float32 ``[2, samples]``, as long as the original. bits_per_s: of what it was made from;
-    None if that is no bit stream.
+    Attributes:
+        sound: float32 ``[2, samples]``, as long as the original.
+        bits_per_s: of what it was made from; None if that is no bit stream.
     """
 
     name: str

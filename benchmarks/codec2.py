@@ -30,9 +30,10 @@ PROGRAMS = ("c2enc", "c2dec")
 class Mode:
     """name: what the programs call it. frame_bytes: of c2enc's output. frame_bits: those in use.
 
-    lag_s: by how much the decoder's sound lies behind what the encoder read, sample 0 against
-    sample 0. It stems from the analysis window, whose middle lies 20 ms back, and from the
-    interpolation between frames; 1.0.5 was measured (tests/benchmarks/test_codec2.py).
+    Attributes:
+        lag_s: by how much the decoder's sound lies behind what the encoder read, sample 0 against
+            sample 0. It stems from the analysis window, whose middle lies 20 ms back, and from the
+            interpolation between frames; 1.0.5 was measured (tests/benchmarks/test_codec2.py).
     """
 
     name: str

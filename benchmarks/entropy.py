@@ -44,9 +44,11 @@ MODES: Final = ("alone", "reset", "whole")
 class Figures:
     """One recording: bits a token in its whole packets, and what else was measured.
 
-    coded_bits: of the coded bytes alone. message_bytes: mean length of a message, five or six
-    header bytes included, if the shorter of both kinds is sent. wrong: packets that came back
-    as something else.
+    Attributes:
+        coded_bits: of the coded bytes alone.
+        message_bytes: mean length of a message, five or six header bytes included, if the shorter
+            of both kinds is sent.
+        wrong: packets that came back as something else.
     """
 
     tokens: int

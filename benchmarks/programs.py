@@ -29,7 +29,9 @@ class ProgramError(Exception):
 class Done:
     """What a program wrote, how long it took, start included, and its peak in megabytes.
 
-    cpu_s: processor time. peak_mb is None if there is no ``/proc`` to tell it.
+    Attributes:
+        cpu_s: processor time.
+        peak_mb: None if there is no ``/proc`` to tell it.
     """
 
     output: bytes

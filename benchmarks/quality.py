@@ -73,7 +73,8 @@ def begin_page(folder: Path) -> ListeningPage:
 def run(args: argparse.Namespace) -> tuple[Results, Path | None]:
     """Measure everything that the arguments ask for; returns the page too if one is asked for.
 
-    Raises MusicError, MissingError, CodecError, OpusError and OSError with a sentence each.
+    Raises:
+        MusicError, MissingError, CodecError, OpusError, OSError: with a sentence each.
     """
     nano = codec.load("nano", args.weights)
     assert isinstance(nano, Nano)

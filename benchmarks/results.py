@@ -51,7 +51,9 @@ class Entropy:
 class Goal:
     """What is aimed at: a figure of the results, and where it should lie on either kind of music.
 
-    renders, real: lowest and highest value on held-out renders and on real music; None: no aim.
+    Attributes:
+        renders, real: lowest and highest value on held-out renders and on real music; None: no aim.
+
     The figure is None if the recordings are too few or too short to tell.
     """
 

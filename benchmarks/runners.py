@@ -31,8 +31,9 @@ ROOT = Path(__file__).parents[1]
 class Work:
     """What encoding or decoding took, in seconds per second of sound.
 
-    wall: the real-time factor. cpu: processor time, which other programs on the machine disturb
-    less.
+    Attributes:
+        wall: the real-time factor.
+        cpu: processor time, which other programs on the machine disturb less.
     """
 
     wall: float

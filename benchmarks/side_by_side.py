@@ -136,8 +136,9 @@ def speeds(
 def run(args: argparse.Namespace) -> list[Row]:
     """Measure everything that the arguments ask for.
 
-    Raises MusicError, CodecError, NetworkError, OpusError, ProgramError and OSError with a sentence
-    each.
+    Raises:
+        MusicError, CodecError, NetworkError, OpusError, ProgramError, OSError: with a sentence
+            each.
     """
     files = find(args.music)
     recordings = [load(file, args.seconds) for file in files]

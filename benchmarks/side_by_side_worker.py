@@ -39,7 +39,8 @@ __all__ = ["main"]
 class Task:
     """Encoding of one recording, and decoding of what came of it.
 
-    seconds: of sound that one pass covers.
+    Args:
+        seconds: of sound that one pass covers.
     """
 
     def __init__(

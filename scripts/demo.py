@@ -104,7 +104,8 @@ def _number(value: float | None, places: int = 0) -> str:
 def run(song: Path, seconds: float, folder: Path, scratch: Path) -> str:
     """Stream ``seconds`` of ``song`` from one program to the other; returns the summary.
 
-    Raises ProgramError if either program or the result is not as it should be.
+    Raises:
+        ProgramError: if either program or the result is not as it should be.
     """
     wav, png = folder / "demo.wav", folder / "demo.png"
     stats_path = scratch / "client.jsonl"

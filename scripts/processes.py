@@ -61,7 +61,9 @@ def read_stats(path: Path) -> list[Stats]:
 class Program:
     """One of this project's programs, running within ``with``; ended on the way out.
 
-    log: file for its output; None: the same as ours. discard_stdout: only stderr goes there.
+    Args:
+        log: file for its output; None: the same as ours.
+        discard_stdout: only stderr goes there.
     """
 
     def __init__(

@@ -90,9 +90,10 @@ def _balance(music: Path, held: Path) -> None:
 def collect(data: Path, music: Path, held: Path, needed_s: float) -> None:
     """Convert all music below ``data`` to recordings in ``music`` and, to hold out, in ``held``.
 
-    Raises SettingsError if there is no such folder, nothing in it can be read, it is music to
-    measure with, or it is too little: ``needed_s`` seconds of training music and two files are
-    needed.
+    Raises:
+        SettingsError: if there is no such folder, nothing in it can be read, it is music to measure
+            with, or it is too little: ``needed_s`` seconds of training music and two files are
+            needed.
     """
     if not data.is_dir():
         raise SettingsError(f"there is no folder {quoted(data)}; name one with music in it")

@@ -105,7 +105,8 @@ class Package:
 def read_packages(path: Path) -> dict[str, Package]:
     """The packages of a list like ``free_music.toml``, by name.
 
-    Raises SettingsError if the file holds something else.
+    Raises:
+        SettingsError: if the file holds something else.
     """
     try:
         packages = {}

@@ -61,9 +61,12 @@ class Expected(NamedTuple):
 class Chance(NamedTuple):
     """What chance says of excerpts ``[batch, tokens]`` for the flow.
 
-    first: tokens of the stream before them. known: which are given, as a window of a stream has
-    its first ones, bool. noise: ``[batch, tokens, dims]``. time: 0 to 1, ``[batch, 1]``. absent:
-    which have no condition, bool ``[batch, 1, 1]``.
+    Attributes:
+        first: tokens of the stream before them.
+        known: which are given, as a window of a stream has its first ones, bool.
+        noise: ``[batch, tokens, dims]``.
+        time: 0 to 1, ``[batch, 1]``.
+        absent: which have no condition, bool ``[batch, 1, 1]``.
     """
 
     first: Tensor

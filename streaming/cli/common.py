@@ -127,7 +127,8 @@ def codec_loader(
 ) -> Callable[[str], Codec]:
     """A function that loads a codec by name as the arguments ask, for a thread to call.
 
-    part: the half of the codec that the program needs.
+    Args:
+        part: the half of the codec that the program needs.
     """
 
     def load(name: str) -> Codec:

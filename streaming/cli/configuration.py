@@ -115,7 +115,8 @@ def _config_path(argv: Sequence[str], environment: Mapping[str, str]) -> Path | 
 def read_section(path: Path, section: str, what: str = "configuration") -> dict[str, str]:
     """Names and values in a file for one program. Raises SettingsError.
 
-    what: the file is, in messages.
+    Args:
+        what: what messages call the file.
     """
     parser = configparser.ConfigParser(interpolation=None, empty_lines_in_values=False)
     try:

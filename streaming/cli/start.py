@@ -61,7 +61,8 @@ def muc() -> NoReturn:
 def start(module: str, script: str) -> NoReturn:
     """Import ``module``, call its ``main()`` and end this process with the exit code it returns.
 
-    script: the program's name, unless it was installed under another one.
+    Args:
+        script: the program's name, unless it was installed under another one.
     """
     name = program_name(script)
     end_on_signals()
