@@ -56,7 +56,7 @@ def is_address(text: str) -> bool:
 
 
 def check_wait(arguments: argparse.Namespace) -> None:
-    """Raise SettingsError where it may wait for a sender but not come back to it."""
+    """Raise SettingsError if the program may wait for a sender but not reconnect to it."""
     if arguments.wait and arguments.reconnect == 0:
         raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
 
@@ -100,7 +100,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
-    """The secret between sender and listeners; ``purpose`` is what it does here."""
+    """Add the options for access tokens; ``purpose`` says what the token does here."""
     parser.add_argument(
         "--auth-token",
         metavar="SECRET",
@@ -127,7 +127,8 @@ def codec_loader(
 ) -> Callable[[str], Codec]:
     """A function that loads a codec by name as the arguments ask, for a thread to call.
 
-    part: the half of the codec that the program needs.
+    Args:
+        part: the half of the codec that the program needs.
     """
 
     def load(name: str) -> Codec:

@@ -38,7 +38,7 @@ LoadCodec = Callable[..., "Codec"]
 
 
 def main(argv: Sequence[str] | None = None, load_codec: LoadCodec = codec.load) -> int:
-    """Run a command; returns the exit code: 0, 2 where it could not be done, 130 on Ctrl-C."""
+    """Run a command; returns the exit code: 0, 2 if it failed, 130 on Ctrl-C."""
     arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None, load_codec: LoadCodec = codec.load) 
         complain(f"codec: {error}")
         return 2
     except KeyboardInterrupt:
-        again = "; the same command goes on where this one stopped"
+        again = "; the same command continues from here"
         complain(f"codec: interrupted{again if arguments.command == 'fetch' else ''}")
         return 130
     complain(f"{arguments.name} is here (SHA-256 {digest})")
@@ -276,7 +276,7 @@ def _loaded(load: LoadCodec, name: str, threads: int, device: str | None, **opti
 
 
 def _muc_files(source: Path) -> list[Path]:
-    """The file, or all ``.muc`` files under the folder. Raises SettingsError where none is."""
+    """The file, or all ``.muc`` files under the folder. Raises SettingsError if there is none."""
     if not source.is_dir():
         return [source]
     found = muc_files([source])
