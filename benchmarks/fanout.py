@@ -28,12 +28,13 @@ import numpy as np
 from benchmarks.crowd import UNDER_WAY_S, lateness, percentile_ms, raise_file_limit
 from benchmarks.fanout_load import Load
 from codec.constants import TOKEN_RATE
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.support.compute import settle
 from streaming.support.guard import Limits
 from streaming.support.stats import LoopStall
 from streaming.support.timing import Timing
 from streaming.transports.websocket.server import WebSocketServer
+from streaming.wire.messages import StreamInfo
 
 __all__ = ["fan_out", "main"]
 
@@ -139,7 +140,7 @@ def _serve(pipe: Connection, most: int) -> None:
 async def _serving(pipe: Connection, most: int) -> None:
     """Publish a packet a second until told to stop."""
     settle()  # as a sender does
-    hub = Hub(StreamInfo("nano", "nano-0", "0" * 64, 0, _PACKET_TOKENS, "fanout"))
+    hub = Hub(StreamInfo("nano", "nano-0", "0" * 64, 0, "fanout", _PACKET_TOKENS))
     limits = Limits(connections=most + 16, per_address=most + 16, handshake_s=60.0)
     tokens = np.random.default_rng(0).integers(0, 16384, _PACKET_TOKENS)
     published: dict[int, float] = {}

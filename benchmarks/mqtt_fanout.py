@@ -29,9 +29,10 @@ import numpy as np
 
 from benchmarks.crowd import UNDER_WAY_S, Arrivals, lateness, percentile_ms, raise_file_limit
 from benchmarks.mqtt_load import MqttLoad
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.wire.messages import StreamInfo
 
 __all__ = ["Result", "measure"]
 
@@ -78,7 +79,7 @@ def rss_bytes(pid: int) -> int:
 
 async def measure(port: int, pid: int, listeners: int, seconds: float, joins: float) -> Result:
     """Stream to ``listeners`` subscribers at the broker on ``port``, which is process ``pid``."""
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, _PACKET_TOKENS, "benchmark"))
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, "benchmark", _PACKET_TOKENS))
     address = MqttAddress.parse(f"mqtt://127.0.0.1:{port}/{_TOPIC}")
     tag = stream_tag(hub.info)
     published: dict[int, float] = {}

@@ -24,7 +24,7 @@ from streaming.cli.preset_file import PRESET_NAMES, preset_name
 from streaming.receive.decoding import DecodeOptions
 from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
-from streaming.support.guard import read_auth_tokens
+from streaming.support.guard import SERVE_TOKEN_VARIABLE, read_auth_tokens
 from streaming.transports.link import Backoff
 from streaming.transports.websocket import TIMEOUT_S
 from streaming.web.console import DEFAULT_PORT
@@ -33,6 +33,7 @@ from streaming.wire.messages import MAX_SEED
 __all__ = ["DEFAULT_URL", "make_parser", "make_settings", "read_arguments"]
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8765"
+_MOST_PORT: Final = 65_535
 
 
 def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -86,12 +87,39 @@ def _add_ends(parser: argparse._ArgumentGroup) -> None:
         f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
     )
     parser.add_argument(
+        "--serve",
+        type=_port,
+        metavar="[HOST:]PORT",
+        help="let any player hear it as an Internet radio, in Opus, MP3 or FLAC: "
+        "http://HOST:PORT/, on this machine alone if no other host is given; needs ffmpeg",
+    )
+    parser.add_argument(
+        "--serve-token",
+        metavar="SECRET",
+        help="let in only players that name it as the password of a user of any name; better in "
+        f"the environment's {SERVE_TOKEN_VARIABLE} or in --serve-token-file",
+    )
+    parser.add_argument(
+        "--serve-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+    )
+    parser.add_argument(
         "--save",
         type=Path,
         metavar="FILE.muc",
         help="record the tokens; alone it needs no model. Goes on where the file ends, if that is "
         "of the same stream",
     )
+
+
+def _port(text: str) -> tuple[str, int]:
+    """Host and port of ``[HOST:]PORT``; without a host this machine."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if colon else "127.0.0.1"
+    if not host or not port.isdecimal() or int(port) > _MOST_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no place to serve at; write 8000, 0.0.0.0:8000 or [::]:8000"
+        )
+    return host, int(port)
 
 
 def _add_place(parser: argparse._ArgumentGroup) -> None:
