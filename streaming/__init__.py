@@ -7,9 +7,11 @@ nothing and what merely forwards tokens loads no model. What is not named here m
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final
 
+TYPE_CHECKING = False  # without the typing module: programs begin with this
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from streaming.audio.sinks import FileSink, RawSink, Sink, SoundCardSink
     from streaming.audio.sources import (
         CaptureSource,

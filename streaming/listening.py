@@ -17,7 +17,7 @@ from streaming.receive.output import Output
 from streaming.receive.settings import ListenerSettings
 from streaming.stream.listener_session import ListenerSession
 from streaming.stream.timeline import StartAt
-from streaming.support.stats import Traffic
+from streaming.stream.traffic import Traffic
 from streaming.support.tls import client_context
 from streaming.support.worker import call_model, call_on_thread
 from streaming.transports.link import Dial, Link

@@ -23,9 +23,9 @@ import streaming
 from codec.constants import TOKEN_RATE
 from streaming.files.muc import StreamHeader
 from streaming.files.store import TokenStore
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.transports.websocket import WebSocketServer
-from streaming.wire.messages import Tokens
+from streaming.wire.messages import StreamInfo, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy
 
@@ -46,7 +46,7 @@ async def soak(seconds: float, speed: float, kill_every_s: float, folder: Path) 
     store = TokenStore(
         folder, StreamHeader("fake", "fake-1", FakeCodec.digest), keep_tokens=250_000
     )
-    info = StreamInfo("fake", "fake-1", FakeCodec.digest, 0, PACKET, store.identity.stream)
+    info = StreamInfo("fake", "fake-1", FakeCodec.digest, 0, store.identity.stream, PACKET)
     hub = Hub(info, history_tokens=250_000)
     chance = random.Random(0)
     sizes: list[float] = []

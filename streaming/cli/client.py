@@ -19,7 +19,7 @@ import codec
 from codec.constants import SAMPLE_RATE
 from streaming.audio.devices import list_devices
 from streaming.cli.client_arguments import make_settings, read_arguments
-from streaming.cli.client_wiring import find_stream, open_output, open_page
+from streaming.cli.client_wiring import find_stream, open_gateway, open_output, open_page
 from streaming.cli.common import (
     check_wait,
     codec_loader,
@@ -50,6 +50,7 @@ from streaming.transports.oneway.connection import LeanDial
 
 if TYPE_CHECKING:
     from codec.base import Codec
+    from streaming.web.gateway import Gateway
 
 
 def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = codec.load) -> int:
@@ -71,6 +72,18 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
 async def run(
     arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
+    """Listen or record as the arguments say, with the gateway open meanwhile if there is one."""
+    gateway = open_gateway(arguments)
+    async with gateway or contextlib.nullcontext():
+        await _run(arguments, load_codec, status, gateway)
+
+
+async def _run(
+    arguments: argparse.Namespace,
+    load_codec: Callable[..., Codec],
+    status: StatusLine,
+    gateway: Gateway | None,
+) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
     check_wait(arguments)
     stop = asyncio.Event()
@@ -78,7 +91,7 @@ async def run(
     origin = await find_stream(arguments, settings.start)
     settings = replace(settings, start=origin.start)
     recorder = None
-    plays = arguments.play or arguments.out or arguments.web is not None
+    plays = bool(arguments.play or arguments.out or arguments.web is not None or gateway)
     if arguments.save is not None:
         limit, start = settings.limit_samples, settings.start
         recorder = Recorder(arguments.save, limit, start=start, waits=plays)
@@ -97,7 +110,7 @@ async def run(
         return loaded
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
-        output = open_output(arguments)
+        output = open_output(arguments, gateway)
         recording = None if recorder is None else Recording(recorder)
         try:
             expected = await unless(stop, call_model(load, arguments.codec))
@@ -117,6 +130,8 @@ async def run(
                 observe=None if recording is None else recording.take,
                 begun=None if recording is None else recording.hear,
             )
+            if gateway is not None:
+                gateway.title = lambda: listener.title
             entered = contextlib.AsyncExitStack()
             if await unless(stop, entered.enter_async_context(listener)) is None:
                 return

@@ -40,7 +40,7 @@ from streaming.receive.playout import PlayoutBuffer
 from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.stream.listener_session import CodecIdentity, Happening, ListenerSession
 from streaming.stream.timeline import StartAt
-from streaming.support.stats import Traffic
+from streaming.stream.traffic import Traffic
 from streaming.support.worker import call_model
 from streaming.transports.link import Dial, Link
 from streaming.wire.messages import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tokens

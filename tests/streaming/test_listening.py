@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import streaming
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.transports.websocket import WebSocketServer
+from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy
@@ -28,7 +29,7 @@ WHOLE = streaming.ListenerSettings(backoff=QUICK, history_tokens=len(ALL))
 
 @pytest.fixture
 async def hub() -> Hub:
-    info = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, 48, "s")
+    info = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, "s", 48)
     return Hub(info, history_tokens=10_000)
 
 
@@ -206,11 +207,12 @@ async def test_a_stream_of_other_weights_is_refused(hub: Hub, server: WebSocketS
 def test_tokens_need_no_model() -> None:
     code = """
 import asyncio, sys, time, numpy, streaming
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
+from streaming.wire.messages import StreamInfo
 from streaming.transports.websocket import WebSocketServer
 
 async def main():
-    hub = Hub(StreamInfo("fake", "w", "a" * 64, 0, 48))
+    hub = Hub(StreamInfo("fake", "w", "a" * 64, 0, "s", 48))
     hub.publish(numpy.arange(48), time.monotonic())
     hub.end("over", time.monotonic())
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
