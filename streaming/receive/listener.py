@@ -74,8 +74,11 @@ class Listener:
         begun: told where in it the sound begins, see :class:`Decoding`.
         clock: monotonic seconds.
 
-    Attributes: ``session``; ``link`` (None before there is a connection), ``decoder`` (None before
-    the hello), ``end_reason`` (None until the sender ended the stream).
+    Attributes:
+        session: what has come, in order.
+        link: None before there is a connection.
+        decoder: None before the hello.
+        end_reason: None until the sender ended the stream.
 
     Raises:
         UserError: on entering, that there is no connection; while iterating, why there is nothing

@@ -71,10 +71,13 @@ def plan_start(
 
 @dataclass(frozen=True)
 class Block:
-    """Sound in the play-out buffer, float32 `[2, n]`, and where in the stream it lies.
+    """Sound in the play-out buffer, and where in the stream it lies.
 
-    first_sample: absolute index of its first sample. start_sample: absolute index at which the
-    uninterrupted sound began that it belongs to. due_s: when it may be heard, not before.
+    Attributes:
+        sound: float32 `[2, n]`.
+        first_sample: absolute index of its first sample.
+        start_sample: absolute index at which the uninterrupted sound began that it belongs to.
+        due_s: when it may be heard, not before.
     """
 
     sound: Audio
@@ -95,12 +98,15 @@ class Block:
 class PlayoutBuffer:
     """Decoded sound on its way to the sinks: a bounded queue with one producer and one consumer.
 
-    Nothing is dropped here but by :meth:`cut`. One block may go over the capacity, so memory is
+    Nothing is dropped but by :meth:`cut`. One block may go over the capacity, so memory is
     bounded by capacity plus one decoder window.
 
     Args:
         capacity_samples: how much may wait before `put` does.
         limit_samples: how many samples may pass altogether; the rest is cut off. None: any number.
+
+    Attributes:
+        samples: handed out so far.
     """
 
     def __init__(self, capacity_samples: int, limit_samples: int | None = None) -> None:
@@ -111,7 +117,7 @@ class PlayoutBuffer:
         self._begun = False
         self._changed = asyncio.Event()  # wakes the producer and the consumer alike
         self._ended = False
-        self.samples = 0  # handed out so far
+        self.samples = 0
 
     @property
     def position_sample(self) -> int:

@@ -59,8 +59,11 @@ class ReserveControl:
         least_s, most_s: bounds of the target. What lies below a least of zero is never wanted.
         catch_up: whether a reserve far above its target is played away.
 
-    Attributes: ``target_s``; ``reserve_s``, smoothed (None before the first packet); ``speed``, a
-    factor; ``drift``, by how much the sender's clock is faster than the sound card's.
+    Attributes:
+        target_s: how much sound there should be when a packet comes.
+        reserve_s: how much there was, smoothed; None before the first packet.
+        speed: how fast to play, a factor.
+        drift: by how much the sender's clock is faster than the sound card's.
     """
 
     def __init__(self, least_s: float = 0.5, most_s: float = 8.0, *, catch_up: bool = True) -> None:
@@ -87,7 +90,10 @@ class ReserveControl:
     def arrived(self, stream_s: float, reserve_s: float, now_s: float) -> float:
         """A packet that ends at ``stream_s`` came at ``now_s`` and found ``reserve_s`` of sound.
 
-        Returns the new speed. Only live packets count, and only while sound plays.
+        Only live packets count, and only while sound plays.
+
+        Returns:
+            The new speed.
         """
         self._note_transit(now_s - stream_s, now_s)
         step_s = min(max(0.0, now_s - self._seen_s), _MOST_STEP_S)
@@ -154,7 +160,8 @@ class LiveEdge:
     def arrived(self, end_token: int, now_s: float, *, delay_s: float, age_s: float = 0.0) -> None:
         """Tokens up to `end_token` were released `age_s` before `now_s`.
 
-        delay_s: seconds from a source sample to the release of its token.
+        Args:
+            delay_s: seconds from a source sample to the release of its token.
         """
         lead = end_token / TOKEN_RATE + delay_s + age_s - now_s
         while self._leads and self._leads[-1][1] <= lead:
@@ -178,7 +185,8 @@ class Adaptation:
 
     A plain object: times are handed in, monotonic seconds.
 
-    Attributes: ``reserve``, its control.
+    Attributes:
+        reserve: its control.
     """
 
     def __init__(self, settings: ListenerSettings) -> None:
@@ -204,7 +212,8 @@ class Adaptation:
     def leave(self, *, on_purpose: bool = False) -> None:
         """What comes next lies elsewhere in the stream.
 
-        on_purpose: who has gone back to hear it again wants to stay there.
+        Args:
+            on_purpose: who has gone back to hear it again wants to stay there.
         """
         self._decodable = 0
         self.reserve = self._new_control(
@@ -219,10 +228,14 @@ class Adaptation:
         heard_sample: int | None,
         now_s: float,
     ) -> float:
-        """``item`` came; now there can be sound up to ``decodable``, a token.
+        """``item`` came.
 
-        heard_sample: what a sound card plays; None if there is none, or nothing is heard yet.
-        Returns how fast to play from now on, a factor.
+        Args:
+            decodable: up to this token there can be sound now.
+            heard_sample: what a sound card plays; None if there is none, or nothing is heard yet.
+
+        Returns:
+            How fast to play from now on, a factor.
         """
         if isinstance(item, Gap):
             self._recent.clear()
@@ -245,7 +258,9 @@ class Adaptation:
     def jump(self, hello: Hello, now_s: float) -> tuple[Hello, list[Tokens]] | None:
         """What to go on with, if what lies between what is heard and the source is to be left out.
 
-        Returns what a sender would tell who joined now, with the tokens that have come already.
+        Returns:
+            What a sender would tell a listener that joined now, and the tokens that have come
+            already; None if nothing is to be left out.
         """
         reserve, jumped_s = self.reserve, self._jumped_s
         rested = jumped_s is None or now_s - jumped_s >= _REST_S
