@@ -266,8 +266,10 @@ def _add_access(parser: argparse._ArgumentGroup) -> None:
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
-    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option, and a
-    word after ``--web`` for its port."""
+    """``--from -10m`` as ``--from=-10m``.
+
+    argparse would take the place for another option, and a word after ``--web`` for its port.
+    """
     words = list(argv)
     for index, word in enumerate(words[:-1]):
         if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():

@@ -24,7 +24,6 @@ import soundfile
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as plain_serve
 
-import codec
 from codec.errors import DeviceError, WeightsError
 from streaming.cli import client
 from streaming.cli.client_arguments import make_settings
@@ -317,7 +316,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one sentence that says what it would need, before gigabytes are fetched for nothing."""
-    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    monkeypatch.setattr("codec.torch_backend.has_gpu", lambda: False)
     loaded: list[str] = []
 
     def load(name: str, **options: object) -> FakeCodec:
@@ -340,7 +339,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
 def test_a_mucodec_listener_without_a_gpu_is_told_before_it_connects(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    monkeypatch.setattr("codec.torch_backend.has_gpu", lambda: False)
     assert client.main(["--codec", "mucodec", "--out", f"{tmp_path}/a.wav"], load_fake) == 2
     assert "keeps up with live music on a GPU" in error_of(capsys)
 

@@ -13,8 +13,8 @@ import pytest
 
 from codec.noise import keyed_normal
 from streaming.receive.concealment import Concealment
-from streaming.receive.jitter import JitterBuffer
 from streaming.receive.playout import plan_start
+from streaming.receive.reserve import ReserveControl
 from streaming.stream.listener_session import ListenerSession
 from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 from tests.support.browser import Browser, browser  # noqa: F401
@@ -121,7 +121,7 @@ def test_the_speed_of_playing_is_that_of_python(run):
         " [jitter.arrived(...arrival), jitter.target_s, jitter.excess_s]);",
         arrivals,
     )
-    ours = JitterBuffer(0.5)
+    ours = ReserveControl(0.5)
     expected = [[ours.arrived(*each), ours.target_s, ours.excess_s] for each in arrivals]
     np.testing.assert_allclose(heard, expected, atol=1e-9)
 
