@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from codec.base import DecoderWindow, DecodeSettings
 from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
 from codec.mucodec.codec import MuCodec
-from codec.mucodec.config import MuCodecConfig
+from codec.mucodec.config import MuCodecConfig, Precision
 from codec.mucodec.model import MuCodecModel
 from codec.stream import StreamDecoder, step_together
 
@@ -42,9 +42,10 @@ class StageRow:
 def random_codec(
     config: MuCodecConfig,
     device: torch.device,
-    precision: torch.dtype,
+    precision: Precision,
     *,
-    compiled: bool = False,
+    compiled: bool | None = None,
+    guidance_interval: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> MuCodec:
     """The model with random weights of a usual size."""
@@ -61,7 +62,15 @@ def random_codec(
             else:
                 fan = value[0].numel() if value.ndim > 1 else 1
                 value.normal_(generator=generator).mul_(fan**-0.5)
-    return MuCodec(model, "random", "0" * 64, device=device, precision=precision, compiled=compiled)
+    return MuCodec(
+        model,
+        "random",
+        "0" * 64,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        guidance_interval=guidance_interval,
+    )
 
 
 def _wait(device: torch.device) -> None:
@@ -117,23 +126,22 @@ def run(
     batch = 1 if guidance == 1.0 else 2
     wide = [x.expand(batch, -1, -1, -1) for x in (latents, latents, condition)]
     times = torch.full((batch,), 0.5, device=device)
-    half = latents.to(codec.precision)
-    mel = model.mel(half)
+    mel = model.mel(latents)
     window = codec.encoder_window
     hop_seconds = window.hop / TOKEN_RATE
     live = 0.3 * torch.randn(2, window.tokens * SAMPLES_PER_TOKEN).clamp(-3, 3)
     stages: dict[str, tuple[Callable[[], object], float, torch.dtype]] = {
         "encode, one piece": (lambda: model.encode(audio), seconds, torch.float32),
-        "flow, one evaluation": (lambda: model.flow(*wide, times), seconds, codec.precision),
-        "VAE": (lambda: model.mel(half), seconds, codec.precision),
-        "vocoder": (lambda: model.first_stage_model.vocoder(mel), seconds, codec.precision),
+        "flow, one evaluation": (lambda: model.flow(*wide, times), seconds, codec.dtype),
+        "VAE": (lambda: model.mel(latents), seconds, codec.dtype),
+        "vocoder": (lambda: model.first_stage_model.vocoder(mel), seconds, codec.dtype),
         "encode, live windows": (
             lambda: codec.encode_window(live, window, first_token=0),
             hop_seconds,
             torch.float32,
         ),
     }
-    rates = {kind: matrix_rate(device, kind, passes) for kind in {torch.float32, codec.precision}}
+    rates = {kind: matrix_rate(device, kind, passes) for kind in {torch.float32, codec.dtype}}
     rows = []
     for name, (task, length, kind) in stages.items():
         work, taken = count(task), timed(task, device, passes)
@@ -145,6 +153,7 @@ def run(
     windows["live windows"] = live_window
     for name, decoder_window in windows.items():
         codec.warm_up(decoder_window, settings)
+        codec.fast.wait()
         whole[name] = decode_rtf(codec, decoder_window, settings, passes)
     if streams > 1:
         whole[f"live windows, {streams} streams together"] = decode_rtf(
@@ -152,7 +161,7 @@ def run(
         )
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "precision": str(codec.precision).removeprefix("torch."),
+        "precision": str(codec.dtype).removeprefix("torch."),
         "flow_layers": c.flow_layers,
         "window_tokens": tokens,
         "live_window": asdict(live_window),
