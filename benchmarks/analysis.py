@@ -11,7 +11,9 @@ from functools import cache, cached_property
 from itertools import pairwise
 from typing import TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,6 +34,9 @@ LINES = (8192, 2048)
 MODULATION_EDGES_HZ = (2, 4, 8, 20)
 WIDTH_LIMIT_DB = 30.0
 """Side this far below mid is mono, this far above it antiphase: nothing beyond is told apart."""
+
+
+Samples: TypeAlias = Tensor | NDArray[np.float32]
 
 
 @cache
@@ -62,9 +67,11 @@ def _decibels(log_power: Tensor) -> Tensor:
 class OctaveBands:
     """What seven bands (octaves from 200 Hz on, half of one from 3200 to 5000 Hz) are like.
 
-    flatness_db: geometric over arithmetic mean of the bins' powers, ``[7, frames]``: −1 to −3 for
-    noise, −30 for a few lines. peak_db: strongest bin over the median one, ``[7, frames]``. power:
-    mean over bins and time, ``[7]``.
+    Attributes:
+        flatness_db: geometric over arithmetic mean of the bins' powers, ``[7, frames]``: −1 to −3
+            for noise, −30 for a few lines.
+        peak_db: strongest bin over the median one, ``[7, frames]``.
+        power: mean over bins and time, ``[7]``.
     """
 
     flatness_db: Tensor
@@ -76,8 +83,10 @@ class OctaveBands:
 class StereoCells:
     """Stereo image in eight bands (octaves from 125 Hz on) and steps of 0.5 s, ``[8, steps]``.
 
-    width_db: side over mid power, L − R over L + R; balance_db: left over right power; both held
-    within ±30 dB. amplitude: root of the power of both channels together.
+    Attributes:
+        width_db: side over mid power, L − R over L + R, held within ±30 dB.
+        balance_db: left over right power, held within ±30 dB.
+        amplitude: root of the power of both channels together.
     """
 
     width_db: Tensor
@@ -88,8 +97,8 @@ class StereoCells:
 class Analysis:
     """One sound, float32 ``[2, samples]`` at 48 kHz. What has been computed once is kept."""
 
-    def __init__(self, audio: Tensor) -> None:
-        self.audio = audio
+    def __init__(self, audio: Samples) -> None:
+        self.audio = torch.as_tensor(audio)
         self._magnitudes: dict[tuple[int, int], Tensor] = {}
 
     def magnitude(self, n_fft: int, hop: int) -> Tensor:
@@ -166,8 +175,10 @@ class Analysis:
 
     @cached_property
     def lit(self) -> float:
-        """Share of the semitones from 392 to 4978 Hz that stand 6 dB above the quarter tones on
-        either side, mean over time. The strongest of three bins speaks for each.
+        """Share of semitones that stand out, mean over time.
+
+        A semitone from 392 to 4978 Hz stands out if it is 6 dB above the quarter tones on either
+        side. The strongest of three bins speaks for each.
         """
         strongest = F.max_pool1d(self._lines.T, 3, stride=1, padding=1).T
         steps = torch.arange(66.5, 112, 0.5)  # MIDI numbers, quarter tone by quarter tone
@@ -249,7 +260,7 @@ class Analysis:
         return StereoCells(_width_db(side, mid), balance_db, (left + right).sqrt())
 
 
-Sound: TypeAlias = Tensor | Analysis
+Sound: TypeAlias = Samples | Analysis
 """Samples ``[2, n]``, or the analysis of them where several measures look at the same sound."""
 
 

@@ -12,6 +12,7 @@ from benchmarks import opus
 from codec.base import DecodeSettings
 from codec.constants import TOKEN_BITS, TOKEN_RATE
 from codec.nano import Nano
+from codec.torch_backend import tensor
 
 __all__ = ["DESCRIPTIONS", "Version", "shuffle_learnt", "versions"]
 
@@ -34,8 +35,9 @@ DESCRIPTIONS = {
 class Version:
     """One rendering of a recording.
 
-    sound: float32 ``[2, samples]``, as long as the original. bits_per_s: of what it was made from;
-    None where that is no bit stream.
+    Attributes:
+        sound: float32 ``[2, samples]``, as long as the original.
+        bits_per_s: of what it was made from; None if that is no bit stream.
     """
 
     name: str
@@ -51,8 +53,8 @@ def shuffle_learnt(nano: Nano, tokens: Tensor, order: Tensor) -> Tensor:
 
 def decode(nano: Nano, tokens: Tensor, settings: DecodeSettings) -> Tensor:
     """Sound of tokens with the sampler set as asked."""
-    return nano.code2sound(
-        tokens, settings.steps, settings.guidance, temperature=settings.temperature
+    return tensor(
+        nano.code2sound(tokens, settings.steps, settings.guidance, temperature=settings.temperature)
     )
 
 
@@ -67,17 +69,17 @@ def versions(
 ) -> Iterator[Version]:
     """All versions of one recording ``[2, samples]`` of whole tokens, one after the other.
 
-    *finer* is there where ``finer_steps`` says how many evaluations, Opus where ffmpeg has it.
-    Raises OpusError where ffmpeg fails on this recording.
+    *finer* is there if ``finer_steps`` says how many evaluations, Opus if ffmpeg has it.
+    Raises OpusError if ffmpeg fails on this recording.
     """
     payload = float(TOKEN_RATE * TOKEN_BITS)
     decoded = decode(nano, tokens, settings)
     yield Version("decoded", decoded, payload)
     features = nano.features(audio)
-    yield Version("copy", nano.render(features, first_token=0, seed=0), None)
+    yield Version("copy", tensor(nano.render(features, first_token=0, seed=0)), None)
     yield Version("mono", decoded.mean(dim=0, keepdim=True).expand(2, -1).contiguous(), payload)
     mean = features.mean(dim=0, keepdim=True).expand_as(features).contiguous()
-    yield Version("mean-mel", nano.render(mean, first_token=0, seed=0), None)
+    yield Version("mean-mel", tensor(nano.render(mean, first_token=0, seed=0)), None)
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))
     yield Version("shuffled", decode(nano, tokens[order], settings), payload)
     half = shuffle_learnt(nano, tokens, order)

@@ -16,16 +16,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import soundfile as sf
 import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 import codec
 from benchmarks.metrics import seam_jump
-from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.base import (
+    Audio,
+    Codec,
+    DecoderWindow,
+    DecodeSettings,
+    EncoderWindow,
+    TokenArray,
+)
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano import Nano
 from codec.stream import StreamDecoder, StreamEncoder
+from codec.torch_backend import tensor
 from streaming.support.compute import use_threads
 
 __all__ = ["DEMO", "Row", "main", "medians", "run"]
@@ -59,23 +68,25 @@ def medians(tasks: dict[str, Callable[[], object]], passes: int, seconds: float)
     return [Row(name, statistics.median(values)) for name, values in times.items()]
 
 
-def encode(model: Codec, audio: Tensor, window: EncoderWindow) -> Tensor:
+def encode(model: Codec, audio: ArrayLike, window: EncoderWindow) -> TokenArray:
     """Tokens of a recording through live windows."""
     encoder = StreamEncoder(model, window)
-    return torch.cat([encoder.push(audio), encoder.finish()])
+    return np.concatenate([encoder.push(audio), encoder.finish()])
 
 
-def decode(model: Codec, tokens: Tensor, window: DecoderWindow, settings: DecodeSettings) -> Tensor:
+def decode(
+    model: Codec, tokens: TokenArray, window: DecoderWindow, settings: DecodeSettings
+) -> Audio:
     """Sound of tokens through live windows."""
     decoder = StreamDecoder(model, window=window, settings=settings)
     decoder.feed(tokens)
     decoder.finish()
-    return torch.cat(list(decoder), dim=1)
+    return np.concatenate(list(decoder), axis=1)
 
 
-def stages(nano: Nano, audio: Tensor, tokens: Tensor) -> dict[str, Callable[[], object]]:
+def stages(nano: Nano, sound: Audio, codes: TokenArray) -> dict[str, Callable[[], object]]:
     """nano's parts over the whole recording at once: what each costs without any overlap."""
-    models = nano.models
+    models, audio, tokens = nano.models, tensor(sound), tensor(codes)
     with torch.inference_mode():
         features = nano.features(audio)
         batch = features.unsqueeze(0)
@@ -93,7 +104,7 @@ def stages(nano: Nano, audio: Tensor, tokens: Tensor) -> dict[str, Callable[[], 
     }
 
 
-def run(model: Codec, audio: Tensor, passes: int, settings: DecodeSettings) -> list[Row]:
+def run(model: Codec, audio: Audio, passes: int, settings: DecodeSettings) -> list[Row]:
     """All rows for one recording ``[2, samples]``."""
     seconds = audio.shape[1] / SAMPLE_RATE
     wide, narrow = model.encoder_window, EncoderWindow(model.encoder_window.left, 8, 8)
@@ -134,6 +145,7 @@ def measure_mucodec(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--codec", default="nano")
     parser.add_argument("--weights", type=Path)
@@ -164,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_s = time.perf_counter() - began
     data, _ = sf.read(args.music, dtype="float32", always_2d=True)
     samples = int(args.seconds * SAMPLE_RATE) // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
-    audio = torch.from_numpy(data.T[:, :samples].copy())
+    audio = np.ascontiguousarray(data.T[:, :samples])
     settings = DecodeSettings(steps=args.steps)
     rows = run(model, audio, args.passes, settings)
     both = rows[0].value + rows[1].value

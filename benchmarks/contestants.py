@@ -18,6 +18,7 @@ from benchmarks.codec import decode, encode
 from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_BITS
 from codec.nano import Nano
+from codec.torch_backend import tensor
 
 __all__ = ["CODEC2_MODES", "CONTESTANTS", "NANO_WINDOWS", "Contestant", "Windows"]
 
@@ -53,7 +54,7 @@ class Windows:
         tokens = encode(nano, audio, self.encoder)
         sound = decode(nano, tokens, self.decoder, DecodeSettings())
         rate = TOKEN_BITS * len(tokens) * SAMPLE_RATE / audio.shape[1]
-        return sound[:, : audio.shape[1]], rate
+        return tensor(sound[:, : audio.shape[1]]), rate
 
 
 NANO_WINDOWS = {
@@ -69,9 +70,11 @@ NANO_WINDOWS = {
 class Contestant:
     """label: what the table says. sound: rate and channels that the codec itself has.
 
-    problem: why it cannot be measured here, a sentence that says what to do, or None.
-    threaded: whether it can make use of more than one thread. round_trip: sound and bits a second
-    of ``[2, samples]`` at 48 kHz; None where weights are random.
+    Attributes:
+        problem: why it cannot be measured here, a sentence that says what to do, or None.
+        threaded: whether it can make use of more than one thread.
+        round_trip: sound and bits a second of ``[2, samples]`` at 48 kHz; None if weights are
+            random.
     """
 
     label: str

@@ -29,6 +29,7 @@ from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE
 from codec.errors import CodecError
 from codec.nano import Nano
+from codec.torch_backend import tensor
 from streaming.support.compute import use_threads
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def measure(
     finer_steps: int | None = None,
 ) -> tuple[Recording, list[Version]]:
     """Figures of all versions of one recording, and the versions themselves."""
-    tokens = nano.sound2code(audio)
+    tokens = tensor(nano.sound2code(audio))
     original = Analysis(audio)
     made = list(versions(nano, audio, tokens, settings, finer_steps=finer_steps))
     figures = {version.name: compare(original, Analysis(version.sound)) for version in made}
@@ -59,7 +60,7 @@ def measure(
 
 
 def begin_page(folder: Path) -> ListeningPage:
-    """A page in a folder; raises MissingError where nothing can draw its pictures."""
+    """A page in a folder; raises MissingError if nothing can draw its pictures."""
     if find_spec("matplotlib") is None:
         raise MissingError(
             "--out draws with matplotlib, which is not installed; run: pip install '.[demo]'"
@@ -70,9 +71,10 @@ def begin_page(folder: Path) -> ListeningPage:
 
 
 def run(args: argparse.Namespace) -> tuple[Results, Path | None]:
-    """Measure everything that the arguments ask for; returns the page too where one is asked for.
+    """Measure everything that the arguments ask for; returns the page too if one is asked for.
 
-    Raises MusicError, MissingError, CodecError, OpusError and OSError with a sentence each.
+    Raises:
+        MusicError, MissingError, CodecError, OpusError, OSError: with a sentence each.
     """
     nano = codec.load("nano", args.weights)
     assert isinstance(nano, Nano)
@@ -94,6 +96,7 @@ def run(args: argparse.Namespace) -> tuple[Results, Path | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description=(__doc__ or "").split("\n")[0]
     )

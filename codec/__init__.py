@@ -109,6 +109,8 @@ def load(
         raise UnknownCodecError(
             f"there is no codec {name!r} here; choose one of: {', '.join(CODECS)}"
         )
+    from codec.torch_backend import check_device, has_gpu
+
     on_gpu = CODECS[name].needs_gpu and has_gpu()
     place = check_device(device or ("cuda" if on_gpu else "cpu"))
     if name == "nano":
@@ -144,29 +146,10 @@ def bundled() -> tuple[tuple[str, str, str], ...]:
     return (("nano", BUNDLED.stem, BUNDLED_SHA256),)
 
 
-def has_gpu() -> bool:
-    """Whether torch sees a GPU."""
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def check_device(device: str) -> str:
-    """``device``, if torch can compute there; raises DeviceError if not."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        known = "cpu" + (f", cuda (of {torch.cuda.device_count()})" if has_gpu() else "")
-        raise DeviceError(
-            f"torch cannot compute on {device!r} here; choose one of: {known}"
-        ) from error
-    return device
-
-
 def require_live_decoding(name: str) -> None:
     """Raises DeviceError where this machine is too slow to listen to a codec as it is sent."""
+    from codec.torch_backend import has_gpu
+
     if _traits(name).needs_gpu and not has_gpu():
         raise DeviceError(
             f"this stream is in {name}, whose decoder keeps up with live music on a GPU with 6 GiB "

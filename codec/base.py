@@ -13,15 +13,33 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from codec.constants import CODEBOOK_SIZE, SAMPLES_PER_TOKEN
 from codec.errors import SettingError
 from codec.sampling import SOLVERS
 
-__all__ = ["Codec", "DecodeSettings", "DecoderWindow", "EncoderWindow", "WindowJob"]
+__all__ = [
+    "Audio",
+    "Codec",
+    "DecodeSettings",
+    "DecoderWindow",
+    "EncoderWindow",
+    "Latents",
+    "TokenArray",
+    "WindowJob",
+]
+
+Audio: TypeAlias = NDArray[np.float32]
+"""Sound, ``[2, samples]`` at 48 kHz."""
+TokenArray: TypeAlias = NDArray[np.int64]
+"""Tokens 0 ... 16383, ``[n]``."""
+Latents: TypeAlias = Any
+"""Latent frames, ``[frames, ...]``, in whatever array the codec computes with: on a GPU they stay
+there. The engine takes their length and slices of them, and changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +115,9 @@ class DecodeSettings:
 class WindowJob:
     """One window to decode: the arguments of :meth:`Codec.decode_window`."""
 
-    tokens: Tensor
+    tokens: TokenArray
     first_token: int
-    context: Tensor | None
+    context: Latents | None
     seed: int
     settings: DecodeSettings
 
@@ -125,7 +143,7 @@ class Codec(ABC):
     """Length of the crossfade between neighbouring windows; less than the lookahead's samples."""
 
     @abstractmethod
-    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
+    def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
         """Tokens of one window's hop.
 
         audio: float32 ``[2, window.tokens * 1920]``, finite. first_token: absolute index of the
@@ -135,13 +153,13 @@ class Codec(ABC):
     @abstractmethod
     def decode_window(
         self,
-        tokens: Tensor,
+        tokens: TokenArray,
         *,
         first_token: int,
-        context: Tensor | None,
+        context: Latents | None,
         seed: int,
         settings: DecodeSettings,
-    ) -> Tensor:
+    ) -> Latents:
         """Latents of a window.
 
         tokens: int64 ``[n]``, absolute positions ``first_token ...``. context: latents of the
@@ -150,7 +168,7 @@ class Codec(ABC):
         unchanged.
         """
 
-    def decode_windows(self, jobs: Sequence[WindowJob]) -> list[Tensor]:
+    def decode_windows(self, jobs: Sequence[WindowJob]) -> list[Latents]:
         """Latents of several windows, of any streams; as one batch where a codec gains by that."""
         return [
             self.decode_window(
@@ -164,8 +182,19 @@ class Codec(ABC):
         ]
 
     @abstractmethod
-    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
+    def render(self, latents: Latents, *, first_token: int, seed: int) -> Audio:
         """Sound of latents, float32 ``[2, frames * latent_tokens * 1920]``, exact inside."""
+
+    def render_inside(
+        self, latents: Latents, margins: tuple[int, int], *, first_token: int, seed: int
+    ) -> Audio:
+        """What :meth:`render` gives but for ``margins``: tokens at the beginning and at the end.
+
+        A codec overrides it that can do with less work if nobody hears the margins.
+        """
+        sound = self.render(latents, first_token=first_token, seed=seed)
+        first, last = (margin * SAMPLES_PER_TOKEN for margin in margins)
+        return sound[:, first : sound.shape[1] - last]
 
     def warm_up(  # noqa: B027 - most codecs have nothing to do
         self, window: EncoderWindow | DecoderWindow, settings: DecodeSettings | None = None
@@ -174,7 +203,7 @@ class Codec(ABC):
 
     # Offline calls: the same windows as a live stream, hence the same result.
 
-    def sound2code(self, audio: Tensor) -> Tensor:
+    def sound2code(self, audio: ArrayLike) -> TokenArray:
         """Encode a whole recording.
 
         audio: float32 ``[2, samples]`` at 48 kHz. Returns int64 ``[ceil(samples / 1920)]``; the
@@ -183,16 +212,16 @@ class Codec(ABC):
         from codec.stream import StreamEncoder
 
         encoder = StreamEncoder(self)
-        return torch.cat([encoder.push(audio), encoder.finish()])
+        return np.concatenate([encoder.push(audio), encoder.finish()])
 
     def code2sound(
         self,
-        tokens: Tensor,
+        tokens: ArrayLike,
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = 0,
         temperature: float | None = None,
-    ) -> Tensor:
+    ) -> Audio:
         """Decode tokens, int64 ``[n]``, to sound, float32 ``[2, 1920 * n]``."""
         from codec.stream import StreamDecoder
 
@@ -201,20 +230,19 @@ class Codec(ABC):
         )
         decoder.feed(tokens)
         decoder.finish()
-        blocks = list(decoder)
-        return torch.cat(blocks, dim=1) if blocks else torch.zeros(2, 0)
+        return np.concatenate([np.zeros((2, 0), np.float32), *decoder], axis=1)
 
     def sound2sound(
         self,
-        audio: Tensor,
+        audio: ArrayLike,
         steps: int | None = None,
         guidance: float | None = None,
         seed: int = 0,
         temperature: float | None = None,
-    ) -> Tensor:
+    ) -> Audio:
         """Encode and decode: float32 ``[2, samples]`` in and out, cut to the input's length."""
         sound = self.code2sound(self.sound2code(audio), steps, guidance, seed, temperature)
-        return sound[:, : audio.shape[1]]
+        return sound[:, : np.shape(audio)[1]]
 
     def check_window(self, window: EncoderWindow | DecoderWindow) -> None:
         """Raises SettingError where a window is too long, or too short for the crossfade."""
@@ -232,17 +260,19 @@ class Codec(ABC):
                     f"{fade} tokens, not {window.lookahead}"
                 )
 
-    def check_tokens(self, tokens: Tensor) -> Tensor:
+    def check_tokens(self, tokens: ArrayLike) -> TokenArray:
         """``tokens`` as int64 ``[n]``; raises ValueError for anything but 14-bit codes."""
-        if tokens.ndim != 1:
-            raise ValueError(f"tokens must have shape [n], got {list(tokens.shape)}")
-        tokens = tokens.to(torch.int64)
-        if tokens.numel() and not (int(tokens.min()) >= 0 and int(tokens.max()) < CODEBOOK_SIZE):
+        given = np.asarray(tokens)
+        if given.ndim != 1:
+            raise ValueError(f"tokens must have shape [n], got {list(given.shape)}")
+        given = given.astype(np.int64)
+        if given.size and not (given.min() >= 0 and given.max() < CODEBOOK_SIZE):
             raise ValueError(f"tokens must lie in 0 ... {CODEBOOK_SIZE - 1}")
-        return tokens
+        return given
 
-    def check_audio(self, audio: Tensor) -> Tensor:
+    def check_audio(self, audio: ArrayLike) -> Audio:
         """``audio`` as finite float32 ``[2, samples]``; raises ValueError on another shape."""
-        if audio.ndim != 2 or audio.shape[0] != 2:
-            raise ValueError(f"audio must have shape [2, samples], got {list(audio.shape)}")
-        return torch.nan_to_num(audio.to(torch.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+        given = np.asarray(audio)
+        if given.ndim != 2 or given.shape[0] != 2:
+            raise ValueError(f"audio must have shape [2, samples], got {list(given.shape)}")
+        return np.nan_to_num(given.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0)

@@ -2,25 +2,20 @@
 
 Overlapping windows see the same noise, whatever their position, and so do two listeners. Only the
 raw Philox bits of numpy are used (their stream is guaranteed never to change); the normal
-distribution is made here by Box-Muller in float64. Importable without torch.
+distribution is made here by Box-Muller in float64.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-__all__ = ["keyed_normal", "keyed_rows"]
+__all__ = ["keyed_normal"]
 
 _MASK = (1 << 64) - 1
 
 
-def keyed_rows(
+def keyed_normal(
     seed: int, first_frame: int, frames: int, width: int, purpose: int = 0
 ) -> NDArray[np.float32]:
     """Standard normal noise, float32 ``[frames, width]``, row i keyed by ``first_frame + i``.
@@ -38,10 +33,3 @@ def keyed_rows(
     angle = 2.0 * np.pi * uniform[:, pairs:]
     normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return normal[:, :width].astype(np.float32)
-
-
-def keyed_normal(seed: int, first_frame: int, frames: int, width: int, purpose: int = 0) -> Tensor:
-    """:func:`keyed_rows` as a tensor."""
-    import torch
-
-    return torch.from_numpy(keyed_rows(seed, first_frame, frames, width, purpose))

@@ -7,11 +7,11 @@ nothing and what merely forwards tokens loads no model. What is not named here m
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
 
+TYPE_CHECKING = False  # without the typing module: programs begin with this
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from streaming.audio.sinks import FileSink, RawSink, Sink, SoundCardSink
     from streaming.audio.sources import (
         CaptureSource,
@@ -33,16 +33,23 @@ if TYPE_CHECKING:
         UserError,
     )
     from streaming.files.muc import MucEncoder, MucInfo, MucReader, StreamHeader
+    from streaming.listening import tokens
+    from streaming.receive.settings import CatchUp, ListenerSettings
+    from streaming.stream.timeline import StartAt
+    from streaming.transports.link import Backoff
     from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 
 __all__ = [
+    "Backoff",
     "CaptureSource",
+    "CatchUp",
     "DeviceError",
     "End",
     "FileSink",
     "FileSource",
     "Gap",
     "Hello",
+    "ListenerSettings",
     "MucEncoder",
     "MucInfo",
     "MucReader",
@@ -57,6 +64,7 @@ __all__ = [
     "SoundCardSink",
     "Source",
     "SourceError",
+    "StartAt",
     "StdinSource",
     "StreamHeader",
     "StreamingError",
@@ -64,6 +72,7 @@ __all__ = [
     "Tokens",
     "TransportError",
     "UserError",
+    "tokens",
 ]
 
 _NAMES: Final = {
@@ -72,6 +81,10 @@ _NAMES: Final = {
     "streaming.errors": "DeviceError ProtocolError RefusedError SettingsError SinkError "
     "SourceError StreamingError TransportError UserError",
     "streaming.files.muc": "MucEncoder MucInfo MucReader StreamHeader",
+    "streaming.listening": "tokens",
+    "streaming.receive.settings": "CatchUp ListenerSettings",
+    "streaming.stream.timeline": "StartAt",
+    "streaming.transports.link": "Backoff",
     "streaming.wire.messages": "End Gap Hello Title Tokens",
 }
 _HOMES: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -87,15 +100,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Front(ModuleType):
-    """A public name stands before a subpackage of the same name (``streaming.listen``), which the
-    import system would otherwise put in its place; ``from streaming.listen.x import y`` works."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Front

@@ -34,7 +34,7 @@ from codec.mucodec.vae import vae_log_mel
 from codec.sampling import time_grid
 from tests.support.seeded import fill_model, test_signal
 
-__all__ = ["Result", "check_folder", "main"]
+__all__ = ["Result", "check_folder", "check_model", "filled_model", "main"]
 
 TOLERANCES: dict[Precision, float] = {
     "float32": 1e-4,
@@ -233,8 +233,13 @@ class Checks:
         return kinds[name](golden)
 
 
-@torch.inference_mode()
-@exact_float32()
+def filled_model(flow_layers: int, device: str = "cpu") -> MuCodecModel:
+    """The model in full width with the seeded weights."""
+    model = MuCodecModel.unfilled(MuCodecConfig(flow_layers=flow_layers))
+    fill_model(model)
+    return model.to(device).eval()
+
+
 def check_folder(
     folder: Path,
     flow_layers: int,
@@ -243,14 +248,26 @@ def check_folder(
     only: Sequence[str] | None = None,
     precision: Precision = "float32",
 ) -> list[Result]:
-    """Compare the golden files of a folder (or ``only`` some) with what the model computes.
+    """See :func:`check_model`, which this has a model filled for."""
+    return check_model(filled_model(flow_layers, device), folder, seed, only, precision)
 
-    precision: of flow, VAE and vocoder; what they compute in half precision may be off by more.
+
+@torch.inference_mode()
+@exact_float32()
+def check_model(
+    model: MuCodecModel,
+    folder: Path,
+    seed: int,
+    only: Sequence[str] | None = None,
+    precision: Precision = "float32",
+) -> list[Result]:
+    """Compare the golden files of a folder (or ``only`` some) with what a filled model computes.
+
+    precision: of flow, VAE and vocoder, which stay in it; what they compute in half precision may
+    be off by more.
     """
-    model = MuCodecModel.unfilled(MuCodecConfig(flow_layers=flow_layers))
-    fill_model(model)
-    model = model.to(device).eval()
     model.prepare(precision)
+    statistics = {name: value.clone() for name, value in model.normfeat.state_dict().items()}
     checks = Checks(model, folder, seed)
     results = []
     # In the order in which they were made, which matters to the statistics of latents.
@@ -263,6 +280,7 @@ def check_folder(
         worst = max(errors)
         most = TOLERANCES[precision if file.stem.startswith(HALVED) else "float32"]
         results.append(Result(file.stem, worst, worst <= most))
+    model.normfeat.load_state_dict(statistics)
     return sorted(results, key=lambda result: result.name)
 
 

@@ -26,10 +26,10 @@ from streaming.files.store import TokenStore
 from streaming.receive.listener import Listener
 from streaming.receive.output import Output
 from streaming.receive.settings import ListenerSettings
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.transports.link import Backoff
 from streaming.transports.websocket import Connection, WebSocketServer, connect
-from streaming.wire.messages import Tokens
+from streaming.wire.messages import StreamInfo, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy
 
@@ -63,7 +63,7 @@ async def soak(seconds: float, speed: float, kill_every_s: float, folder: Path) 
     store = TokenStore(
         folder, StreamHeader("fake", "fake-1", FakeCodec.digest), keep_tokens=250_000
     )
-    info = StreamInfo("fake", "fake-1", FakeCodec.digest, 0, PACKET, store.identity.stream)
+    info = StreamInfo("fake", "fake-1", FakeCodec.digest, 0, store.identity.stream, PACKET)
     hub = Hub(info, history_tokens=250_000)
     chance = random.Random(0)
     sizes: list[float] = []

@@ -17,16 +17,16 @@ import pytest
 
 from streaming.receive.listener import Listener
 from streaming.receive.output import Output
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.transports.link import Backoff, Link
 from streaming.transports.websocket import WebSocketServer, connect
-from streaming.wire.messages import End, Gap, Hello, Tokens
+from streaming.wire.messages import End, Gap, Hello, StreamInfo, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy
 from tests.support.listening import MemorySink, tokens, whole_sound
 
-INFO = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, 48, "chaos")
+INFO = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, "chaos", 48)
 OURS = CodecIdentity("fake", FakeCodec.weights, FakeCodec.digest)
 QUICK = Backoff(first_s=0.05, most_s=0.2)
 
@@ -189,7 +189,7 @@ async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: 
     def revive() -> tuple[Hub, TokenStore]:
         identity = StreamHeader("fake", "fake-1", FakeCodec.digest)
         store = TokenStore(tmp_path, identity, seed=5, keep_tokens=10_000)
-        info = StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, store.identity.stream)
+        info = StreamInfo("fake", "fake-1", FakeCodec.digest, 5, store.identity.stream, 48)
         hub = Hub(info, history_tokens=10_000)
         restore(hub, store)
         return hub, store

@@ -260,11 +260,11 @@ def test_pipe_is_heard_from_its_first_sample_to_its_last_as_offline(programs: Pr
     torch.set_num_threads(1)
     nano = codec.load("nano")
     encoder = StreamEncoder(nano, replace(nano.encoder_window, hop=8))
-    tokens = torch.cat([encoder.push(torch.from_numpy(music)), encoder.finish()])
+    tokens = np.concatenate([encoder.push(music), encoder.finish()])
     decoder = StreamDecoder(nano, seed=7, window=replace(nano.decoder_window, hop=8))
     decoder.feed(tokens)
     decoder.finish()
-    expected = torch.cat(list(decoder), dim=1).clamp(-1, 1).numpy()
+    expected = np.concatenate(list(decoder), axis=1).clip(-1, 1)
     assert expected.shape == (2, 53 * TOKEN)
     np.testing.assert_allclose(heard(out), expected, atol=1e-3)
 

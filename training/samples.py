@@ -20,6 +20,7 @@ from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.nano.codec import Nano, NanoModels
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import soft_limit
+from codec.torch_backend import tensor
 from scripts.picture import draw
 from streaming.errors import SettingsError
 from training.checkpoint import warm_start
@@ -98,8 +99,10 @@ def _write(path: Path, sound: Tensor) -> None:
 
 
 def _models(config: NanoConfig, **files: Path | None) -> NanoModels:
-    """Models from files as far as there are any; the others are fresh, which the vocoder may be:
-    untrained it leaves the excitations as they are and already sounds like the music.
+    """Models from files as far as there are any; the others are untrained.
+
+    The vocoder may be: untrained, it leaves the excitations as they are and already sounds like
+    the music.
     """
     models = NanoModels(config)
     for part, path in files.items():
@@ -120,7 +123,7 @@ def listen_to_codec(
     def decode(model: nn.Module, audio: Tensor) -> Tensor:
         models.add_module(part, model)
         nano = Nano(models, "in training", "")
-        return nano.code2sound(nano.sound2code(audio), steps=None if part == "flow" else 0)
+        return tensor(nano.code2sound(nano.sound2code(audio), steps=None if part == "flow" else 0))
 
     return decode
 
@@ -132,6 +135,6 @@ def listen_to_vocoder(config: NanoConfig) -> Callable[[nn.Module, Tensor], Tenso
     def decode(model: nn.Module, audio: Tensor) -> Tensor:
         models.add_module("vocoder", model)
         nano = Nano(models, "in training", "")
-        return nano.render(nano.features(audio), first_token=0, seed=0)
+        return tensor(nano.render(nano.features(audio), first_token=0, seed=0))
 
     return decode

@@ -56,7 +56,7 @@ def encode_music(folder: Path, cache: Path, variants: int) -> list[list[Ints]]:
             if not kept.exists():
                 nano = nano or load_nano()
                 audio = _changed(load_audio(file), variant, file.stem)
-                np.save(kept, nano.sound2code(audio).numpy())
+                np.save(kept, nano.sound2code(audio))
                 logger.info("encoded %s, variant %d", file.name, variant)
             pieces[-1].append(np.load(kept).astype(np.int64))
     return pieces
@@ -189,6 +189,7 @@ def train(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.train_entropy", description=__doc__)
     parser.add_argument("--music", type=Path, required=True, help="a folder of recordings")
     parser.add_argument("--tokens", type=Path, required=True, help="folder to keep tokens in")

@@ -27,7 +27,7 @@ from streaming.receive.listener import Listener
 from streaming.receive.output import Output
 from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.send.sender import PacedSource, Sender
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity
 from streaming.support.worker import Worker
 from streaming.transports.link import Dial
@@ -35,7 +35,7 @@ from streaming.transports.oneway.connection import LeanDial
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
 from streaming.transports.websocket import WebSocketServer, connect
-from streaming.wire.messages import TOKENS_HEADER
+from streaming.wire.messages import TOKENS_HEADER, StreamInfo
 
 __all__ = ["Engine"]
 
@@ -72,7 +72,12 @@ class Engine:
         paced = PacedSource(self.source, clock)
         worker = Worker("encode")
         info = StreamInfo(
-            codec.name, codec.weights, codec.digest, _SEED, self.packet_tokens, stream="lab"
+            codec.name,
+            codec.weights,
+            codec.digest,
+            _SEED,
+            packet_tokens=self.packet_tokens,
+            stream="lab",
         )
         self.hub = hub = Hub(info)
         hub.delay_s = self.encoder_window.lookahead / TOKEN_RATE

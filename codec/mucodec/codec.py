@@ -8,10 +8,20 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow, WindowJob
+from codec.base import (
+    Audio,
+    Codec,
+    DecoderWindow,
+    DecodeSettings,
+    EncoderWindow,
+    TokenArray,
+    WindowJob,
+)
 from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import SettingError
 from codec.mucodec.compatible import release_codes
@@ -21,11 +31,12 @@ from codec.mucodec.float8 import has_float8
 from codec.mucodec.flow import Flow, TransformerBlock, sample
 from codec.mucodec.level import limit_peak
 from codec.mucodec.model import MuCodecModel, Part
+from codec.mucodec.noise import NoiseAhead
 from codec.mucodec.precision import exact_float32
 from codec.mucodec.vocoder import reach_frames
 from codec.mucodec.weights import load_model
-from codec.noise import keyed_normal
 from codec.sampling import time_grid
+from codec.torch_backend import array, tensor
 
 __all__ = ["DEFAULT_GUIDANCE", "DEFAULT_STEPS", "MuCodec", "load_mucodec"]
 
@@ -38,7 +49,7 @@ _MEL_FRAMES = 8
 """Mel frames of 10 ms in a latent frame."""
 _CHUNK_PEAK = 0.9
 _STEREO_FRAMES = 128
-"""Latent frames up to which both channels are rendered as one batch: 10 s."""
+"""Latent frames, 10 s of them, up to which both channels are rendered as one batch."""
 
 
 class MuCodec(Codec):
@@ -89,6 +100,8 @@ class MuCodec(Codec):
             )
         self.guidance_interval = guidance_interval
         self.fast = self._fast_path()
+        width = model.config.condition_channels * model.config.latent_bins
+        self._noise = NoiseAhead(width, _FLOW_PURPOSE)
         self.longest_window_tokens = model.config.trained_frames * self.latent_tokens
         self._reach_tokens = -(-reach_frames(model.config) * self.latent_tokens // _MEL_FRAMES)
         self.weights = weights
@@ -129,16 +142,16 @@ class MuCodec(Codec):
 
     @torch.inference_mode()
     @exact_float32()
-    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
+    def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
         self._require("encoder")
         # The published model sees every piece with the peaks of each channel limited so.
-        level = limit_peak(audio.unsqueeze(0).to(self.device), _CHUNK_PEAK)
+        level = limit_peak(tensor(audio, self.device).unsqueeze(0), _CHUNK_PEAK)
         tokens = self.model.encode(level)[0, window.left : window.left + window.hop]
-        return tokens.cpu()
+        return array(tokens)
 
     def decode_window(
         self,
-        tokens: Tensor,
+        tokens: TokenArray,
         *,
         first_token: int,
         context: Tensor | None,
@@ -177,17 +190,17 @@ class MuCodec(Codec):
         shape = (c.condition_channels, c.latent_bins)
         tokens, noise = [], []
         for job in jobs:
-            tail = job.tokens[-1:].expand(short * self.latent_tokens)
-            tokens.append(torch.cat([job.tokens, tail]))
+            tail = job.tokens[-1:].repeat(short * self.latent_tokens)
+            tokens.append(np.concatenate([job.tokens, tail]))
             first_frame = job.first_token // self.latent_tokens
-            width = c.condition_channels * c.latent_bins
-            normal = keyed_normal(job.seed, first_frame, frames + short, width, _FLOW_PURPOSE)
-            noise.append(self._frames(temperature * normal.unflatten(1, shape)))
+            normal = self._noise.rows(job.seed, first_frame, frames + short)
+            noise.append(self._frames(temperature * tensor(normal).unflatten(1, shape)))
         context = [self._frames(job.context) for job in jobs if job.context is not None]
         known_latents = torch.stack(context) if known else None
-        condition = self.model.condition(torch.stack(tokens).to(self.device))
-        latents = self._in_range(
-            lambda: sample(
+        condition = self.model.condition(tensor(np.stack(tokens), self.device))
+
+        def compute() -> Tensor:
+            latents = sample(
                 functools.partial(self.fast.run, "flow"),
                 torch.stack(noise),
                 known_latents,
@@ -197,7 +210,12 @@ class MuCodec(Codec):
                 times=time_grid(steps, settings.warp),
                 solver=settings.solver,
             )
-        )
+            if self.device.type == "cuda":  # which has been told all of it, and is busy now
+                for job in jobs:
+                    self._noise.draw_ahead(job.seed)
+            return latents
+
+        latents = self._in_range(compute)
         return list(latents.transpose(1, 2)[:, :frames])
 
     def warm_up(
@@ -212,14 +230,14 @@ class MuCodec(Codec):
         from codec.stream import StreamDecoder
 
         if isinstance(window, EncoderWindow):
-            silence = torch.zeros(2, window.tokens * SAMPLES_PER_TOKEN)
+            silence = np.zeros((2, window.tokens * SAMPLES_PER_TOKEN), np.float32)
             self.encode_window(silence, window, first_token=0)
             return
         if self.device.type == "cpu" and not self.compiled:
             return
         decoder = StreamDecoder(self, window=window, settings=settings)
         start = -(-window.context // window.hop)  # windows whose context is not whole yet
-        decoder.feed(torch.zeros((start + 1) * window.hop + window.lookahead, dtype=torch.int64))
+        decoder.feed(np.zeros((start + 1) * window.hop + window.lookahead, np.int64))
         for _ in range(start):
             decoder.step()
         with self.fast.watch() if self.compiled else contextlib.nullcontext():
@@ -236,11 +254,14 @@ class MuCodec(Codec):
         """``[frames, channels, bins]`` to ``[channels, frames, bins]`` on the device."""
         return latents.to(self.device).transpose(0, 1).contiguous()
 
+    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Audio:
+        return self.render_inside(latents, (0, 0), first_token=first_token, seed=seed)
+
     @torch.inference_mode()
     @exact_float32()
-    def render(
-        self, latents: Tensor, *, first_token: int, seed: int, margins: tuple[int, int] = (0, 0)
-    ) -> Tensor:
+    def render_inside(
+        self, latents: Tensor, margins: tuple[int, int], *, first_token: int, seed: int
+    ) -> Audio:
         """See the base. The VAE sees all of the latents, the vocoder the tokens that it reaches."""
         restored = self.model.normfeat.restore(self._frames(latents).unsqueeze(0))
         halves = restored.unflatten(1, (2, -1)).flatten(0, 1)  # left and right
@@ -248,8 +269,7 @@ class MuCodec(Codec):
         begin, end = margins[0], tokens - margins[1]
         low, high = max(0, begin - self._reach_tokens), min(tokens, end + self._reach_tokens)
         per_token = _MEL_FRAMES // self.latent_tokens
-        # Maps of long windows are large: one channel after the other takes half the memory.
-        parts = halves.split(1 if len(latents) > _STEREO_FRAMES else 2)
+        parts = halves.split(self.channels_together(len(latents)))
 
         def waves() -> Tensor:
             mels = (self.fast.run("VAE", part) for part in parts)
@@ -259,13 +279,18 @@ class MuCodec(Codec):
         # The vocoder gives a few samples more than 480 a frame; they lie at the end.
         first = (begin - low) * SAMPLES_PER_TOKEN
         last = first + (end - begin) * SAMPLES_PER_TOKEN
-        return torch.tanh(self._in_range(waves)[:, first:last].float()).cpu()
+        return array(torch.tanh(self._in_range(waves)[:, first:last].float()))
 
-    def sound2code_release(self, audio: Tensor) -> Tensor:
+    @staticmethod
+    def channels_together(frames: int) -> int:
+        """1 for long windows, whose maps are large: left after right takes half the memory."""
+        return 1 if frames > _STEREO_FRAMES else 2
+
+    def sound2code_release(self, audio: ArrayLike) -> TokenArray:
         """Tokens as the published release makes them of a whole file; see
         :mod:`codec.mucodec.compatible`.
         """
-        return release_codes(self.model, self.check_audio(audio).to(self.device)).cpu()
+        return array(release_codes(self.model, tensor(self.check_audio(audio), self.device)))
 
 
 def load_mucodec(

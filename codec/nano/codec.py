@@ -11,7 +11,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.base import (
+    Audio,
+    Codec,
+    DecoderWindow,
+    DecodeSettings,
+    EncoderWindow,
+    Latents,
+    TokenArray,
+)
 from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import WeightsError
 from codec.nano.config import NanoConfig
@@ -24,6 +32,7 @@ from codec.nano.vocoder import Vocoder
 from codec.nano.weights import BUNDLED, BUNDLED_SHA256
 from codec.noise import keyed_normal
 from codec.sampling import time_grid
+from codec.torch_backend import array, tensor
 
 __all__ = [
     "DEFAULT_STEPS",
@@ -87,33 +96,35 @@ class Nano(Codec):
         self.digest = digest
 
     @torch.inference_mode()
-    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
-        features = self.features(audio).unsqueeze(0)
+    def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
+        features = self.features(tensor(audio)).unsqueeze(0)
         tokens: Tensor = self.models.codec.encode(features, first_token - window.left)[0]
-        return tokens[window.left : window.left + window.hop].clone()
+        return array(tokens[window.left : window.left + window.hop])
 
     @torch.inference_mode()
     def decode_window(
         self,
-        tokens: Tensor,
+        tokens: TokenArray,
         *,
         first_token: int,
-        context: Tensor | None,
+        context: Latents | None,
         seed: int,
         settings: DecodeSettings,
-    ) -> Tensor:
+    ) -> Latents:
         codec, flow = self.models.codec, self.models.flow
         steps = DEFAULT_STEPS if settings.steps is None else settings.steps
         guidance = 1.0 if settings.guidance is None else settings.guidance
         temperature = DEFAULT_TEMPERATURE if settings.temperature is None else settings.temperature
-        expected, hidden = (row[0] for row in codec.decode(tokens.unsqueeze(0), first_token))
+        expected, hidden = (
+            row[0] for row in codec.decode(tensor(tokens).unsqueeze(0), first_token)
+        )
         latents = expected.clone()
         if context is None:
             known, start = None, 0
         else:
             # The token decoder remembers seconds; for texture the last few tokens are enough.
             known, start = len(context), max(0, len(context) - FLOW_CONTEXT)
-            latents[:known] = context
+            latents[:known] = tensor(context)
         if steps:
             unit = codec.normalizer.deviation * flow.deviation
             residual = (latents[start:] - expected[start:]) / unit
@@ -127,7 +138,7 @@ class Nano(Codec):
             residual = sample(
                 flow,
                 hidden[start:],
-                temperature * noise,
+                temperature * tensor(noise),
                 None if known is None else residual[: known - start],
                 guidance=guidance,
                 times=time_grid(steps, settings.warp),
@@ -136,10 +147,11 @@ class Nano(Codec):
             new = start if known is None else known
             residual = residual * unit * self.models.texture
             latents[new:] = with_texture(codec, expected[new:], residual[new - start :])
-        return latents
+        return array(latents)
 
-    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
-        return soft_limit(self.models.vocoder.render(latents, first_token, seed))
+    def render(self, latents: Latents, *, first_token: int, seed: int) -> Audio:
+        sound = self.models.vocoder.render(tensor(latents), first_token, seed)
+        return array(soft_limit(sound))
 
 
 def with_texture(codec: Autoencoder, expected: Tensor, residual: Tensor) -> Tensor:

@@ -208,7 +208,7 @@ def difference(nano: Nano, folder: Path, tokens: int = 70, first_token: int = 25
     reference = StreamDecoder(nano, first_token=first_token)
     reference.feed(codes)
     reference.finish()
-    wanted = torch.cat(list(reference), dim=1).numpy()
+    wanted = np.concatenate(list(reference), axis=1)
     decoder = OnnxDecoder(OnnxNano(folder), first_token=first_token)
     heard = np.concatenate([decoder.push(codes), decoder.finish()], axis=1)
     return float(np.abs(heard - wanted).max())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from codec.constants import CODEBOOK_SIZE, SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.errors import CodecError, WeightsError
-from codec.noise import keyed_rows
+from codec.noise import keyed_normal
 
 __all__ = ["FORMAT", "MANIFEST", "OnnxDecoder", "OnnxNano", "main", "segment_phases"]
 
@@ -89,7 +89,7 @@ class OnnxNano:
         """Latents of a window, ``[n, feature_dims]``; those of its context come first."""
         manifest, noise = self.manifest, self.manifest["noise"]["decoder"]
         start = max(0, len(context) - manifest["flow_context_tokens"])
-        rows = keyed_rows(
+        rows = keyed_normal(
             seed, first_token + start, len(tokens) - start, noise["width"], noise["purpose"]
         )
         inputs = {
@@ -104,7 +104,7 @@ class OnnxNano:
     def render(self, latents: Array, first_token: int, seed: int) -> Array:
         """Sound of latents, ``[2, n * 1920]``."""
         noise = self.manifest["noise"]["vocoder"]
-        rows = keyed_rows(seed, first_token, len(latents), noise["width"], noise["purpose"])
+        rows = keyed_normal(seed, first_token, len(latents), noise["width"], noise["purpose"])
         cos, sin = segment_phases(first_token, len(latents), self.manifest["oscillators"])
         inputs = {
             "latents": latents,

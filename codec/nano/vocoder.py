@@ -54,7 +54,7 @@ up for the rest."""
 def noise_excitation(seed: int, first_token: int, tokens: int) -> Tensor:
     """Two rows of unit noise keyed by absolute tokens, float32 ``[2, tokens * 1920]``."""
     rows = keyed_normal(seed, first_token, tokens, 2 * SAMPLES_PER_TOKEN, NOISE_PURPOSE)
-    return rows.unflatten(1, (2, SAMPLES_PER_TOKEN)).transpose(0, 1).flatten(1)
+    return torch.from_numpy(rows).unflatten(1, (2, SAMPLES_PER_TOKEN)).transpose(0, 1).flatten(1)
 
 
 class Vocoder(nn.Module):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import codec
 from streaming.audio.devices import list_devices
 from streaming.cli.client_arguments import make_settings, read_arguments
-from streaming.cli.client_wiring import find_stream, open_output, open_page
+from streaming.cli.client_wiring import find_stream, open_gateway, open_output, open_page
 from streaming.cli.common import (
     check_wait,
     codec_loader,
@@ -30,21 +30,23 @@ from streaming.cli.mqtt import list_broker
 from streaming.cli.start import say
 from streaming.files.recorder import Recorder
 from streaming.files.recording import Recording, record
+from streaming.listening import Origin, tokens
 from streaming.receive.listener import Listener
 from streaming.receive.report import ListenerReport, process_age_s
 from streaming.receive.settings import ListenerSettings
-from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.stream.listener_session import CodecIdentity
 from streaming.stream.timeline import StartAt
 from streaming.support.compute import settle
 from streaming.support.signals import run_loop, set_on_signals, unless
-from streaming.support.stats import StatsWriter, Traffic
+from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.support.worker import call_model
-from streaming.transports.link import Dial, Link, Messages
+from streaming.transports.link import Dial, Messages
 from streaming.transports.oneway.connection import LeanDial
 
 if TYPE_CHECKING:
     from codec.base import Codec
+    from streaming.web.gateway import Gateway
 
 logger = logging.getLogger(__name__)
 
@@ -68,20 +70,32 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
 async def run(
     arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
+    """Listen or record as the arguments say, with the gateway open meanwhile if there is one."""
+    gateway = open_gateway(arguments)
+    async with gateway or contextlib.nullcontext():
+        await _run(arguments, load_codec, status, gateway)
+
+
+async def _run(
+    arguments: argparse.Namespace,
+    load_codec: Callable[..., Codec],
+    status: StatusLine,
+    gateway: Gateway | None,
+) -> None:
     """Wire connection, codec and sinks together, and end them on Ctrl-C or SIGTERM."""
     check_wait(arguments)
     stop = asyncio.Event()
     settings = make_settings(arguments)
-    dial, traffic, start = await find_stream(arguments, settings.start)
-    settings = replace(settings, start=start)
+    origin = await find_stream(arguments, settings.start)
+    settings = replace(settings, start=origin.start)
     recorder = None
-    plays = arguments.play or arguments.out or arguments.web is not None
+    plays = bool(arguments.play or arguments.out or arguments.web is not None or gateway)
     if arguments.save is not None:
         limit, start = settings.limit_samples, settings.start
         recorder = Recorder(arguments.save, limit, start=start, waits=plays)
     if recorder is not None and not plays:
         with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
-            await record_stream(recorder, dial, traffic, arguments, settings, stats, status, stop)
+            await record_stream(recorder, origin, settings, stats, status, stop)
         return
     fetch = codec_loader(arguments, load_codec, "decoder")
 
@@ -94,14 +108,16 @@ async def run(
         return loaded
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
-        output = open_output(arguments)
+        output = open_output(arguments, gateway)
         recording = None if recorder is None else Recording(recorder)
         try:
             expected = await unless(stop, call_model(load, arguments.codec))
             if expected is None:
                 return
-            if isinstance(dial, LeanDial):
-                dial.known.append(CodecIdentity(expected.name, expected.weights, expected.digest))
+            if isinstance(origin.dial, LeanDial):
+                origin.dial.known.append(
+                    CodecIdentity(expected.name, expected.weights, expected.digest)
+                )
             listener = Listener(
                 output,
                 expected,
@@ -110,13 +126,15 @@ async def run(
                 observe=None if recording is None else recording.take,
                 begun=None if recording is None else recording.hear,
             )
-            listener.session.traffic = traffic
+            if gateway is not None:
+                gateway.title = lambda: listener.title
+            listener.session.traffic = origin.traffic
             connect_at_s = time.monotonic()
-            connection = None if arguments.wait else await unless(stop, dial())
+            connection = None if arguments.wait else await unless(stop, origin.dial())
             if connection is not None or (arguments.wait and not stop.is_set()):
                 connected_s = None if connection is None else process_age_s()
                 report = ListenerReport(listener, connect_at_s, connected_s)
-                retry = dial if arguments.reconnect != 0 else None
+                retry = origin.dial if arguments.reconnect != 0 else None
                 page = open_page(arguments, output, listener, report)
                 async with page or contextlib.nullcontext():
                     with go_live_on_signal(listener):
@@ -129,9 +147,7 @@ async def run(
 
 async def record_stream(
     recorder: Recorder,
-    dial: Dial,
-    traffic: Traffic,
-    arguments: argparse.Namespace,
+    origin: Origin,
     settings: ListenerSettings,
     stats: StatsWriter,
     status: StatusLine,
@@ -141,13 +157,10 @@ async def record_stream(
     join = settings.start.join(settings.history_tokens, settings.client)
     if settings.start.live:
         join = recorder.join(join)
-    session = ListenerSession(None, join=join, auth_token=settings.auth_token)
-    session.traffic = traffic
-    connection = None if arguments.wait else await unless(stop, dial())
-    if connection is not None or (arguments.wait and not stop.is_set()):
-        retry = dial if arguments.reconnect != 0 else None
-        link = Link(session, connection, retry, backoff=settings.backoff)
-        await record(link, Recording(recorder), stats, status, stop)
+    async with contextlib.AsyncExitStack() as stack:
+        entering = stack.enter_async_context(tokens(origin, settings, join=join))
+        if (stream := await unless(stop, entering)) is not None:
+            await record(stream, Recording(recorder), stats, status, stop)
 
 
 async def listen(

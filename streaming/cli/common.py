@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import codec
 from codec.errors import CodecError
@@ -16,7 +15,7 @@ from streaming.cli.completion import add_completion_argument
 from streaming.cli.configuration import add_config_argument, with_configuration
 from streaming.cli.preset_file import preset_arguments
 from streaming.cli.start import complain, program_name
-from streaming.errors import SettingsError, TransportError, UserError
+from streaming.errors import SettingsError, UserError
 from streaming.support.compute import use_threads
 from streaming.support.guard import AUTH_TOKEN_VARIABLE
 from streaming.support.json_log import JsonFormatter
@@ -30,7 +29,6 @@ __all__ = [
     "add_auth_arguments",
     "add_common_arguments",
     "add_decoder_arguments",
-    "check_address",
     "check_wait",
     "codec_loader",
     "is_address",
@@ -58,55 +56,48 @@ def is_address(text: str) -> bool:
     return text.lower().startswith(("ws://", "wss://", "mqtt://", "mqtts://"))
 
 
-def check_address(url: str) -> None:
-    """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
-    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname:
-            return
-    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
-
-
 def check_wait(arguments: argparse.Namespace) -> None:
-    """Raise SettingsError where it may wait for a sender but not come back to it."""
+    """Raise SettingsError if the program may wait for a sender but not reconnect to it."""
     if arguments.wait and arguments.reconnect == 0:
         raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Codec, weights, device, threads, statistics and verbosity; ``purpose`` is what torch does."""
-    parser.add_argument(
+    codecs = parser.add_argument_group("the codec")
+    codecs.add_argument(
         "--codec",
         choices=codec.CODECS,
         default="nano",
         help="nano comes with the program; mucodec is the published model (default: %(default)s)",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--weights",
         type=Path,
         metavar="PATH",
         help="of the codec: a weights file, or for mucodec the folder of the release's checkpoints",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--torch-device",
         metavar="DEVICE",
         help=f"where torch does the {purpose}: cpu, cuda, cuda:1 (default: by the codec)",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--threads",
         type=number(int, 1, 1024),
         metavar="N",
         help=f"for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
     )
-    parser.add_argument(
+    program = parser.add_argument_group("the program")
+    program.add_argument(
         "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
     )
-    parser.add_argument("--verbose", action="store_true", help="log more")
-    parser.add_argument(
+    program.add_argument("--verbose", action="store_true", help="log more")
+    program.add_argument(
         "--json-log", action="store_true", help="log one JSON object a line, no status line"
     )
-    add_config_argument(parser)
-    add_completion_argument(parser)
+    add_config_argument(program)
+    add_completion_argument(program)
 
 
 def _interval(text: str) -> tuple[float, float]:
@@ -122,7 +113,7 @@ _DECODER_OPTIONS = ("precision", "guidance_interval", "compiled")
 """What :func:`add_decoder_arguments` adds, by the names that :func:`codec.load` has for it."""
 
 
-def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
+def add_decoder_arguments(parser: argparse._ActionsContainer) -> None:
     """How mucodec's decoder computes; nano has nothing of the kind."""
     parser.add_argument(
         "--precision",
@@ -146,8 +137,8 @@ def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """The secret between sender and listeners; ``purpose`` is what it does here."""
+def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
+    """Add the options for access tokens; ``purpose`` says what the token does here."""
     parser.add_argument(
         "--auth-token",
         metavar="SECRET",
@@ -174,7 +165,8 @@ def codec_loader(
 ) -> Callable[[str], Codec]:
     """A function that loads a codec by name as the arguments ask, for a thread to call.
 
-    part: the half of the codec that the program needs.
+    Args:
+        part: the half of the codec that the program needs.
     """
 
     def load(name: str) -> Codec:

@@ -17,10 +17,11 @@ from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from codec.errors import CodecError, WeightsError
 from streaming.cli.common import number, program_name
 from streaming.cli.completion import add_completion_argument
-from streaming.cli.start import complain, interruptible, say
+from streaming.cli.start import complain, say
 from streaming.errors import SettingsError, SourceError, UserError
 from streaming.files.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
 from streaming.support.compute import use_threads
+from streaming.support.ending import interruptible
 from streaming.support.status_line import StatusLine, printable
 from streaming.wire.messages import MAX_SEED
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from streaming.files.batch import Job
     from streaming.files.convert import Converted, Progress
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ LoadCodec = Callable[..., "Codec"]
 
 
 def main(argv: Sequence[str] | None = None, load_codec: LoadCodec = codec.load) -> int:
-    """Run a command; returns the exit code: 0, 2 where it could not be done, 130 on Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    """Run a command; returns the exit code: 0, 2 if it failed, 130 on Ctrl-C."""
+    arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
@@ -53,14 +54,15 @@ def main(argv: Sequence[str] | None = None, load_codec: LoadCodec = codec.load) 
         complain(f"codec: {error}")
         return 2
     except KeyboardInterrupt:
-        again = "; the same command goes on where this one stopped"
+        again = "; the same command continues from here"
         complain(f"codec: interrupted{again if arguments.command == 'fetch' else ''}")
         return 130
     complain(f"{arguments.name} is here (SHA-256 {digest})")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Every command, with its options."""
     parser = argparse.ArgumentParser(
         prog=program_name("python -m codec"),
         description="Music to files of tokens and back; codecs' weights.",
@@ -274,7 +276,7 @@ def _loaded(load: LoadCodec, name: str, threads: int, device: str | None, **opti
 
 
 def _muc_files(source: Path) -> list[Path]:
-    """The file, or all ``.muc`` files under the folder. Raises SettingsError where none is."""
+    """The file, or all ``.muc`` files under the folder. Raises SettingsError if there is none."""
     if not source.is_dir():
         return [source]
     found = muc_files([source])

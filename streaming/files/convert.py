@@ -83,9 +83,9 @@ def encode_file(
                 title = source.title
                 file.write(muc.title(title))
             samples += block.shape[1]
-            file.write(muc.tokens(encoder.push(sanitise(block)).numpy()))
+            file.write(muc.tokens(encoder.push(sanitise(block))))
             progress(samples / SAMPLE_RATE, total_s)
-        file.write(muc.tokens(encoder.finish().numpy()))
+        file.write(muc.tokens(encoder.finish()))
         file.write(muc.finish(samples))
         size = file.tell()
     return Converted(samples, size)
@@ -149,8 +149,7 @@ def _sound(
     concealment = Concealment(start * SAMPLES_PER_TOKEN)
 
     def ready() -> Iterator[NDArray[np.float32]]:
-        for window in decoder:
-            block = np.array(window.numpy(), dtype=np.float32)
+        for block in decoder:
             concealment.shape(block)
             yield block
 

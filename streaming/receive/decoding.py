@@ -54,7 +54,7 @@ class DecodeOptions:
         return dataclasses.replace(codec.decoder_window, **given)
 
     def settings(self) -> DecodeSettings:
-        """The sampler's settings; imports torch."""
+        """The sampler's settings."""
         from codec.base import DecodeSettings
 
         return DecodeSettings(self.steps, self.guidance, self.temperature, self.solver, self.warp)
@@ -159,7 +159,7 @@ class DecodeThread:
         assert self._decoder is not None
         began_s = self._clock()
         # A copy, so that the block does not keep a whole window alive while it waits.
-        audio = np.array(self._decoder.step().numpy(), dtype=np.float32, order="C")
+        audio = np.array(self._decoder.step(), order="C")
         return audio, self._clock() - began_s, self._decoder.ready()
 
 

@@ -34,7 +34,7 @@ class ListenerSettings:
     client: name told to the sender. auth_token: the secret that lets us in. hello_timeout_s: time
     for the sender's first message. start: where in the stream to begin. catch_up: what to do about
     sound that is heard later than it could be, after an outage. backoff: how to come back after
-    one.
+    one. wait: for a sender that is not there yet, as for one that has gone.
     """
 
     margin_s: float = 0.5
@@ -46,6 +46,7 @@ class ListenerSettings:
     start: StartAt = field(default_factory=StartAt)
     catch_up: CatchUp = CatchUp.SPEED
     backoff: Backoff = field(default_factory=Backoff)
+    wait: bool = False
     hello_timeout_s: float = 20.0
     decode: DecodeOptions = field(default_factory=DecodeOptions)
 

@@ -202,7 +202,7 @@ class Sender:
         await self._release(everything=True)
 
     def _make_encoder(self) -> StreamEncoder:
-        from codec.stream import StreamEncoder  # imports torch: not on the event loop
+        from codec.stream import StreamEncoder
 
         return StreamEncoder(self._codec, self._window)
 
@@ -242,8 +242,8 @@ def _push(
     """Encode a block (None: the end): tokens int64 ``[k]``, seconds busy, seconds of sound."""
     start_s = time.perf_counter()
     if block is None:
-        tokens = encoder.finish().numpy()
+        tokens = encoder.finish()
     else:
-        tokens = encoder.push(sanitise(block)).numpy()
+        tokens = encoder.push(sanitise(block))
     sound_s = 0.0 if block is None else block.shape[1] / SAMPLE_RATE
     return tokens, time.perf_counter() - start_s, sound_s

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from codec.base import DecoderWindow, DecodeSettings, EncoderWindow
+from codec.base import (
+    Audio,
+    DecoderWindow,
+    DecodeSettings,
+    EncoderWindow,
+    Latents,
+    TokenArray,
+)
 from codec.constants import SAMPLES_PER_TOKEN
 from codec.noise import keyed_normal
 from codec.stream import StreamDecoder, StreamEncoder
@@ -18,25 +23,26 @@ from tests.support.fake_codec import FakeCodec
 CODEC = FakeCodec()
 
 
-def music(samples: int, seed: int = 0) -> Tensor:
+def music(samples: int, seed: int = 0) -> Audio:
     """Noise whose level and balance wander, ``[2, samples]``."""
-    generator = torch.Generator().manual_seed(seed)
-    wander = torch.rand(2, samples // 3000 + 2, generator=generator)
-    level = torch.nn.functional.interpolate(wander.unsqueeze(0), size=samples, mode="linear")[0]
-    return 0.5 * level * torch.randn(2, samples, generator=generator)
+    rng = np.random.default_rng(seed)
+    wander = rng.random((2, samples // 3000 + 2))
+    places = np.arange(samples) / 3000
+    level = np.stack([np.interp(places, np.arange(len(row)), row) for row in wander])
+    return (0.5 * level * rng.standard_normal((2, samples))).astype(np.float32)
 
 
-def encode(audio: Tensor, sizes: list[int]) -> Tensor:
+def encode(audio: Audio, sizes: list[int]) -> TokenArray:
     """Tokens of audio pushed in blocks of the given sizes, over and over."""
     encoder, tokens, at, turn = StreamEncoder(CODEC), [], 0, 0
     while at < audio.shape[1]:
         size = sizes[turn % len(sizes)]
         tokens.append(encoder.push(audio[:, at : at + size]))
         at, turn = at + size, turn + 1
-    return torch.cat([*tokens, encoder.finish()])
+    return np.concatenate([*tokens, encoder.finish()])
 
 
-def decode(tokens: Tensor, sizes: list[int], **options: object) -> Tensor:
+def decode(tokens: TokenArray, sizes: list[int], **options: object) -> Audio:
     """Sound of tokens pushed in packets of the given sizes, over and over."""
     decoder, blocks, at, turn = StreamDecoder(CODEC, **options), [], 0, 0  # type: ignore[arg-type]
     while at < len(tokens):
@@ -44,13 +50,13 @@ def decode(tokens: Tensor, sizes: list[int], **options: object) -> Tensor:
         blocks.append(decoder.push(tokens[at : at + size]))
         at, turn = at + size, turn + 1
     decoder.finish()
-    return torch.cat([*blocks, *decoder], dim=1)
+    return np.concatenate([*blocks, *decoder], axis=1)
 
 
 @pytest.mark.parametrize("size", [1, 480, 1920, 4801, 48_000])
 def test_tokens_do_not_depend_on_block_size(size: int) -> None:
     audio = music(40_000 if size == 1 else 200_000)
-    assert torch.equal(encode(audio, [size]), CODEC.sound2code(audio))
+    assert np.array_equal(encode(audio, [size]), CODEC.sound2code(audio))
 
 
 @settings(max_examples=30, deadline=None)
@@ -58,7 +64,7 @@ def test_tokens_do_not_depend_on_block_size(size: int) -> None:
 def test_tokens_do_not_depend_on_random_blocks(sizes: list[int], samples: int) -> None:
     audio = music(samples)
     tokens = encode(audio, sizes)
-    assert torch.equal(tokens, CODEC.sound2code(audio))
+    assert np.array_equal(tokens, CODEC.sound2code(audio))
     assert len(tokens) == -(-samples // SAMPLES_PER_TOKEN)
 
 
@@ -68,7 +74,7 @@ def test_sound_does_not_depend_on_packets(sizes: list[int], count: int) -> None:
     tokens = CODEC.sound2code(music(count * SAMPLES_PER_TOKEN))
     whole = CODEC.code2sound(tokens, seed=3)
     assert whole.shape == (2, count * SAMPLES_PER_TOKEN)
-    assert torch.equal(decode(tokens, sizes, seed=3), whole)
+    assert np.array_equal(decode(tokens, sizes, seed=3), whole)
 
 
 @settings(max_examples=40, deadline=None)
@@ -84,13 +90,13 @@ def test_late_joiner_hears_the_same_as_everyone() -> None:
     tokens = CODEC.sound2code(music(90 * SAMPLES_PER_TOKEN))
     whole = CODEC.code2sound(tokens)
     joined = decode(tokens[13:], [8], first_token=13, start_token=37)
-    assert torch.equal(joined, whole[:, 37 * SAMPLES_PER_TOKEN :])
+    assert np.array_equal(joined, whole[:, 37 * SAMPLES_PER_TOKEN :])
 
 
 def test_sound_leaves_as_soon_as_the_lookahead_is_there() -> None:
     window = CODEC.decoder_window
     decoder = StreamDecoder(CODEC)
-    tokens = torch.zeros(window.hop + window.lookahead, dtype=torch.int64)
+    tokens = np.zeros(window.hop + window.lookahead, np.int64)
     assert decoder.push(tokens[:-1]).shape[1] == 0
     assert decoder.push(tokens[-1:]).shape[1] == window.hop * SAMPLES_PER_TOKEN
     assert decoder.next_output_sample == window.hop * SAMPLES_PER_TOKEN
@@ -102,20 +108,20 @@ def test_windows_sit_at_absolute_positions() -> None:
     """Tokens of hop k see the samples of their window and no other."""
     audio = music(100 * SAMPLES_PER_TOKEN)
     window = CODEC.encoder_window
-    changed = audio.clone()
+    changed = audio.copy()
     changed[:, : 30 * SAMPLES_PER_TOKEN] = 0
     before, after = CODEC.sound2code(audio), CODEC.sound2code(changed)
-    assert not torch.equal(before[:30], after[:30])
+    assert not np.array_equal(before[:30], after[:30])
     safe = -(-(30 + window.left) // window.hop) * window.hop
-    assert torch.equal(before[safe:], after[safe:])
+    assert np.array_equal(before[safe:], after[safe:])
 
 
 def test_seams_are_smooth_when_noise_differs_between_windows() -> None:
     """The crossfade joins what is left of the difference: no step at a boundary."""
-    tokens = torch.full((64,), 500 * 16 + 8, dtype=torch.int64)
+    tokens = np.full(64, 500 * 16 + 8)
     sound = CODEC.code2sound(tokens, temperature=5.0)
-    change = sound.diff(dim=1).abs().amax(dim=0)
-    seams = torch.arange(1, 8) * CODEC.decoder_window.hop * SAMPLES_PER_TOKEN - 1
+    change = np.abs(np.diff(sound, axis=1)).max(axis=0)
+    seams = np.arange(1, 8) * CODEC.decoder_window.hop * SAMPLES_PER_TOKEN - 1
     assert change[seams].max() <= change.max() * 1.001
     assert change.max() < 0.08  # a 440 Hz tone at this level moves no faster
 
@@ -130,8 +136,8 @@ def test_state_is_bounded() -> None:
 
 
 def test_empty_stream() -> None:
-    assert len(CODEC.sound2code(torch.zeros(2, 0))) == 0
-    assert CODEC.code2sound(torch.zeros(0, dtype=torch.int64)).shape == (2, 0)
+    assert len(CODEC.sound2code(np.zeros((2, 0)))) == 0
+    assert CODEC.code2sound(np.zeros(0, np.int64)).shape == (2, 0)
     assert CODEC.sound2sound(music(5_000)).shape == (2, 5_000)
     encoder = StreamEncoder(CODEC)
     assert len(encoder.finish()) == len(encoder.finish()) == 0
@@ -140,19 +146,19 @@ def test_empty_stream() -> None:
 def test_misuse_is_refused() -> None:
     encoder, decoder = StreamEncoder(CODEC), StreamDecoder(CODEC)
     with pytest.raises(ValueError, match=r"\[2, samples\]"):
-        encoder.push(torch.zeros(3, 100))
+        encoder.push(np.zeros((3, 100)))
     with pytest.raises(ValueError, match=r"0 \.\.\. 16383"):
-        decoder.feed(torch.tensor([16384]))
+        decoder.feed([16384])
     with pytest.raises(ValueError, match=r"\[n\]"):
-        decoder.feed(torch.zeros(1, 2))
+        decoder.feed(np.zeros((1, 2)))
     with pytest.raises(RuntimeError, match="no window ready"):
         decoder.step()
     encoder.finish()
     decoder.finish()
     with pytest.raises(RuntimeError, match="after finish"):
-        encoder.push(torch.zeros(2, 1))
+        encoder.push(np.zeros((2, 1)))
     with pytest.raises(RuntimeError, match="after finish"):
-        decoder.feed(torch.zeros(1))
+        decoder.feed([0])
     with pytest.raises(ValueError, match="lies before"):
         StreamDecoder(CODEC, first_token=5, start_token=4)
     with pytest.raises(ValueError, match="crossfade"):
@@ -167,7 +173,7 @@ def test_nan_and_infinity_are_silenced() -> None:
     audio = music(48_000)
     audio[:, 100:200] = float("nan")
     audio[:, 300:310] = float("inf")
-    assert torch.isfinite(CODEC.sound2sound(audio)).all()
+    assert np.isfinite(CODEC.sound2sound(audio)).all()
     assert len(StreamEncoder(CODEC).push(np.full((2, 60_000), np.nan, np.float32))) > 0
 
 
@@ -178,45 +184,45 @@ class PairedCodec(FakeCodec):
 
     def decode_window(
         self,
-        tokens: Tensor,
+        tokens: TokenArray,
         *,
         first_token: int,
-        context: Tensor | None,
+        context: Latents | None,
         seed: int,
         settings: DecodeSettings,
-    ) -> Tensor:
+    ) -> Latents:
         assert len(tokens) % 2 == 0
         assert first_token % 2 == 0
-        frames = torch.stack([tokens[::2], tokens[1::2]], dim=1).float()
+        frames = np.stack([tokens[::2], tokens[1::2]], axis=1).astype(np.float32)
         if context is not None:
             frames[: len(context)] = context
         return frames
 
-    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
-        rows = latents.flatten().repeat_interleave(SAMPLES_PER_TOKEN)
-        return rows.expand(2, -1) / 16384
+    def render(self, latents: Latents, *, first_token: int, seed: int) -> Audio:
+        row = latents.ravel().repeat(SAMPLES_PER_TOKEN) / np.float32(16384)
+        return np.stack([row, row])
 
 
 def test_latent_frames_of_several_tokens() -> None:
     codec = PairedCodec()
-    tokens = torch.arange(51) * 100
+    tokens = np.arange(51) * 100
     sound = codec.code2sound(tokens)
     assert sound.shape == (2, 51 * SAMPLES_PER_TOKEN)
-    assert torch.allclose(sound[0, ::SAMPLES_PER_TOKEN][1:] * 16384, tokens[1:].float(), atol=60)
+    assert np.allclose(sound[0, ::SAMPLES_PER_TOKEN][1:] * 16384, tokens[1:], atol=60)
     late = StreamDecoder(codec, first_token=5)
     late.feed(tokens[5:])
     late.finish()
-    assert torch.cat(list(late), dim=1).shape == (2, 45 * SAMPLES_PER_TOKEN)
+    assert np.concatenate(list(late), axis=1).shape == (2, 45 * SAMPLES_PER_TOKEN)
 
 
 def test_noise_is_keyed_to_absolute_frames() -> None:
     whole = keyed_normal(7, -3, 40, 33)
-    assert torch.equal(whole[10:20], keyed_normal(7, 7, 10, 33))
-    assert not torch.equal(whole, keyed_normal(8, -3, 40, 33))
-    assert not torch.equal(whole, keyed_normal(7, -3, 40, 33, purpose=1))
+    assert np.array_equal(whole[10:20], keyed_normal(7, 7, 10, 33))
+    assert not np.array_equal(whole, keyed_normal(8, -3, 40, 33))
+    assert not np.array_equal(whole, keyed_normal(7, -3, 40, 33, purpose=1))
     many = keyed_normal(0, 0, 400, 500)
     assert abs(float(many.mean())) < 0.01
     assert abs(float(many.std()) - 1) < 0.01
     # Philox is specified bit by bit: these numbers must never change, or streams would.
-    pinned = torch.tensor([0.773984, -0.305176, -1.421198, 0.568578])
-    assert torch.allclose(keyed_normal(1, 2, 1, 4)[0], pinned, atol=1e-5)
+    pinned = np.array([0.773984, -0.305176, -1.421198, 0.568578])
+    assert np.allclose(keyed_normal(1, 2, 1, 4)[0], pinned, atol=1e-5)

@@ -7,10 +7,17 @@ with that loudness, interpolated between tokens (which needs a margin), plus key
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from codec.base import Codec, DecoderWindow, DecodeSettings, EncoderWindow
+from codec.base import (
+    Audio,
+    Codec,
+    DecoderWindow,
+    DecodeSettings,
+    EncoderWindow,
+    Latents,
+    TokenArray,
+)
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from codec.noise import keyed_normal
 
@@ -30,47 +37,47 @@ class FakeCodec(Codec):
     render_margin_tokens = 2
     crossfade_samples = 480
 
-    def encode_window(self, audio: Tensor, window: EncoderWindow, *, first_token: int) -> Tensor:
+    def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
         assert audio.shape == (2, window.tokens * SAMPLES_PER_TOKEN)
-        power = audio.reshape(2, window.tokens, SAMPLES_PER_TOKEN).square().mean(dim=2)
+        power = np.square(audio.reshape(2, window.tokens, SAMPLES_PER_TOKEN)).mean(axis=2)
         keep = slice(window.left, window.left + window.hop)
-        rms = power.mean(dim=0)[keep].sqrt()
-        level = (rms.clamp(0, 1) * (LEVELS - 1)).round().long()
-        share = power[0] / power.sum(dim=0).clamp_min(1e-9)
-        balance = (share[keep] * (BALANCES - 1)).round().long()
+        rms = np.sqrt(power.mean(axis=0)[keep])
+        level = np.rint(rms.clip(0, 1) * (LEVELS - 1)).astype(np.int64)
+        share = power[0] / np.maximum(power.sum(axis=0), 1e-9)
+        balance = np.rint(share[keep] * (BALANCES - 1)).astype(np.int64)
         return level * BALANCES + balance
 
     def decode_window(
         self,
-        tokens: Tensor,
+        tokens: TokenArray,
         *,
         first_token: int,
-        context: Tensor | None,
+        context: Latents | None,
         seed: int,
         settings: DecodeSettings,
-    ) -> Tensor:
-        level = (tokens // BALANCES).float() / (LEVELS - 1)
-        share = (tokens % BALANCES).float() / (BALANCES - 1)
-        latents = torch.stack([level * (2 * share).sqrt(), level * (2 * (1 - share)).sqrt()], dim=1)
+    ) -> Latents:
+        level = (tokens // BALANCES).astype(np.float32) / (LEVELS - 1)
+        share = (tokens % BALANCES).astype(np.float32) / (BALANCES - 1)
+        latents = np.stack([level * np.sqrt(2 * share), level * np.sqrt(2 * (1 - share))], axis=1)
         noise = keyed_normal(seed, first_token, len(tokens), 2)
         temperature = 1.0 if settings.temperature is None else settings.temperature
-        latents = latents * (1 + 0.01 * temperature * noise)
+        latents *= 1 + 0.01 * temperature * noise
         if context is not None:
             latents[: len(context)] = context
         return latents
 
-    def render(self, latents: Tensor, *, first_token: int, seed: int) -> Tensor:
+    def render(self, latents: Latents, *, first_token: int, seed: int) -> Audio:
         frames = len(latents)
-        at = (torch.arange(frames * SAMPLES_PER_TOKEN) + 0.5) / SAMPLES_PER_TOKEN - 0.5
-        at = at.clamp(0, frames - 1)
-        low = at.floor().long()
-        high = (low + 1).clamp_max(frames - 1)
-        part = (at - low).unsqueeze(1)
+        at = (np.arange(frames * SAMPLES_PER_TOKEN) + 0.5) / SAMPLES_PER_TOKEN - 0.5
+        at = at.clip(0, frames - 1)
+        low = at.astype(np.int64)
+        high = np.minimum(low + 1, frames - 1)
+        part = (at - low)[:, None]
         gain = latents[low] * (1 - part) + latents[high] * part
         start = first_token * SAMPLES_PER_TOKEN
-        time = (torch.arange(start, start + len(at), dtype=torch.float64)) / SAMPLE_RATE
-        tone = torch.sin(2 * torch.pi * 440 * time).float() * 2**0.5
-        return (gain * tone.unsqueeze(1)).T.contiguous()
+        time = np.arange(start, start + len(at)) / SAMPLE_RATE
+        tone = np.sin(2 * np.pi * 440 * time) * 2**0.5
+        return np.ascontiguousarray((gain * tone[:, None]).T, dtype=np.float32)
 
 
 def load_none(name: str, **options: object) -> FakeCodec:

@@ -7,15 +7,11 @@ import threading
 from collections.abc import AsyncIterator
 
 import numpy as np
-import torch
 
 from streaming.audio.sinks import Sink
 from streaming.errors import TransportError
 from streaming.wire.messages import Hello, Tokens
 from tests.support.fake_codec import FakeCodec
-
-# Several threads to an operation cost more than they bring on sounds as short as these.
-torch.set_num_threads(1)
 
 __all__ = ["FakeCard", "MemorySink", "Script", "hello", "token_messages", "tokens", "whole_sound"]
 
@@ -27,7 +23,7 @@ def tokens(count: int, seed: int = 0) -> np.ndarray:
 
 def whole_sound(all_tokens: np.ndarray, seed: int = 5) -> np.ndarray:
     """What an uninterrupted decoder makes of `all_tokens`, float32 `[2, n]`."""
-    return FakeCodec().code2sound(torch.as_tensor(all_tokens), seed=seed).numpy()
+    return FakeCodec().code2sound(all_tokens, seed=seed)
 
 
 def hello(first_token: int = 0, next_token: int = 0, **changes: object) -> str:

@@ -26,7 +26,7 @@ __all__ = ["CONTEXT", "TokenCoder", "coder_for"]
 Ints = NDArray[np.int64]
 
 CONTEXT: Final = 240
-"""Most tokens that a packet is told from: two rounds of the slow channel, 9.6 s."""
+"""Most tokens that a packet is conditioned on: two rounds of the slow channel, 9.6 s."""
 _MODELS: Final = {
     "c7604a4dc34aa70403724e43f0a0d5643203f30b160302f6bb88ce9698bc973b": "nano-5.npz",
 }
@@ -49,7 +49,7 @@ class TokenCoder:
         self._network = network
 
     def encode(self, tokens: Ints, first_token: int, context: Ints) -> bytes:
-        """Bytes of tokens ``[n]`` from index ``first_token`` on, told from ``context``.
+        """Bytes of tokens ``[n]`` from index ``first_token`` on, conditioned on ``context``.
 
         context: the tokens just before, at most ``CONTEXT``. May be longer than the tokens packed
         plainly; such bytes are not decoded.

@@ -29,7 +29,7 @@ from codec.nano.codec import Nano, NanoModels, save_nano
 from codec.nano.config import NanoConfig
 from codec.nano.graphs import RealFourier
 from codec.nano.onnx_run import MANIFEST, OnnxDecoder, OnnxNano
-from codec.noise import keyed_rows
+from codec.noise import keyed_normal
 from codec.stream import StreamDecoder
 from tests import ROOT
 
@@ -97,12 +97,12 @@ def torch_sound(nano: Nano, tokens: NDArray[np.int64], first_token: int, seed: i
     decoder = StreamDecoder(nano, seed=seed, first_token=first_token)
     decoder.feed(tokens)
     decoder.finish()
-    return torch.cat(list(decoder), dim=1).numpy()
+    return np.concatenate(list(decoder), axis=1)
 
 
-def torch_latents(nano: Nano, n: int, known: int, first_token: int) -> tuple[Tensor, Tensor]:
+def torch_latents(nano: Nano, n: int, known: int, first_token: int) -> tuple[Array, Array]:
     """A window's context and its latents, both from torch."""
-    tokens = torch.from_numpy(tokens_of(n))
+    tokens = tokens_of(n)
     settings = DecodeSettings()
     context = nano.decode_window(
         tokens[:known] if known else tokens[:1],
@@ -164,16 +164,16 @@ def test_latents_are_those_of_torch(
     nano: Nano, player: OnnxNano, n: int, known: int, first_token: int
 ):
     context, wanted = torch_latents(nano, n, known, first_token)
-    got = player.decode(tokens_of(n), first_token, context.numpy(), seed=5)
-    np.testing.assert_allclose(got, wanted.numpy(), rtol=0, atol=CLOSE)
+    got = player.decode(tokens_of(n), first_token, context, seed=5)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=CLOSE)
 
 
 @pytest.mark.parametrize(("n", "first_token"), [(37, 0), (31, A_DAY + 5), (9, 123), (1, 2)])
 def test_sound_is_that_of_torch(nano: Nano, player: OnnxNano, n: int, first_token: int):
     _, latents = torch_latents(nano, n, 0, first_token)
-    wanted = nano.render(latents, first_token=first_token, seed=5).numpy()
+    wanted = nano.render(latents, first_token=first_token, seed=5)
     assert wanted.std() > 0.005
-    got = player.render(latents.numpy(), first_token, seed=5)
+    got = player.render(latents, first_token, seed=5)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=CLOSE)
 
 
@@ -282,7 +282,7 @@ def test_noise_follows_the_rule_in_the_manifest():
         for turn in (math.cos, math.sin)
         for u, v in pairs
     ]
-    np.testing.assert_allclose(keyed_rows(seed, token, 1, width, purpose)[0], wanted, rtol=1e-6)
+    np.testing.assert_allclose(keyed_normal(seed, token, 1, width, purpose)[0], wanted, rtol=1e-6)
 
 
 def test_the_program_exports_and_compares(nano: Nano, tmp_path: Path, capsys):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from codec.errors import WeightsError
 from streaming.audio.level import limit
@@ -61,12 +60,12 @@ def test_music_comes_back_as_long_as_it_was_with_the_tokens_of_a_live_stream(tmp
     assert info.header == StreamHeader("fake", "fake-1", FakeCodec.digest, 3)
     assert (info.samples, info.complete, info.titles) == (samples, True, [Title("a", 0)])
     codec = FakeCodec()
-    tokens = codec.sound2code(torch.from_numpy(sound))
-    assert np.array_equal(tokens_of(tmp_path / "a.muc"), tokens.numpy())
+    tokens = codec.sound2code(sound)
+    assert np.array_equal(tokens_of(tmp_path / "a.muc"), tokens)
     assert run("decode", tmp_path / "a.muc", tmp_path / "b.wav") == 0
     heard, rate = soundfile.read(tmp_path / "b.wav", dtype="float32", always_2d=True)
     assert (len(heard), rate) == (samples, 48_000)
-    expected = codec.code2sound(tokens, seed=3)[:, :samples].numpy().clip(-1, 1)
+    expected = codec.code2sound(tokens, seed=3)[:, :samples].clip(-1, 1)
     assert np.abs(heard.T - expected).max() < 1e-4
 
 
@@ -125,7 +124,7 @@ def test_a_stream_that_begins_inside_a_latent_frame_keeps_its_length(tmp_path):
             return super().decode_window(tokens[::2], **options)
 
         def render(self, latents, *, first_token, seed):
-            double = latents.repeat_interleave(2, dim=0)
+            double = latents.repeat(2, axis=0)
             return super().render(double, first_token=first_token, seed=seed)
 
     header = StreamHeader("fake", "fake-1", FakeCodec.digest, first_token=11)
@@ -270,7 +269,7 @@ def test_what_cannot_work_is_said_in_one_sentence(tmp_path, capsys, monkeypatch,
 
 
 def test_info_says_what_is_there(tmp_path, capsys):
-    header = StreamHeader("nano", "nano-3", "a" * 64, 7, 100, "0123456789abcdef")
+    header = StreamHeader("nano", "nano-3", "a" * 64, 7, "0123456789abcdef", 100)
     encoder = MucEncoder(header)
     data = (
         encoder.title("A \x1b[31msong") + encoder.tokens(np.arange(300)) + encoder.finish(575_000)

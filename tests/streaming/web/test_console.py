@@ -387,7 +387,8 @@ async def test_files_and_figures_of_the_page_are_there():
             writer.close()
             return answer
 
-        for path in ("", "listener.js", "audio-thread.js", "spectrogram.js", "sound.js", "stream.js"):
+        scripts = ("listener.js", "audio-thread.js", "spectrogram.js", "sound.js", "stream.js")
+        for path in ("", *scripts):
             answer = await get(path)
             assert answer.startswith("HTTP/1.1 200")
             assert "Referrer-Policy: no-referrer" in answer

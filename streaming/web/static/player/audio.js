@@ -15,7 +15,7 @@ export class Audio {
     this.analyser = new AnalyserNode(this.context, { fftSize: 4096, smoothingTimeConstant: 0.3 });
     this.gain = new GainNode(this.context, { gain: volume });
     this.analyser.connect(this.gain).connect(this.context.destination);
-    this.resumed = this.context.resume();
+    this.context.resume();
   }
 
   /** A port for the decoder: messages as audio-thread.js takes them, reports as it gives them. */
@@ -33,8 +33,12 @@ export class Audio {
     } else {
       this.schedule = new Schedule(this.context, this.analyser, port1);
     }
-    await this.resumed;
     return port2;
+  }
+
+  /** False where the browser holds the sound back, as without a sound device. */
+  get running() {
+    return this.context.state === "running";
   }
 
   setVolume(volume) {

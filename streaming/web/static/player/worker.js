@@ -53,14 +53,13 @@ function connect(place = null) {
   mine.onmessage = ({ data }) => {
     if (mine !== socket) return;
     try {
-      if (typeof data !== "string") tell("bytes", { count: data.byteLength });
       const happenings = session.receive(data);
       if (!session.joining && began === Infinity) {
         began = performance.now();
         lostAt = null;
         tell("state", { word: "live" });
       }
-      happenings.forEach(take);
+      happenings.forEach((item) => take(item, data.byteLength));
       pump();
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
@@ -82,7 +81,8 @@ function connect(place = null) {
   };
 }
 
-function take(item) {
+/** bytes: of the message that it came in. */
+function take(item, bytes) {
   if (item.type === "hello") {
     begin(item);
   } else if (item.type === "title") {
@@ -102,7 +102,7 @@ function take(item) {
     renderer.put(item);
     if (item.type === "tokens") {
       follow(before, item.end);
-      tell("tokens", { first: item.first, tokens: item.tokens });
+      tell("tokens", { first: item.first, tokens: item.tokens, bytes });
     }
   }
 }
@@ -140,7 +140,7 @@ const waitingS = () => (sent - atPort.read) / SAMPLE_RATE;
 function follow(before, end) {
   const hello = session.hello;
   const heard = heardSample();
-  if (end <= hello.next_token || heard === null || !atPort.playing || !session.live) return;
+  if (end <= hello.next_token || heard === null || !session.live) return;
   const reserve = decodable(before, renderer.nano.settings.window) * SAMPLES_PER_TOKEN - heard;
   const speed = jitter.arrived(end / TOKEN_RATE, Math.max(0, reserve) / SAMPLE_RATE, now());
   port.postMessage({ speed });
