@@ -146,6 +146,7 @@ def measure_mucodec(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--codec", default="nano")
     parser.add_argument("--weights", type=Path)

@@ -103,7 +103,8 @@ def run(
 ) -> dict[str, object]:
     """Everything measured, for windows of ``tokens`` tokens, as plain values.
 
-    streams: live windows of so many streams are also decoded as one batch.
+    Args:
+        streams: live windows of so many streams are also decoded as one batch.
     """
     model, device = codec.model, codec.device
     if device.type == "cuda":

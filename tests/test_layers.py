@@ -9,7 +9,8 @@ from tests import ROOT
 
 LAYERS = [
     {"streaming.cli"},
-    {"streaming.send", "streaming.listen", "streaming.web", "streaming.files"},
+    {"streaming.listening", "streaming.send"},
+    {"streaming.receive", "streaming.web", "streaming.files"},
     {"streaming.transports"},
     {"streaming.stream"},
     {"streaming.audio"},

@@ -56,7 +56,7 @@ def is_address(text: str) -> bool:
 
 
 def check_wait(arguments: argparse.Namespace) -> None:
-    """Raise SettingsError where it may wait for a sender but not come back to it."""
+    """Raise SettingsError if the program may wait for a sender but not reconnect to it."""
     if arguments.wait and arguments.reconnect == 0:
         raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
 
@@ -74,7 +74,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--weights",
         type=Path,
         metavar="PATH",
-        help="of the codec: a weights file, or for mucodec the folder of the release's checkpoints",
+        help="the codec's weights: a file, or for mucodec the folder of the release's checkpoints",
     )
     codecs.add_argument(
         "--torch-device",
@@ -85,7 +85,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--threads",
         type=number(int, 1, 1024),
         metavar="N",
-        help=f"for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
+        help=f"threads for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
     )
     program = parser.add_argument_group("the program")
     program.add_argument(
@@ -100,7 +100,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 
 def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
-    """The secret between sender and listeners; ``purpose`` is what it does here."""
+    """Add the options for access tokens; ``purpose`` says what the token does here."""
     parser.add_argument(
         "--auth-token",
         metavar="SECRET",
@@ -108,7 +108,7 @@ def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
         f"--auth-token-file or the environment's {AUTH_TOKEN_VARIABLE}",
     )
     parser.add_argument(
-        "--auth-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+        "--auth-token-file", type=Path, metavar="FILE", help="a file of access tokens, one a line"
     )
 
 
@@ -127,7 +127,8 @@ def codec_loader(
 ) -> Callable[[str], Codec]:
     """A function that loads a codec by name as the arguments ask, for a thread to call.
 
-    part: the half of the codec that the program needs.
+    Args:
+        part: the half of the codec that the program needs.
     """
 
     def load(name: str) -> Codec:

@@ -31,10 +31,11 @@ from streaming.cli.client_arguments import make_settings
 from streaming.errors import ProtocolError, SettingsError, SinkError, TransportError, UserError
 from streaming.files.muc import MucReader
 from streaming.receive.settings import CatchUp
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.support.status_line import StatusLine
 from streaming.transports.link import Backoff
 from streaming.transports.websocket import WebSocketServer
+from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec
 from tests.support.listening import FakeCard, tokens, whole_sound
@@ -67,7 +68,7 @@ class Station:
 
 @pytest.fixture
 async def station() -> AsyncIterator[Station]:
-    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48))
+    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         yield Station(hub, server)
 
@@ -234,7 +235,7 @@ async def test_a_sender_that_comes_later_can_be_waited_for(
     )
     while not stats.exists() or not stats.read_text():
         await asyncio.sleep(0.01)  # it runs, and there is nothing to hear
-    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 0, 48))
+    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 0, packet_tokens=48))
     hub.publish(tokens(48), time.monotonic())
     hub.end("over", time.monotonic())
     async with WebSocketServer(hub, "127.0.0.1", port):
@@ -306,7 +307,7 @@ async def test_a_websocket_server_of_another_kind_is_refused(tmp_path: Path) -> 
 
 
 async def test_another_codec_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    hub = Hub(StreamInfo("fake", "fake-2", "f" * 64, 5, 48))
+    hub = Hub(StreamInfo("fake", "fake-2", "f" * 64, 5, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         with pytest.raises(ProtocolError, match="weights"):
             await run(server.url, "--out", tmp_path / "out.wav")
@@ -323,7 +324,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
         loaded.append(name)
         return FakeCodec()
 
-    hub = Hub(StreamInfo("mucodec", "mucodec-abc", "a" * 64, 5, 48))
+    hub = Hub(StreamInfo("mucodec", "mucodec-abc", "a" * 64, 5, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         out = tmp_path / "out.wav"
         with pytest.raises(DeviceError, match=r"mucodec.*GPU with 8 GiB.*--torch-device cpu"):
@@ -452,7 +453,7 @@ async def test_a_listener_hears_the_past_and_goes_back_to_live_on_a_signal(
     station: Station, tmp_path: Path
 ) -> None:
     station.hub = Hub(
-        StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, "s"), history_tokens=10_000
+        StreamInfo("fake", "fake-1", FakeCodec.digest, 5, "s", 48), history_tokens=10_000
     )
     async with WebSocketServer(station.hub, "127.0.0.1", 0) as server:
         station.publish(60)

@@ -189,7 +189,19 @@ def test_lost_tokens_are_replaced_as_in_python(run):
 
 
 def hello(first: int, live: int, stream: str = "s", seed: int = 4) -> str:
-    return Hello("nano", "nano-5", "a" * 64, seed, first, live, 0.5, 0.3, 48, "T", stream).encode()
+    return Hello(
+        "nano",
+        "nano-5",
+        "a" * 64,
+        seed,
+        first_token=first,
+        next_token=live,
+        age_s=0.5,
+        delay_s=0.3,
+        packet_tokens=48,
+        title="T",
+        stream=stream,
+    ).encode()
 
 
 def test_a_session_reports_what_pythons_does(run):

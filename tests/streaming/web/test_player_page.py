@@ -30,7 +30,7 @@ def write_music(path: Path) -> None:
     identity = codec.load("nano")
     at = np.arange(TOKENS)
     tokens = (8192 + 8000 * np.sin(at / 40) * np.sin(at / 3)).astype(np.int64)
-    file = MucEncoder(StreamHeader("nano", identity.weights, identity.digest, 5, 0))
+    file = MucEncoder(StreamHeader("nano", identity.weights, identity.digest, 5))
     content = file.title("Slow waves") + file.tokens(tokens) + file.finish(TOKENS * 1920)
     path.write_bytes(content)
 

@@ -22,7 +22,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from codec.base import DecoderWindow
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.sender_session import SenderSession
 from streaming.support.guard import AuthTokens, Gate, Limits
 from streaming.support.stats import LoopStall
@@ -34,7 +34,7 @@ from streaming.web import http
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import Encoding, SenderStatus, latency_terms
-from streaming.wire.messages import Failure, Join
+from streaming.wire.messages import Failure, Join, StreamInfo
 
 SECRET = "correct horse"
 NANO = DecoderWindow(context=128, hop=24, lookahead=8)
@@ -45,7 +45,7 @@ class Sending:
 
     def __init__(self, packets: int = 3) -> None:
         self.now_s = 1000.0
-        self.hub = Hub(StreamInfo("nano", "nano-3", "a" * 64, 0, 48, "s1"))
+        self.hub = Hub(StreamInfo("nano", "nano-3", "a" * 64, 0, "s1", 48))
         self.hub.set_title("Tune", 0, self.now_s)
         self.gate = Gate(Limits())
         self.timing = Timing()
