@@ -98,7 +98,7 @@ def decoded(sound: bytes, path: Path) -> np.ndarray:
     """What ffmpeg makes of a part of a stream, ``[n, 2]``."""
     path.write_bytes(sound)
     wav = path.with_suffix(".wav")
-    command = ["ffmpeg", "-v", "error", "-y", "-i", path, "-ar", str(SAMPLE_RATE), wav]
+    command = ["ffmpeg", "-v", "error", "-y", "-i", str(path), "-ar", str(SAMPLE_RATE), str(wav)]
     subprocess.run(command, check=True)
     return soundfile.read(wav, always_2d=True)[0]
 
