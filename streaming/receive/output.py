@@ -133,6 +133,7 @@ class Output:
                 await asyncio.sleep(hold_s)
             self._note_first()
             await self._card_worker.run(self._card.write, block)
+        self._note_first()
 
     def drop(self) -> None:
         """What the sound card was given and has not played fades out and is let go."""

@@ -98,7 +98,8 @@ def decoded(sound: bytes, path: Path) -> np.ndarray:
     """What ffmpeg makes of a part of a stream, ``[n, 2]``."""
     path.write_bytes(sound)
     wav = path.with_suffix(".wav")
-    command = ["ffmpeg", "-v", "error", "-y", "-i", str(path), "-ar", str(SAMPLE_RATE), str(wav)]
+    command = ["ffmpeg", "-v", "error", "-y", "-i", str(path)]
+    command += ["-ar", str(SAMPLE_RATE), str(wav)]
     subprocess.run(command, check=True)
     return soundfile.read(wav, always_2d=True)[0]
 
