@@ -36,25 +36,12 @@ from codec.mucodec.precision import exact_float32
 from codec.noise import keyed_normal
 from codec.stream import StreamDecoder
 from tests import parity
+from tests.support.tiny_mucodec import TINY
 
 LIMIT_S = 235.0
 PUBLISHED_S = 9.63
 """What the published implementation took on an H200 for 1792 tokens at 20 steps."""
 GOLDENS = Path(__file__).parents[1] / "tests" / "goldens"
-TINY = MuCodecConfig(
-    conv_channels=8,
-    hidden=64,
-    hidden_heads=4,
-    hidden_layer=1,
-    flow_width=144,
-    flow_heads=2,
-    flow_layers=2,
-    trained_frames=64,
-    vae_channels=8,
-    vae_groups=4,
-    vae_blocks=1,
-    vocoder_channels=32,
-)
 
 
 class Study:
