@@ -238,7 +238,7 @@ def _weighted(error: Tensor, weight: Tensor) -> float:
 def seam_jump(audio: Sound, period: int, offset: int = 0) -> float:
     """Sample-to-sample change at seams over that at random places, both over the local level.
 
-    Seams lie at ``offset + k * period`` samples. About 1 if a seam cannot be told from its
+    Seams lie at ``offset + k * period`` samples. About 1 if a seam does not differ from its
     surroundings. The local level is the root mean square over 10 ms. 1 if there is no seam.
     """
     samples = analysis(audio).audio

@@ -52,8 +52,8 @@ class Study:
         self.rehearse = rehearse
         self.device = torch.device("cpu" if rehearse else "cuda")
         self.config = TINY if rehearse else MuCodecConfig()
-        self.release = DecoderWindow(28, 64, 4) if rehearse else RELEASE
-        self.live = DecoderWindow(32, 16, 8) if rehearse else MuCodec.decoder_window
+        self.release = DecoderWindow(16, 32, 4) if rehearse else RELEASE
+        self.live = DecoderWindow(16, 8, 4) if rehearse else MuCodec.decoder_window
         self.long = DecodeSettings(2 if rehearse else 20, 1.5)
         self.short = DecodeSettings(1 if rehearse else 8, 1.5)
         self.passes = 1 if rehearse else 3
@@ -138,15 +138,16 @@ def stages(study: Study, codec: MuCodec, how: str) -> None:
     """Every stage for both windows; by :attr:`MuCodec.fast`, which is eager until it is ready."""
     rate = study.rates.get(codec.dtype, float("nan"))
     for name, window in (("release", study.release), ("live", study.live)):
-        tokens = window.hop + 4 + 2 * codec.render_margin_tokens
-        tokens = min(tokens, window.tokens)  # what a hop renders
+        # What a hop renders: itself and a crossfade's tail, with what there is of the margins.
+        margin, reach, tail = codec.render_margin_tokens, codec._reach_tokens, 4
+        before, after = min(margin, window.context), min(margin, window.lookahead - tail)
+        tokens = before + window.hop + tail + after
+        kept = min(reach, before) + window.hop + tail + min(reach, after)
         latents = torch.randn(
             2, study.config.latent_channels, tokens // 2, study.config.latent_bins
         ).to(study.device)
-        if tokens > 256:
-            latents = latents[:1]  # one channel after the other
-        kept = window.hop + 4 + 2 * codec._reach_tokens
-        mel = torch.randn(len(latents), 4 * min(kept, tokens), study.config.vae_mels)
+        latents = latents[: codec.channels_together(tokens // 2)]
+        mel = torch.randn(len(latents), 4 * kept, study.config.vae_mels)
         tasks = {
             "flow": study.flow_inputs(window),
             "VAE": (latents,),

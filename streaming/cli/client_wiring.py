@@ -11,7 +11,6 @@ from streaming.errors import SettingsError
 from streaming.listening import Origin, find
 from streaming.receive.listener import Listener
 from streaming.receive.output import Output
-from streaming.receive.report import ListenerReport
 from streaming.receive.settings import PRESETS
 from streaming.stream.timeline import StartAt
 from streaming.support.guard import SERVE_TOKEN_VARIABLE, AuthTokens, read_auth_tokens
@@ -87,14 +86,12 @@ def open_output(arguments: argparse.Namespace, gateway: Gateway | None = None) -
     return Output(files, card if arguments.web is None else Monitor(card))
 
 
-def open_page(
-    arguments: argparse.Namespace, output: Output, listener: Listener, report: ListenerReport
-) -> Console | None:
+def open_page(arguments: argparse.Namespace, output: Output, listener: Listener) -> Console | None:
     """The page of ``--web``, where it is wanted."""
     monitor = output.card
     if not isinstance(monitor, Monitor):
         return None
     card = monitor.card
     plays = card if isinstance(card, SoundCardSink) else None
-    controls = ListenerControls(listener, report, plays)
+    controls = ListenerControls(listener, plays)
     return Console(monitor, controls, arguments.web)

@@ -75,7 +75,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--weights",
         type=Path,
         metavar="PATH",
-        help="of the codec: a weights file, or for mucodec the folder of the release's checkpoints",
+        help="the codec's weights: a file, or for mucodec the folder of the release's checkpoints",
     )
     codecs.add_argument(
         "--torch-device",
@@ -86,7 +86,7 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
         "--threads",
         type=number(int, 1, 1024),
         metavar="N",
-        help=f"for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
+        help=f"threads for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
     )
     program = parser.add_argument_group("the program")
     program.add_argument(
@@ -146,7 +146,7 @@ def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
         f"--auth-token-file or the environment's {AUTH_TOKEN_VARIABLE}",
     )
     parser.add_argument(
-        "--auth-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+        "--auth-token-file", type=Path, metavar="FILE", help="a file of access tokens, one a line"
     )
 
 
