@@ -51,6 +51,8 @@ class Study:
         self.end = time.monotonic() + limit_s
         self.rehearse = rehearse
         self.device = torch.device("cpu" if rehearse else "cuda")
+        # A CPU's convolutions take ages in float16.
+        self.precision: Precision = "float32" if rehearse else "float16"
         self.config = TINY if rehearse else MuCodecConfig()
         self.release = DecoderWindow(16, 32, 4) if rehearse else RELEASE
         self.live = DecoderWindow(16, 8, 4) if rehearse else MuCodec.decoder_window
@@ -293,7 +295,7 @@ def measure(study: Study) -> None:
     study.note("device", name)
     study.note("torch", torch.__version__)
     study.part("limits", lambda: limits(study), 10)
-    codec = study.build("float16")
+    codec = study.build(study.precision)
     study.part("eager stages", lambda: stages(study, codec, "eager"), 20)
     study.part("eager windows", lambda: windows(study, codec, "eager"), 20)
     study.part("encoder", lambda: encoder(study, codec), 5)
@@ -315,7 +317,7 @@ def measure(study: Study) -> None:
     study.part(
         "guidance interval",
         lambda: setting(
-            study, "guidance 0:0.5", study.build("float16", guidance_interval=(0.0, 0.5))
+            study, "guidance 0:0.5", study.build(study.precision, guidance_interval=(0.0, 0.5))
         ),
         25,
     )
