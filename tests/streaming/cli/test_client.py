@@ -25,7 +25,6 @@ import soundfile
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as plain_serve
 
-import codec
 from codec.errors import DeviceError, WeightsError
 from streaming.cli import client
 from streaming.cli.client_arguments import make_settings
@@ -318,7 +317,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one sentence that says what it would need, before gigabytes are fetched for nothing."""
-    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    monkeypatch.setattr("codec.torch_backend.has_gpu", lambda: False)
     loaded: list[str] = []
 
     def load(name: str, **options: object) -> FakeCodec:
@@ -328,7 +327,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
     hub = Hub(StreamInfo("mucodec", "mucodec-abc", "a" * 64, 5, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         out = tmp_path / "out.wav"
-        with pytest.raises(DeviceError, match=r"mucodec.*GPU with 8 GiB.*--torch-device cpu"):
+        with pytest.raises(DeviceError, match=r"mucodec.*GPU with 6 GiB.*--torch-device cpu"):
             await run(server.url, "--out", out, load_codec=load)
         assert loaded == ["nano"]
         assert not out.exists()
@@ -341,7 +340,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
 def test_a_mucodec_listener_without_a_gpu_is_told_before_it_connects(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    monkeypatch.setattr("codec.torch_backend.has_gpu", lambda: False)
     assert client.main(["--codec", "mucodec", "--out", f"{tmp_path}/a.wav"], load_fake) == 2
     assert "keeps up with live music on a GPU" in error_of(capsys)
 
