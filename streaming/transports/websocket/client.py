@@ -40,7 +40,7 @@ from streaming.transports.websocket.common import (
 )
 from streaming.wire.messages import MAX_SERVER_MESSAGE
 
-__all__ = ["SILENCE_S", "TIMEOUT_S", "Connection", "connect"]
+__all__ = ["SILENCE_S", "TIMEOUT_S", "Connection", "check_address", "connect"]
 
 SILENCE_S: Final = 15.0
 """Eight packets of the default preset: unlikely on a connection that stands."""
@@ -191,6 +191,15 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     port = parts.port or {"ws": 80, "wss": 443}.get(parts.scheme)
     return parts.scheme, parts.hostname, port
+
+
+def check_address(url: str) -> None:
+    """Raise TransportError if ``url`` can be no sender's address."""
+    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
+        parts = urlsplit(url)
+        if parts.scheme in ("ws", "wss") and parts.hostname:
+            return
+    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 async def connect(
