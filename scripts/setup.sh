@@ -19,7 +19,7 @@ die() { say "setup: $*"; exit 2; }
 
 case "$PROFILE" in
     demo) EXTRAS=demo,play ;;
-    test) EXTRAS=demo,dev,export,metrics,mqtt,mucodec,play,radio,socks,train ;;
+    test) EXTRAS=demo,dev,docs,export,metrics,mqtt,mucodec,play,radio,socks,train ;;
     train) EXTRAS=demo,train ;;
     export) EXTRAS=export ;;
     *) die "say which profile to set up: scripts/setup.sh demo|test|train|export" ;;

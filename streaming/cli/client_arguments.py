@@ -30,26 +30,32 @@ from streaming.transports.websocket import TIMEOUT_S
 from streaming.web.console import DEFAULT_PORT
 from streaming.wire.messages import MAX_SEED
 
-__all__ = ["DEFAULT_URL", "make_settings", "read_arguments"]
+__all__ = ["DEFAULT_URL", "make_parser", "make_settings", "read_arguments"]
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8765"
 
 
 def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog=program_name("client.py"), description=description)
-    _add_ends(parser)
-    _add_place(parser)
-    _add_sound(parser)
-    _add_decoder(parser)
-    _add_access(parser)
-    add_broker_arguments(parser, sends=False)
-    add_lean_arguments(parser, sends=False)
-    add_common_arguments(parser, "decoding")
+    parser = make_parser(description)
     return parse(parser, "client", _join_values(sys.argv[1:] if argv is None else argv))
 
 
-def _add_ends(parser: argparse.ArgumentParser) -> None:
+def make_parser(description: str | None = None) -> argparse.ArgumentParser:
+    """Every option of the listener, in groups."""
+    parser = argparse.ArgumentParser(prog=program_name("client.py"), description=description)
+    _add_ends(parser.add_argument_group("from where, and where to"))
+    _add_place(parser.add_argument_group("from when, until when, and after an outage"))
+    _add_sound(parser.add_argument_group("the sound card, and the reserve for it"))
+    _add_decoder(parser.add_argument_group("the decoder and its windows"))
+    _add_access(parser.add_argument_group("access and trust"))
+    add_broker_arguments(parser, sends=False)
+    add_lean_arguments(parser, sends=False)
+    add_common_arguments(parser, "decoding")
+    return parser
+
+
+def _add_ends(parser: argparse._ArgumentGroup) -> None:
     """Where the stream comes from, and where it goes."""
     parser.add_argument(
         "url",
@@ -88,7 +94,7 @@ def _add_ends(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_place(parser: argparse.ArgumentParser) -> None:
+def _add_place(parser: argparse._ArgumentGroup) -> None:
     """Where in the stream to begin and to end, and how to stay in it."""
     parser.add_argument(
         "--seconds",
@@ -111,7 +117,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
         "--reconnect",
         type=number(int, 0, 1_000_000),
         metavar="N",
-        help="give up after N vain attempts in a row to come back (default: never)",
+        help="give up after N vain attempts in a row to come back; 0: at once (default: never)",
     )
     parser.add_argument(
         "--wait",
@@ -133,7 +139,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_sound(parser: argparse.ArgumentParser) -> None:
+def _add_sound(parser: argparse._ArgumentGroup) -> None:
     """The sound card, and what is kept in reserve for it."""
     parser.add_argument("--device", help="sound output: number or part of its name")
     parser.add_argument("--list-devices", action="store_true", help="show sound devices and end")
@@ -168,7 +174,7 @@ def _add_sound(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_decoder(parser: argparse.ArgumentParser) -> None:
+def _add_decoder(parser: argparse._ArgumentGroup) -> None:
     """The decoder and its windows."""
     parser.add_argument(
         "--seed",
@@ -196,7 +202,8 @@ def _add_decoder(parser: argparse.ArgumentParser) -> None:
         type=number(float, 0.1, 10),
         default=1.0,
         metavar="W",
-        help="of its time steps; above 1, those near noise are smaller (default: 1, uniform)",
+        help="of its time steps; above 1 those near noise are smaller, below 1 those near music "
+        "(default: 1, uniform)",
     )
     parser.add_argument(
         "--compile",
@@ -216,7 +223,7 @@ def _add_decoder(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _add_access(parser: argparse.ArgumentParser) -> None:
+def _add_access(parser: argparse._ArgumentGroup) -> None:
     """What lets the listener in, and whom it trusts."""
     add_auth_arguments(parser, "name it to a sender that asks for it")
     parser.add_argument(

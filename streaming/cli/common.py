@@ -63,41 +63,43 @@ def check_wait(arguments: argparse.Namespace) -> None:
 
 def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Codec, weights, device, threads, statistics and verbosity; ``purpose`` is what torch does."""
-    parser.add_argument(
+    codecs = parser.add_argument_group("the codec")
+    codecs.add_argument(
         "--codec",
         choices=codec.CODECS,
         default="nano",
         help="nano comes with the program; mucodec is the published model (default: %(default)s)",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--weights",
         type=Path,
         metavar="PATH",
         help="of the codec: a weights file, or for mucodec the folder of the release's checkpoints",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--torch-device",
         metavar="DEVICE",
         help=f"where torch does the {purpose}: cpu, cuda, cuda:1 (default: by the codec)",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--threads",
         type=number(int, 1, 1024),
         metavar="N",
         help=f"for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
     )
-    parser.add_argument(
+    program = parser.add_argument_group("the program")
+    program.add_argument(
         "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
     )
-    parser.add_argument("--verbose", action="store_true", help="log more")
-    parser.add_argument(
+    program.add_argument("--verbose", action="store_true", help="log more")
+    program.add_argument(
         "--json-log", action="store_true", help="log one JSON object a line, no status line"
     )
-    add_config_argument(parser)
-    add_completion_argument(parser)
+    add_config_argument(program)
+    add_completion_argument(program)
 
 
-def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
+def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
     """The secret between sender and listeners; ``purpose`` is what it does here."""
     parser.add_argument(
         "--auth-token",

@@ -28,7 +28,7 @@ class CompletionAction(argparse.Action):
         parser.exit(0)
 
 
-def add_completion_argument(parser: argparse.ArgumentParser) -> None:
+def add_completion_argument(parser: argparse._ActionsContainer) -> None:
     """The option that prints the script."""
     parser.add_argument(
         "--completion",

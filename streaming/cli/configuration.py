@@ -49,7 +49,7 @@ _MOST_FILE_BYTES: Final = 1 << 20
 _SHARED: Final = "both"
 
 
-def add_config_argument(parser: argparse.ArgumentParser) -> None:
+def add_config_argument(parser: argparse._ArgumentGroup) -> None:
     """The option that names the file."""
     parser.add_argument(
         "--config",

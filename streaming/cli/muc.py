@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from streaming.files.batch import Job
     from streaming.files.convert import Converted, Progress
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ LoadCodec = Callable[..., "Codec"]
 
 def main(argv: Sequence[str] | None = None, load_codec: LoadCodec = codec.load) -> int:
     """Run a command; returns the exit code: 0, 2 where it could not be done, 130 on Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None, load_codec: LoadCodec = codec.load) 
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Every command, with its options."""
     parser = argparse.ArgumentParser(
         prog=program_name("python -m codec"),
         description="Music to files of tokens and back; codecs' weights.",

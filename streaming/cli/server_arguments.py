@@ -27,24 +27,31 @@ from streaming.support.tls import server_context
 from streaming.web.forwarded import Proxies
 from streaming.wire.messages import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 
-__all__ = ["make_settings", "read_arguments"]
+__all__ = ["make_parser", "make_settings", "read_arguments"]
 
 
 def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog=program_name("server.py"), description=description)
-    _add_sources(parser)
-    _add_address(parser)
-    _add_encoding(parser)
-    _add_past(parser)
-    add_auth_arguments(parser, "let in only listeners that name it")
-    _add_upstream(parser)
-    _add_access(parser)
-    add_push_arguments(parser)
-    add_lean_arguments(parser, sends=True)
-    add_broker_arguments(parser, sends=True)
-    add_common_arguments(parser, "encoding")
+    parser = make_parser(description)
     return parse(parser, "server", sys.argv[1:] if argv is None else argv)
+
+
+def make_parser(description: str | None = None) -> argparse.ArgumentParser:
+    """Every option of the sender, in groups."""
+    parser = argparse.ArgumentParser(prog=program_name("server.py"), description=description)
+    _add_sources(parser.add_argument_group("what to stream"))
+    _add_address(parser.add_argument_group("where to listen"))
+    _add_encoding(parser.add_argument_group("packets and windows"))
+    _add_past(parser.add_argument_group("what is kept of the stream"))
+    access = parser.add_argument_group("who may listen")
+    add_auth_arguments(access, "let in only listeners that name it")
+    _add_access(access)
+    _add_upstream(parser.add_argument_group("relaying another sender"))
+    add_push_arguments(parser)
+    add_broker_arguments(parser, sends=True)
+    add_lean_arguments(parser, sends=True)
+    add_common_arguments(parser, "encoding")
+    return parser
 
 
 def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
@@ -86,7 +93,7 @@ def _web_player(text: str) -> str:
     return text
 
 
-def _add_sources(parser: argparse.ArgumentParser) -> None:
+def _add_sources(parser: argparse._ArgumentGroup) -> None:
     """What to stream."""
     parser.add_argument(
         "songs",
@@ -113,7 +120,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", help="announce this title instead of the songs' own")
 
 
-def _add_address(parser: argparse.ArgumentParser) -> None:
+def _add_address(parser: argparse._ArgumentGroup) -> None:
     """Where to listen."""
     parser.add_argument("--host", default="127.0.0.1", help="listen here (default: %(default)s)")
     parser.add_argument(
@@ -124,7 +131,7 @@ def _add_address(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_encoding(parser: argparse.ArgumentParser) -> None:
+def _add_encoding(parser: argparse._ArgumentGroup) -> None:
     """Packets, windows and seed."""
     parser.add_argument(
         "--preset",
@@ -159,16 +166,16 @@ def _add_encoding(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the decoders' noise: same tokens and seed, same sound (default: the store's or 0)",
     )
-
-
-def _add_past(parser: argparse.ArgumentParser) -> None:
-    """What is kept of the stream."""
     parser.add_argument(
         "--entropy-coding",
         action="store_true",
         help="send packets in fewer bits to listeners that take them so (nano's bundled weights, "
         "up to 128 tokens a packet; not through a broker)",
     )
+
+
+def _add_past(parser: argparse._ArgumentGroup) -> None:
+    """What is kept of the stream."""
     parser.add_argument(
         "--rewind",
         default="24h",
@@ -184,7 +191,7 @@ def _add_past(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_upstream(parser: argparse.ArgumentParser) -> None:
+def _add_upstream(parser: argparse._ArgumentGroup) -> None:
     """The way to another sender."""
     parser.add_argument(
         "--upstream-token",
@@ -208,7 +215,7 @@ def _add_upstream(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_access(parser: argparse.ArgumentParser) -> None:
+def _add_access(parser: argparse._ArgumentGroup) -> None:
     """Who may listen, how many, and what their browsers load."""
     parser.add_argument(
         "--web-player",

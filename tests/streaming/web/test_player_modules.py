@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codec.noise import keyed_rows
+from codec.noise import keyed_normal
 from streaming.receive.concealment import Concealment
 from streaming.receive.jitter import JitterBuffer
 from streaming.receive.playout import plan_start
@@ -55,7 +55,7 @@ def test_noise_is_that_of_python(run, seed, first):
             "return [0, 1].map((row) => Array.from(noise.row(first + row)));",
             *(seed, first, purpose, width),
         )
-        expected = keyed_rows(seed, first, 2, width, purpose)
+        expected = keyed_normal(seed, first, 2, width, purpose)
         np.testing.assert_allclose(np.array(rows), expected, atol=1e-6)
 
 
@@ -64,7 +64,7 @@ def test_noise_before_the_stream_is_that_of_python(run):
         "const { Noise } = await get('noise');"
         "return Array.from(new Noise(3, { purpose: 1, width: 8 }).row(-5));"
     )
-    np.testing.assert_allclose(np.array(row), keyed_rows(3, -5, 1, 8, 1)[0], atol=1e-6)
+    np.testing.assert_allclose(np.array(row), keyed_normal(3, -5, 1, 8, 1)[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [0, 1, 55, 56, 63, 64, 65, 1000, 100_003])
@@ -82,7 +82,7 @@ def test_digests_need_no_help_from_the_browser(run, size):
 
 def test_the_place_to_begin_is_that_of_python(run):
     random = np.random.default_rng(1)
-    cases = []
+    cases: list[dict[str, Any]] = []
     for _ in range(200):
         cases.append(
             {

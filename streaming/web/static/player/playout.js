@@ -77,7 +77,7 @@ const WINDOW_S = 300;
 const GAIN = 0.002; // speed per second of error
 const SMOOTHING_S = 20;
 
-/** Watches live packets arrive and says how fast to play: streaming/listen/jitter.py. */
+/** Watches live packets arrive and says how fast to play: streaming/receive/jitter.py. */
 export class Jitter {
   constructor(least_s, most_s = 8) {
     this.least_s = least_s;
