@@ -10,7 +10,8 @@ import numpy as np
 
 from streaming.audio.sinks import Sink
 from streaming.errors import TransportError
-from streaming.wire.messages import Hello, Tokens
+from streaming.wire.messages import Hello, Message, Tokens
+from streaming.wire.parsing import decode
 from tests.support.fake_codec import FakeCodec
 
 __all__ = ["FakeCard", "MemorySink", "Script", "hello", "token_messages", "tokens", "whole_sound"]
@@ -54,9 +55,9 @@ def token_messages(all_tokens: np.ndarray, first: int = 0, size: int = 48) -> li
 class Script:
     """A connection that plays messages; then it closes, breaks (with an error) or stays silent."""
 
-    def __init__(self, *messages: str | bytes, then: Exception | str = "close") -> None:
-        self.queue: asyncio.Queue[str | bytes | Exception | None] = asyncio.Queue()
-        self.sent: list[str | bytes] = []
+    def __init__(self, *messages: Message | str | bytes, then: Exception | str = "close") -> None:
+        self.queue: asyncio.Queue[Message | str | bytes | Exception | None] = asyncio.Queue()
+        self.sent: list[Message] = []
         self.taken = 0
         self.closed = False
         self.add(*messages)
@@ -65,22 +66,22 @@ class Script:
         elif then == "close":
             self.queue.put_nowait(None)
 
-    def add(self, *messages: str | bytes) -> None:
+    def add(self, *messages: Message | str | bytes) -> None:
         for message in messages:
             self.queue.put_nowait(message)
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         self.sent.append(message)
 
     async def close(self) -> None:
         self.closed = True
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+    async def __aiter__(self) -> AsyncIterator[Message]:
         while (message := await self.queue.get()) is not None:
             if isinstance(message, Exception):
                 raise message
             self.taken += 1
-            yield message
+            yield decode(message) if isinstance(message, (str, bytes)) else message
 
 
 BROKEN = TransportError("the connection to ws://test broke: start the listener again")
