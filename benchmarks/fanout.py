@@ -47,12 +47,15 @@ _MORE_FILES: Final = 256
 def fan_out(
     listeners: int, seconds: float, *, joins_per_s: float, processes: int, stuck: int = 1
 ) -> dict[str, float]:
-    """Measure once. ``dropped`` counts the listeners that were lost or missed a packet, and
-    ``sent_away`` those that the server let go for a fault or a lag; ``p50_ms``, ``p99_ms`` and
-    ``most_ms`` are of deliveries, ``join_p99_ms`` is from a call to its welcome; ``server_cpu_s``
-    and ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
-    ``join_loop_late_most_ms`` before that; ``rss_per_listener_bytes`` is by how much its memory
-    grew for each that joined."""
+    """Measure once.
+
+    ``dropped`` counts the listeners that were lost or missed a packet, and ``sent_away`` those that
+    the server let go for a fault or a lag. ``p50_ms``, ``p99_ms`` and ``most_ms`` are of
+    deliveries, ``join_p99_ms`` is from a call to its welcome. ``server_cpu_s`` and
+    ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
+    ``join_loop_late_most_ms`` before that. ``rss_per_listener_bytes`` is by how much its memory
+    grew for each that joined.
+    """
     raise_file_limit(listeners + _MORE_FILES)
     context = multiprocessing.get_context("spawn")
     server, server_end = context.Pipe()

@@ -42,10 +42,16 @@ _TOPIC: Final = "radio/jazz"
 
 @dataclass
 class Result:
-    """listeners, dropped: subscribers, and those that were lost or missed a packet. p50_ms, p99_ms:
-    from the sender's hub to a subscriber. join_p99_ms: from dialling to the window. broker_cpu_s: a
-    second of stream; load_cpu_s: the same of the subscribers. rss_per_listener_bytes: of the
-    broker.
+    """What one run measured.
+
+    Attributes:
+        listeners: subscribers.
+        dropped: of these, those that were lost or missed a packet.
+        p50_ms, p99_ms: from the sender's hub to a subscriber.
+        join_p99_ms: from dialling to the window.
+        broker_cpu_s: of the broker, for a second of stream.
+        load_cpu_s: the same of the subscribers.
+        rss_per_listener_bytes: of the broker.
     """
 
     listeners: int

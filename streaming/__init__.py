@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         UserError,
     )
     from streaming.files.muc import MucEncoder, MucInfo, MucReader, StreamHeader
-    from streaming.listening import tokens
+    from streaming.listening import listen, tokens
+    from streaming.receive.listener import Listener
     from streaming.receive.settings import CatchUp, ListenerSettings
     from streaming.stream.timeline import StartAt
     from streaming.transports.link import Backoff
@@ -49,6 +50,7 @@ __all__ = [
     "FileSource",
     "Gap",
     "Hello",
+    "Listener",
     "ListenerSettings",
     "MucEncoder",
     "MucInfo",
@@ -72,6 +74,7 @@ __all__ = [
     "Tokens",
     "TransportError",
     "UserError",
+    "listen",
     "tokens",
 ]
 
@@ -81,7 +84,8 @@ _NAMES: Final = {
     "streaming.errors": "DeviceError ProtocolError RefusedError SettingsError SinkError "
     "SourceError StreamingError TransportError UserError",
     "streaming.files.muc": "MucEncoder MucInfo MucReader StreamHeader",
-    "streaming.listening": "tokens",
+    "streaming.listening": "listen tokens",
+    "streaming.receive.listener": "Listener",
     "streaming.receive.settings": "CatchUp ListenerSettings",
     "streaming.stream.timeline": "StartAt",
     "streaming.transports.link": "Backoff",

@@ -19,9 +19,10 @@ R = TypeVar("R")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a graphics card where torch can use one, else the CPU.
+    """The device of that name; ``auto`` is a graphics card if torch can use one, otherwise the CPU.
 
-    Raises SettingsError where torch cannot.
+    Raises:
+        SettingsError: if torch cannot.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

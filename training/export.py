@@ -62,6 +62,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.export", description=(__doc__ or "").split("\n")[0]
     )

@@ -133,12 +133,14 @@ class Engine:
         self.card = card = SimulatedCard(self.trial.compared_s, prefill_s, device_s)
         self.output = output = Output([decoded], cast(Any, card), clock)
         self.listener = listener = Listener(
-            output,
+            dial,
             self.codec,
+            output,
             settings=ListenerSettings(
                 margin_s=setting.margin_s,
                 most_margin_s=setting.most_margin,
                 catch_up=CatchUp(setting.catch_up),
+                wait=True,
                 hello_timeout_s=setting.timeout,
                 client="lab",
                 decode=DecodeOptions(
@@ -157,20 +159,20 @@ class Engine:
         self.began_s = clock()
         device = asyncio.create_task(card.run())
         watching = asyncio.create_task(self._watch())
-        running = asyncio.create_task(listener.run(None, dial))
         try:
-            await asyncio.wait({running}, timeout=self.trial.seconds)
-            if running.done():
-                running.result()
+            async with listener, asyncio.timeout(self.trial.seconds):
+                try:
+                    await listener.play()
+                finally:
+                    watching.cancel()
+                    self._count_wire()
+                    self.ended_s = clock()
+                    self.silent_s, self.underruns = card.silent_s, card.underruns
+        except TimeoutError:
+            pass
         except Exception as error:  # what ends a listener is a finding, not a fault of the lab
             self.problem = str(error) or type(error).__name__
         finally:
-            watching.cancel()
-            self._count_wire()
-            self.ended_s = clock()
-            self.silent_s, self.underruns = card.silent_s, card.underruns
-            listener.stop()
-            await asyncio.gather(running, return_exceptions=True)
             device.cancel()
             await asyncio.gather(device, watching, return_exceptions=True)
 
@@ -185,7 +187,7 @@ class Engine:
             row = {
                 "t": now_s - self.began_s,
                 "buffer": listener.buffered_s if heard else None,
-                "target": listener.jitter.target_s,
+                "target": listener.reserve.target_s,
                 "latency": listener.latency_s,
                 "down": float(network.link.down(now_s - network.began_s)),
             }

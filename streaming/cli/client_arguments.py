@@ -14,6 +14,7 @@ from streaming.audio.sinks.soundcard import MAX_VOLUME
 from streaming.cli.common import (
     add_auth_arguments,
     add_common_arguments,
+    add_decoder_arguments,
     number,
     parse,
     program_name,
@@ -24,7 +25,7 @@ from streaming.cli.preset_file import PRESET_NAMES, preset_name
 from streaming.receive.decoding import DecodeOptions
 from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
-from streaming.support.guard import read_auth_tokens
+from streaming.support.guard import SERVE_TOKEN_VARIABLE, read_auth_tokens
 from streaming.transports.link import Backoff
 from streaming.transports.websocket import TIMEOUT_S
 from streaming.web.console import DEFAULT_PORT
@@ -33,6 +34,7 @@ from streaming.wire.messages import MAX_SEED
 __all__ = ["DEFAULT_URL", "make_parser", "make_settings", "read_arguments"]
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8765"
+_MOST_PORT: Final = 65_535
 
 
 def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -62,7 +64,7 @@ def _add_ends(parser: argparse._ArgumentGroup) -> None:
         nargs="?",
         default=DEFAULT_URL,
         metavar="URL|FILE.muc",
-        help="of the sender, or a recording: %(default)s",
+        help="a sender's address, or a recording (default: %(default)s)",
     )
     parser.add_argument("--play", action="store_true", help="play on the sound card")
     parser.add_argument(
@@ -86,6 +88,22 @@ def _add_ends(parser: argparse._ArgumentGroup) -> None:
         f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
     )
     parser.add_argument(
+        "--serve",
+        type=_port,
+        metavar="[HOST:]PORT",
+        help="let any player hear it as an Internet radio, in Opus, MP3 or FLAC: "
+        "http://HOST:PORT/, on this machine alone if no other host is given; needs ffmpeg",
+    )
+    parser.add_argument(
+        "--serve-token",
+        metavar="SECRET",
+        help="let in only players that name it as the password of a user of any name; better in "
+        f"the environment's {SERVE_TOKEN_VARIABLE} or in --serve-token-file",
+    )
+    parser.add_argument(
+        "--serve-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+    )
+    parser.add_argument(
         "--save",
         type=Path,
         metavar="FILE.muc",
@@ -94,13 +112,24 @@ def _add_ends(parser: argparse._ArgumentGroup) -> None:
     )
 
 
+def _port(text: str) -> tuple[str, int]:
+    """Host and port of ``[HOST:]PORT``; without a host this machine."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if colon else "127.0.0.1"
+    if not host or not port.isdecimal() or int(port) > _MOST_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no place to serve at; write 8000, 0.0.0.0:8000 or [::]:8000"
+        )
+    return host, int(port)
+
+
 def _add_place(parser: argparse._ArgumentGroup) -> None:
     """Where in the stream to begin and to end, and how to stay in it."""
     parser.add_argument(
         "--seconds",
         type=number(float, 0, 1e9),
         metavar="N",
-        help="end after so much sound (default: play until the stream ends)",
+        help="end after so many seconds of sound (default: when the stream ends)",
     )
     parser.add_argument(
         "--from",
@@ -111,25 +140,25 @@ def _add_place(parser: argparse._ArgumentGroup) -> None:
         "SIGUSR1 goes back to live",
     )
     parser.add_argument(
-        "--force", action="store_true", help="play also a recording most of which is missing"
+        "--force", action="store_true", help="play a recording even if most of it is missing"
     )
     parser.add_argument(
         "--reconnect",
         type=number(int, 0, 1_000_000),
         metavar="N",
-        help="give up after N vain attempts in a row to come back; 0: at once (default: never)",
+        help="give up after N failed attempts in a row to reconnect; 0: at once (default: never)",
     )
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="wait for a sender that is not there yet, as for one that has gone",
+        help="wait for a sender that is not there yet, as for one that was lost",
     )
     parser.add_argument(
         "--timeout",
         type=number(float, 0.1, 3600),
         default=TIMEOUT_S,
         metavar="S",
-        help="seconds to connect and to be answered, on a slow link more (default: %(default)g)",
+        help="seconds to connect and to get an answer; slow links need more (default: %(default)g)",
     )
     parser.add_argument(
         "--catch-up",
@@ -148,7 +177,7 @@ def _add_sound(parser: argparse._ArgumentGroup) -> None:
         type=number(float, 0, MAX_VOLUME),
         default=1.0,
         metavar="V",
-        help="of the sound card, a factor (default: %(default)s)",
+        help="volume of the sound card, a factor (default: %(default)s)",
     )
     parser.add_argument(
         "--preset",
@@ -163,14 +192,14 @@ def _add_sound(parser: argparse._ArgumentGroup) -> None:
         "--buffer",
         type=number(float, 0, 60),
         metavar="S",
-        help="seconds of sound in reserve against late packets, at least (default: by the preset)",
+        help="least reserve of sound against late packets, in seconds (default: by the preset)",
     )
     parser.add_argument(
         "--most-buffer",
         type=number(float, 0, 60),
         default=8.0,
         metavar="S",
-        help="and at most, where packets come unevenly (default: %(default)g)",
+        help="largest reserve, if packets come unevenly (default: %(default)g)",
     )
 
 
@@ -180,36 +209,35 @@ def _add_decoder(parser: argparse._ArgumentGroup) -> None:
         "--seed",
         type=number(int, 0, MAX_SEED),
         metavar="N",
-        help="of the decoder's noise (default: the sender's)",
+        help="seed of the decoder's noise (default: the sender's)",
     )
     parser.add_argument(
-        "--steps", type=number(int, 0, 1000), metavar="N", help="of the flow-matching decoder"
+        "--steps", type=number(int, 0, 1000), metavar="N", help="steps of the flow-matching decoder"
     )
     parser.add_argument(
-        "--guidance", type=number(float, 0, 100), metavar="G", help="scale; 1 is none"
+        "--guidance", type=number(float, 0, 100), metavar="G", help="its guidance scale; 1 is none"
     )
     parser.add_argument(
-        "--temperature", type=number(float, 0, 10), metavar="T", help="of the decoder's noise"
+        "--temperature",
+        type=number(float, 0, 10),
+        metavar="T",
+        help="deviation of the noise it starts from",
     )
     parser.add_argument(
         "--solver",
         choices=sorted(SOLVERS),
         default="euler",
-        help="of the flow-matching decoder; all but euler take two evaluations a step",
+        help="its solver; all but euler take two evaluations a step (default: %(default)s)",
     )
     parser.add_argument(
         "--warp",
         type=number(float, 0.1, 10),
         default=1.0,
         metavar="W",
-        help="of its time steps; above 1 those near noise are smaller, below 1 those near music "
+        help="above 1, its time steps near noise are smaller; below 1, those near music "
         "(default: 1, uniform)",
     )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile mucodec's decoder before listening: a minute, then faster on a GPU",
-    )
+    add_decoder_arguments(parser)
     for name, lowest, what in (
         ("hop", 1, "sound made at a time"),
         ("context", 0, "known sound before it"),
@@ -219,13 +247,13 @@ def _add_decoder(parser: argparse._ArgumentGroup) -> None:
             f"--{name}",
             type=number(int, lowest, 1024),
             metavar="N",
-            help=f"of decoder windows, {what}, in tokens of 40 ms (default: by preset and codec)",
+            help=f"decoder windows: {what}, in tokens of 40 ms (default: by preset and codec)",
         )
 
 
 def _add_access(parser: argparse._ArgumentGroup) -> None:
     """What lets the listener in, and whom it trusts."""
-    add_auth_arguments(parser, "name it to a sender that asks for it")
+    add_auth_arguments(parser, "access token, for a sender that asks for one")
     parser.add_argument(
         "--ca",
         type=Path,
@@ -235,8 +263,10 @@ def _add_access(parser: argparse._ArgumentGroup) -> None:
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
-    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option, and a
-    word after ``--web`` for its port."""
+    """``--from -10m`` as ``--from=-10m``.
+
+    argparse would take the place for another option, and a word after ``--web`` for its port.
+    """
     words = list(argv)
     for index, word in enumerate(words[:-1]):
         if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():

@@ -27,14 +27,17 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
         help="push the stream there as well, to a relay that was started with --accept-push: "
         "ws://HOST:PORT, or wss:// encrypted",
     )
-    _add_token(group, "--push-token", "name it to that relay", PUSH_TOKEN_VARIABLE)
+    _add_token(group, "--push-token", "publish token of that relay", PUSH_TOKEN_VARIABLE)
     group.add_argument(
         "--accept-push",
         action="store_true",
         help="be such a relay: serve what a sender pushes, one at a time",
     )
     _add_token(
-        group, "--publish-token", "let in only publishers that name it", PUBLISH_TOKEN_VARIABLE
+        group,
+        "--publish-token",
+        "admit only publishers that have this token",
+        PUBLISH_TOKEN_VARIABLE,
     )
 
 

@@ -44,7 +44,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     _add_encoding(parser.add_argument_group("packets and windows"))
     _add_past(parser.add_argument_group("what is kept of the stream"))
     access = parser.add_argument_group("who may listen")
-    add_auth_arguments(access, "let in only listeners that name it")
+    add_auth_arguments(access, "admit only listeners that have this access token")
     _add_access(access)
     _add_upstream(parser.add_argument_group("relaying another sender"))
     add_push_arguments(parser)
@@ -122,12 +122,14 @@ def _add_sources(parser: argparse._ArgumentGroup) -> None:
 
 def _add_address(parser: argparse._ArgumentGroup) -> None:
     """Where to listen."""
-    parser.add_argument("--host", default="127.0.0.1", help="listen here (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
     parser.add_argument(
         "--port",
         type=number(int, 0, 65_535),
         default=8765,
-        help="listen here, 0 for any free port (default: %(default)s)",
+        help="port to listen on, 0 for any free one (default: %(default)s)",
     )
 
 
@@ -152,24 +154,25 @@ def _add_encoding(parser: argparse._ArgumentGroup) -> None:
         "--hop",
         type=number(int, 1, 1024),
         metavar="N",
-        help="of encoder windows, tokens made at a time (default: by preset and codec)",
+        help="encoder windows: tokens made at a time (default: by preset and codec)",
     )
     parser.add_argument(
         "--lookahead",
         type=number(int, 0, 1024),
         metavar="N",
-        help="of encoder windows, tokens of sound heard beyond the hop (default: by the codec)",
+        help="encoder windows: tokens of sound seen beyond the hop (default: by the codec)",
     )
     parser.add_argument(
         "--seed",
         type=number(int, 0, MAX_SEED),
         metavar="N",
-        help="of the decoders' noise: same tokens and seed, same sound (default: the store's or 0)",
+        help="seed of the decoders' noise: same tokens and seed, same sound "
+        "(default: the store's, or 0)",
     )
     parser.add_argument(
         "--entropy-coding",
         action="store_true",
-        help="send packets in fewer bits to listeners that take them so (nano's bundled weights, "
+        help="send packets in fewer bits to listeners that accept them (nano's bundled weights, "
         "up to 128 tokens a packet; not through a broker)",
     )
 
@@ -180,14 +183,14 @@ def _add_past(parser: argparse._ArgumentGroup) -> None:
         "--rewind",
         default="24h",
         metavar="DURATION",
-        help="keep so much of the stream for listeners who come back or listen to the past: 90s, "
+        help="keep so much of the stream for listeners that reconnect or listen to the past: 90s, "
         "10m, 24h (default: %(default)s, 4.3 MB)",
     )
     parser.add_argument(
         "--store",
         type=Path,
         metavar="FOLDER",
-        help="keep it on disk as well, and go on there when started again",
+        help="keep it on disk as well (5 MB a day), and resume there after a restart",
     )
 
 
@@ -196,7 +199,7 @@ def _add_upstream(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--upstream-token",
         metavar="SECRET",
-        help="name it to the sender whose stream is served; better in the environment's "
+        help="access token for the sender whose stream is served; better in the environment's "
         f"{UPSTREAM_TOKEN_VARIABLE} or in --upstream-token-file",
     )
     parser.add_argument(
@@ -206,12 +209,12 @@ def _add_upstream(parser: argparse._ArgumentGroup) -> None:
         "--reconnect",
         type=number(int, 0, 1_000_000),
         metavar="N",
-        help="give another sender up after N vain attempts in a row to come back (default: never)",
+        help="give up the other sender after N failed attempts in a row (default: never)",
     )
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="wait for another sender that is not there yet, as for one that has gone",
+        help="wait for another sender that is not there yet, as for one that was lost",
     )
 
 
@@ -226,7 +229,7 @@ def _add_access(parser: argparse._ArgumentGroup) -> None:
         "nowhere, so that it does not play; from another station or web server with the same files",
     )
     parser.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="encrypt (wss://): certificate chain, PEM"
+        "--tls-cert", type=Path, metavar="FILE", help="certificate chain for wss://, PEM"
     )
     parser.add_argument(
         "--tls-key", type=Path, metavar="FILE", help="its private key, unless in the same file"
@@ -243,7 +246,7 @@ def _add_access(parser: argparse._ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="of a reverse proxy, or its network: believe its X-Forwarded-For or Forwarded header; "
+        help="a reverse proxy, or its network, whose X-Forwarded-For or Forwarded header counts; "
         "may be given more than once",
     )
     parser.add_argument(
@@ -251,7 +254,7 @@ def _add_access(parser: argparse._ArgumentGroup) -> None:
         type=number(int, 1, 100_000),
         default=Limits.connections,
         metavar="N",
-        help="connections at once (default: %(default)s)",
+        help="connections at once, in total (default: %(default)s)",
     )
     parser.add_argument(
         "--max-per-address",
@@ -265,5 +268,5 @@ def _add_access(parser: argparse._ArgumentGroup) -> None:
         type=number(float, 1, 3600),
         default=MAX_LAG_S,
         metavar="S",
-        help="drop a listener that falls so many seconds behind (default: %(default)g)",
+        help="drop a listener that falls this many seconds behind (default: %(default)g)",
     )

@@ -61,7 +61,8 @@ def muc() -> NoReturn:
 def start(module: str, script: str) -> NoReturn:
     """Import ``module``, call its ``main()`` and end this process with the exit code it returns.
 
-    script: what the program is called, where nothing was installed under a name of its own.
+    Args:
+        script: the program's name, unless it was installed under another one.
     """
     name = program_name(script)
     end_on_signals()
@@ -95,7 +96,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print ``text`` on standard error; where that cannot be, there is nobody to tell."""
+    """Print ``text`` on standard error; if that fails, there is nobody to tell."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{text}\n")
 

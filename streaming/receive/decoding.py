@@ -1,30 +1,37 @@
-"""From tokens to sound, off the event loop: the decoder's thread, and who keeps it busy."""
+"""From what was received to sound in the play-out buffer; the decoder has a thread of its own."""
 
 from __future__ import annotations
 
-import dataclasses
+import asyncio
+import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.audio.fading import FADE_SAMPLES
 from streaming.audio.fading import fade_out as fall
 from streaming.receive.concealment import Concealment
 from streaming.receive.playout import PlayoutBuffer, StartPlan, plan_start
+from streaming.stream.timeline import StartAt
 from streaming.support.stats import RealTimeFactor
 from streaming.support.worker import MODEL_PATIENCE_S, Worker
-from streaming.wire.messages import Gap, Tokens
+from streaming.wire.messages import MAX_GAP_TOKENS, Gap, Hello, Tokens
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, DecodeSettings
     from codec.stream import StreamDecoder
 
-__all__ = ["DecodeOptions", "DecodeThread", "Regenerator"]
+__all__ = ["Beginning", "DecodeOptions", "DecodeThread", "Decoding"]
+
+logger = logging.getLogger(__name__)
+
+_QUEUED_MESSAGES: Final = 4096
 
 Audio = NDArray[np.float32]
 
@@ -33,8 +40,12 @@ Audio = NDArray[np.float32]
 class DecodeOptions:
     """How to decode; None leaves it to the stream (seed) or to the codec (all others).
 
-    solver, warp: see `codec.sampling`. hop, context, lookahead: decoder window in tokens; a shorter
-    hop is sooner but computes more.
+    Attributes:
+        seed: of the noise.
+        steps, guidance, temperature: see :class:`codec.base.DecodeSettings`.
+        solver, warp: see :mod:`codec.sampling`.
+        hop, context, lookahead: decoder window in tokens; a shorter hop is sooner but computes
+            more.
     """
 
     seed: int | None = None
@@ -51,7 +62,7 @@ class DecodeOptions:
         """The decoder window in tokens."""
         wanted = {"hop": self.hop, "context": self.context, "lookahead": self.lookahead}
         given = {name: tokens for name, tokens in wanted.items() if tokens is not None}
-        return dataclasses.replace(codec.decoder_window, **given)
+        return replace(codec.decoder_window, **given)
 
     def settings(self) -> DecodeSettings:
         """The sampler's settings."""
@@ -61,9 +72,10 @@ class DecodeOptions:
 
 
 class DecodeThread:
-    """One stream's decoder. Everything that touches torch happens on its thread.
+    """One stream's decoder. Everything that touches the model happens on its thread.
 
-    Attributes: `rtf`, computing time per second of sound.
+    Attributes:
+        rtf: computing time per second of sound.
     """
 
     def __init__(
@@ -163,39 +175,120 @@ class DecodeThread:
         return audio, self._clock() - began_s, self._decoder.ready()
 
 
-class Regenerator:
-    """Turns what was received into sound in the play-out buffer, as that has room.
+@dataclass(frozen=True)
+class Beginning:
+    """Something begins, as ``hello`` said.
+
+    Attributes:
+        hello: what begins.
+        at_s: when it came.
+        start: where to begin in it.
+        margin_s: sound that should still be there when the next packet comes.
+        whole: the sound begins with the first token that comes, wherever that is.
+    """
+
+    hello: Hello
+    at_s: float
+    start: StartAt
+    margin_s: float
+    whole: bool = False
+
+    @property
+    def in_the_past(self) -> bool:
+        """Whether the sound is to begin before the live edge."""
+        return self.start.in_the_past(self.hello.first_token, self.hello.next_token)
+
+    def complete(self, item: Tokens | Gap) -> bool:
+        """Whether the history is complete with ``item``, or need not be.
+
+        A sender that has hours to tell before the live edge is not waited for.
+        """
+        edge = min(self.hello.next_token, self.hello.first_token + MAX_GAP_TOKENS)
+        return self.whole or _end(item) >= edge or self.in_the_past
+
+
+class Decoding:
+    """Decodes what :meth:`put` hands it, within :meth:`run`, as the play-out buffer has room.
 
     Args:
-        decoder: started already.
-        buffer: takes the sound; decoding waits while it has no room.
-        start_token: where the sound begins.
-        fade_in: it begins in the middle of something.
+        beginning: what begins.
+        decoder: not started yet.
+        buffer: takes the sound.
+        clock: monotonic seconds.
+        begun: told with which token the sound of what a hello began begins, and after how many
+            samples of other sound.
     """
 
     def __init__(
         self,
+        beginning: Beginning,
         decoder: DecodeThread,
         buffer: PlayoutBuffer,
-        *,
-        start_token: int = 0,
-        fade_in: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        begun: Callable[[Hello, int, int], Awaitable[None]] | None = None,
     ) -> None:
+        self._beginning = beginning
         self._decoder = decoder
         self._buffer = buffer
-        self._concealment = Concealment(start_token * SAMPLES_PER_TOKEN, fade_in=fade_in)
+        self._clock = clock
+        self._begun = begun
+        self._queue: asyncio.Queue[Beginning | Tokens | Gap | None] = asyncio.Queue(
+            _QUEUED_MESSAGES
+        )
+        self._history: deque[Tokens | Gap] = deque()  # until it is known where the sound begins
+        self._concealment: Concealment | None = None  # from then on
 
-    async def feed(self, item: Tokens | Gap) -> None:
-        """Decode tokens, or what stands in for lost ones."""
-        for tokens in self._concealment.pieces(item):
-            await self._decode(await self._decoder.feed(tokens))
+    async def put(self, item: Beginning | Tokens | Gap | None) -> None:
+        """Take what follows, or begins anew; None: nothing more. Waits while the queue is full."""
+        await self._queue.put(item)
 
-    async def finish(self, *, fade_out: bool = False) -> None:
-        """Nothing follows: decode the rest without lookahead, on ``fade_out`` to a soft end."""
-        await self._decode(await self._decoder.finish(), fade_out=fade_out)
+    def abandon(self) -> None:
+        """Let go of all that was put and not handed out, with a moment that fades out."""
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._buffer.cut()
+
+    async def run(self) -> None:
+        """Decode until None was put."""
+        history = self._history
+        anew = False
+        missing = 0
+        while True:
+            item = await self._queue.get()
+            missing = missing + item.count if isinstance(item, Gap) else 0
+            waits = self._concealment is None
+            closes = missing > (0 if waits and self._beginning.whole else MAX_GAP_TOKENS)
+            if isinstance(item, Beginning) or (closes and not waits):
+                await self._finish(fade_out=True)
+                after = replace(self._beginning, whole=True)
+                self._beginning = item if isinstance(item, Beginning) else after
+                anew = True
+            if isinstance(item, Beginning) or closes:
+                history.clear()
+                continue
+            if item is not None:
+                history.append(item)
+                self._forget()
+            ready = item is None or self._beginning.complete(item)
+            if self._concealment is None and history and ready:
+                await self._start(anew)
+            if self._concealment is not None:
+                while history:
+                    for tokens in self._concealment.pieces(history.popleft()):
+                        await self._decode(await self._decoder.feed(tokens))
+            if item is None:
+                break
+        await self._finish()
+
+    async def _finish(self, *, fade_out: bool = False) -> None:
+        """Decode the rest without lookahead, on ``fade_out`` to a soft end."""
+        if self._concealment is not None:
+            await self._decode(await self._decoder.finish(), fade_out=fade_out)
+            self._concealment = None
 
     async def _decode(self, ready: bool, *, fade_out: bool = False) -> None:
         """Decode every window that is ready."""
+        assert self._concealment is not None
         while ready and self._buffer.open:
             block, ready = await self._decoder.step()
             self._concealment.shape(block)
@@ -203,3 +296,44 @@ class Regenerator:
                 count = min(FADE_SAMPLES, block.shape[1])
                 block[:, block.shape[1] - count :] *= fall(count)
             await self._buffer.put(block)
+
+    def _forget(self) -> None:
+        """Keep no more of the history than what the sound can begin with."""
+        window, beginning, history = self._decoder.window, self._beginning, self._history
+        packets = 2 * beginning.hello.packet_tokens + beginning.margin_s * TOKEN_RATE
+        kept = window.context + 2 * window.hop + window.lookahead + packets
+        while _end(history[-1]) - _end(history[0]) > kept:
+            history.popleft()
+
+    async def _start(self, anew: bool) -> None:
+        """Choose the place where the sound begins, see `plan_start`.
+
+        anew: it fades in there, since there was other sound before.
+        """
+        beginning, decoder, buffer = self._beginning, self._decoder, self._buffer
+        hello = beginning.hello
+        first_token, next_token = self._history[0].first_token, _end(self._history[-1])
+        if beginning.in_the_past and not beginning.whole:
+            heard = beginning.start.first_heard(hello.first_token)
+            start_token, hold_s = decoder.whole_frame(max(heard, first_token)), 0.0
+        else:
+            live = next_token > hello.next_token or hello.next_token == hello.first_token
+            age_s = 0.0 if live else hello.age_s + self._clock() - beginning.at_s
+            margin_s = beginning.margin_s
+            plan = decoder.plan(next_token, first_token, hello.packet_tokens, age_s, margin_s)
+            start_token, hold_s = plan.start_token, plan.hold_s
+            if beginning.whole:
+                start_token = decoder.whole_frame(first_token)
+        buffer.begin(start_token * SAMPLES_PER_TOKEN, self._clock() + hold_s)
+        if self._begun is not None:
+            await self._begun(hello, start_token, buffer.samples + buffer.buffered_samples)
+        logger.debug("starting at token %d, in %.2f s", start_token, hold_s)
+        await decoder.start(
+            first_token=first_token, start_token=start_token, stream_seed=hello.seed
+        )
+        self._concealment = Concealment(start_token * SAMPLES_PER_TOKEN, fade_in=anew)
+
+
+def _end(item: Tokens | Gap) -> int:
+    """Index one past the last token."""
+    return item.end_token if isinstance(item, Tokens) else item.first_token + item.count

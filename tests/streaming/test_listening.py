@@ -19,10 +19,11 @@ from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy
-from tests.support.listening import tokens
+from tests.support.listening import MemorySink, tokens, whole_sound
 
 ALL = tokens(960)
 QUICK = streaming.Backoff(first_s=0.01, most_s=0.05)
+FROM_START = streaming.ListenerSettings(backoff=QUICK, start=streaming.StartAt(token=0))
 WHOLE = streaming.ListenerSettings(backoff=QUICK, history_tokens=len(ALL))
 
 
@@ -46,6 +47,13 @@ def publish(hub: Hub, packets: int) -> None:
 
 def end(hub: Hub) -> None:
     hub.end("over", time.monotonic())
+
+
+def write_muc(path: Path) -> Path:
+    header = streaming.StreamHeader("fake", FakeCodec.weights, FakeCodec.digest, 5)
+    muc = streaming.MucEncoder(header)
+    path.write_bytes(muc.title("Tape") + muc.tokens(ALL) + muc.finish(len(ALL) * 1920))
+    return path
 
 
 def joined(events: Sequence[object]) -> np.ndarray:
@@ -83,11 +91,7 @@ async def test_tokens_that_were_missed_in_an_outage_come_first(
 
 
 async def test_a_file_is_a_stream_from_its_beginning_on(tmp_path: Path) -> None:
-    path = tmp_path / "tape.muc"
-    header = streaming.StreamHeader("fake", FakeCodec.weights, FakeCodec.digest, 5)
-    muc = streaming.MucEncoder(header)
-    path.write_bytes(muc.title("Tape") + muc.tokens(ALL) + muc.finish(len(ALL) * 1920))
-    async with streaming.tokens(path) as stream:
+    async with streaming.tokens(write_muc(tmp_path / "tape.muc")) as stream:
         events = [event async for event in stream]
     assert np.array_equal(joined(events), ALL)
     assert isinstance(events[-1], streaming.End)
@@ -125,6 +129,81 @@ async def test_a_sender_that_comes_later_can_be_waited_for(hub: Hub) -> None:
             assert isinstance(await following, streaming.Hello)
 
 
+async def test_sound_comes_in_blocks_as_it_is_decoded(hub: Hub, server: WebSocketServer) -> None:
+    hub.set_title("First song", 0, time.monotonic())
+    publish(hub, 4)
+    async with streaming.listen(server.url, codec=FakeCodec(), settings=FROM_START) as radio:
+        blocks, latency_s = [], None
+        async for block in radio:
+            blocks.append(block)
+            if len(blocks) == 1:
+                assert radio.title == "First song"
+                latency_s = radio.latency_s
+                end(hub)
+    sound = np.concatenate(blocks, axis=1)
+    assert sound.dtype == np.float32
+    assert np.array_equal(sound, whole_sound(ALL[:192]))
+    assert latency_s is not None
+    assert latency_s > 0
+    assert radio.end_reason == "over"
+
+
+async def test_sound_goes_on_after_an_outage(hub: Hub, server: WebSocketServer) -> None:
+    sink = MemorySink()
+    async with (
+        FaultProxy(server.port) as proxy,
+        streaming.listen(proxy.url, sink, codec=FakeCodec(), settings=FROM_START) as radio,
+    ):
+        publish(hub, 4)
+        playing = asyncio.create_task(radio.play())
+        while not sink.samples:
+            await asyncio.sleep(0.005)
+        proxy.kill()
+        publish(hub, 4)
+        end(hub)
+        await playing
+        assert radio.reconnects == 1
+    assert sink.closed == 1
+    assert np.array_equal(sink.sound, whole_sound(ALL[:384]))
+
+
+async def test_a_listener_goes_back_in_the_stream(hub: Hub, server: WebSocketServer) -> None:
+    publish(hub, 20)
+    async with streaming.listen(server.url, codec=FakeCodec(), settings=FROM_START) as radio:
+        moved = False
+        async for _ in radio:
+            if radio.position_s > 30 and not moved:
+                moved = True
+                radio.seek(-20)
+            if moved and radio.position_s < 15:
+                break
+    assert radio.lost_tokens == 0
+
+
+async def test_a_file_is_decoded_to_its_end(tmp_path: Path) -> None:
+    path = write_muc(tmp_path / "tape.muc")
+    async with streaming.listen(path, codec=FakeCodec()) as radio:
+        sound = np.concatenate([block async for block in radio], axis=1)
+    assert np.array_equal(sound, whole_sound(ALL))
+
+
+async def test_sinks_are_closed_though_there_is_no_connection() -> None:
+    sink = MemorySink()
+    with pytest.raises(streaming.TransportError, match="listens"):
+        async with streaming.listen("ws://127.0.0.1:1", sink, codec=FakeCodec()):
+            pass
+    assert sink.closed == 1
+
+
+async def test_a_stream_of_other_weights_is_refused(hub: Hub, server: WebSocketServer) -> None:
+    class Other(FakeCodec):
+        digest = "e" * 64
+
+    with pytest.raises(streaming.ProtocolError, match="weights"):
+        async with streaming.listen(server.url, codec=Other()) as radio:
+            await radio.play()
+
+
 def test_tokens_need_no_model() -> None:
     code = """
 import asyncio, sys, time, numpy, streaming
@@ -133,7 +212,7 @@ from streaming.wire.messages import StreamInfo
 from streaming.transports.websocket import WebSocketServer
 
 async def main():
-    hub = Hub(StreamInfo("fake", "w", "a" * 64, 0, 48))
+    hub = Hub(StreamInfo("fake", "w", "a" * 64, 0, "s", 48))
     hub.publish(numpy.arange(48), time.monotonic())
     hub.end("over", time.monotonic())
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:

@@ -140,7 +140,7 @@ async function offerPlayer() {
   const answer = await fetch("player.json");
   const manifest = answer.ok ? await answer.json() : [];
   const ui = manifest.find((file) => file.name === "ui.js");
-  if (!ui) return;
+  if (!ui || !manifest.some((file) => file.name.endsWith(".onnx"))) return;
   const base = new URL("./", location.href).href;
   const { PlayerUi } = await import(new URL(ui.url, base));
   new PlayerUi({

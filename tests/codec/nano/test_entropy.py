@@ -348,7 +348,7 @@ def test_a_lost_packet_is_a_gap_until_one_stands_for_itself(stream):
     (tokens,) = heard(listener, [coded(6, 48)])
     assert tokens == Tokens(6 * PACKET, stream[6 * PACKET : 7 * PACKET])
     assert listener.lost_tokens == 3 * PACKET
-    # What came twice is told from what came before it.
+    # A duplicate is conditioned on what came before it.
     assert heard(listener, [coded(6, 48), coded(6, 0)]) == []
     assert listener.duplicate_tokens == 2 * PACKET
 

@@ -16,13 +16,12 @@ import codec
 from benchmarks.metrics import level_difference_db
 from streaming.audio.sinks import FileSink
 from streaming.audio.sources import Playlist
-from streaming.receive.listener import Listener
 from streaming.receive.output import Output
 from streaming.send.sender import PacedSource, Sender
 from streaming.stream.hub import Hub
 from streaming.support.worker import Worker
 from streaming.wire.messages import Join, StreamInfo
-from tests.support.listening import MemorySink, Script
+from tests.support.listening import MemorySink, Script, play, scripted
 from tests.support.rendition import MOST_LEVEL_DIFFERENCE_DB, SONGS, heard, sent
 
 Audio = NDArray[np.float32]
@@ -88,11 +87,10 @@ async def stream(songs: list[Path], out: Path) -> Audio:
     await source.close()
     await worker.close()
     sink = MemorySink()
-    listener = Listener(Output([sink, FileSink(out)]), nano)
     script = Script(then="silence")
     while (message := outbox.take()) is not None:
         script.add(message)
-    await listener.run(script)
+    await play(scripted(Output([sink, FileSink(out)]), script, codec=nano))
     return sink.sound
 
 

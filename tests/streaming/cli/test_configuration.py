@@ -77,7 +77,7 @@ def test_several_values_stand_on_lines_of_their_own(config):
     ("text", "told"),
     [
         ("[server]\ncolour = blue\n", "'colour' in"),
-        ("[server]\nloop = perhaps\n", "is yes or no, not 'perhaps'"),
+        ("[server]\nloop = perhaps\n", "must be yes or no, not 'perhaps'"),
         ("[server]\nport = many\n", "is not a number from 0 to 65535"),
         ("port = 1\n", "makes no sense"),
         ("[server]\nport = 1\nport = 2\n", "makes no sense"),

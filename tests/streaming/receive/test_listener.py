@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import tracemalloc
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,38 +14,28 @@ import pytest
 from benchmarks.lab.lossy import LossyLink
 from codec.errors import UnknownCodecError
 from streaming.errors import ProtocolError, SinkClosed, SinkError, TransportError
-from streaming.receive import rendering
+from streaming.receive import decoding
 from streaming.receive.decoding import DecodeOptions
 from streaming.receive.listener import Listener
 from streaming.receive.output import Output
 from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
-from streaming.transports.link import Backoff
 from streaming.wire.messages import MAX_GAP_TOKENS, End, Failure, Gap, Join, Title, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.listening import (
     BROKEN,
+    QUICK,
     FakeCard,
     MemorySink,
     Script,
     hello,
+    play,
+    scripted,
+    stop,
     token_messages,
     tokens,
     whole_sound,
 )
-
-
-class Dialler:
-    """Hands out connections in order."""
-
-    def __init__(self, *connections: Script) -> None:
-        self.connections = list(connections)
-
-    async def __call__(self) -> Script:
-        return self.connections.pop(0)
-
-
-QUICK = Backoff(first_s=0.001, most_s=0.001)
 
 
 async def listen(
@@ -51,16 +43,12 @@ async def listen(
     *sinks: MemorySink,
     card: FakeCard | None = None,
     load=None,
-    dial: Dialler | None = None,
-    **settings: object,
+    then: Sequence[Script] = (),
+    **settings: Any,
 ) -> Listener:
-    listener = Listener(
-        Output(sinks, card),
-        FakeCodec(),
-        load=load,
-        settings=ListenerSettings(**settings),  # type: ignore[arg-type]
-    )
-    await listener.run(script, dial)
+    """Listen to the end. then: further connections."""
+    listener = scripted(Output(sinks, card), script, *then, load=load, **settings)
+    await play(listener)
     return listener
 
 
@@ -271,7 +259,7 @@ async def test_a_gap_of_more_than_ten_minutes_is_closed(count: int, announced: b
 
 
 async def test_gaps_that_follow_one_another_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendering, "MAX_GAP_TOKENS", 500)
+    monkeypatch.setattr(decoding, "MAX_GAP_TOKENS", 500)
     file = MemorySink()
     gaps = [Gap(100 + n * 400, 400).encode() for n in range(1000)]
     there = 100 + 1000 * 400
@@ -306,8 +294,7 @@ async def test_who_sends_without_end_is_not_read_when_enough_waits() -> None:
     sink.gate.clear()
     script = Script(hello(0, 2**32 - 1), then="wait")
     script.add(*(Tokens(at, tokens(1024)).encode() for at in range(0, 1024 * 6000, 1024)))
-    listener = Listener(Output([sink]), FakeCodec())
-    running = asyncio.create_task(listener.run(script))
+    running = asyncio.create_task(play(scripted(Output([sink]), script)))
     tracemalloc.start()
     try:
         taken = 0
@@ -319,8 +306,7 @@ async def test_who_sends_without_end_is_not_read_when_enough_waits() -> None:
     finally:
         tracemalloc.stop()
         sink.gate.set()
-    listener.stop()
-    await running
+    await stop(running)
     assert sink.samples > 0
 
 
@@ -373,10 +359,10 @@ async def test_titles_change_when_their_token_is_heard_not_when_they_arrive() ->
         then="wait",
     )
     card.drain_gate.clear()
-    listener = Listener(Output([], card), FakeCodec())
+    listener = scripted(Output([], card), script)
     assert listener.title == ""
     assert listener.buffered_s == 0
-    running = asyncio.create_task(listener.run(script))
+    running = asyncio.create_task(play(listener))
     while card.drained == 0:
         await asyncio.sleep(0.005)
     card.buffered_samples = 50 * 1920
@@ -392,11 +378,12 @@ async def test_titles_change_when_their_token_is_heard_not_when_they_arrive() ->
 async def test_latency_is_the_way_from_the_source_to_the_ear() -> None:
     now = [1000.0]
     card = FakeCard()
-    listener = Listener(Output([], card, clock=lambda: now[0]), FakeCodec(), clock=lambda: now[0])
+    clock = lambda: now[0]  # noqa: E731
     all_tokens = tokens(600)
     script = Script(hello(400, 600, age_s=1.0, delay_s=0.5), then="wait")
     script.add(*token_messages(all_tokens, 400, size=200))
-    running = asyncio.create_task(listener.run(script))
+    listener = scripted(Output([], card, clock=clock), script, clock=clock)
+    running = asyncio.create_task(play(listener))
     while card.samples < (592 - 560) * 1920:
         await asyncio.sleep(0.001)
     card.buffered_samples = 4800
@@ -404,33 +391,30 @@ async def test_latency_is_the_way_from_the_source_to_the_ear() -> None:
     assert listener.latency_s == pytest.approx(25.5 - (listener.position_s - 0.1))
     now[0] += 2.0
     assert listener.latency_s == pytest.approx(27.5 - (listener.position_s - 0.1))
-    listener.stop()
-    await running
+    await stop(running)
 
 
 async def test_stop_ends_at_once_with_the_files_closed() -> None:
     file = MemorySink()
-    listener = Listener(Output([file]), FakeCodec())
-    running = asyncio.create_task(listener.run(Script(hello(), then="wait")))
+    listener = scripted(Output([file]), Script(hello(), then="wait"))
+    running = asyncio.create_task(play(listener))
     await asyncio.sleep(0.02)
     assert not running.done()
-    listener.stop()
-    await running
+    await stop(running)
     assert file.closed == 1
     assert listener.end_reason is None
 
 
-async def test_stop_after_a_break_is_no_error() -> None:
+async def test_who_leaves_after_a_break_is_told_of_no_error() -> None:
     file = MemorySink()
     file.gate.clear()
-    listener = Listener(Output([file]), FakeCodec())
     script = Script(hello(), *token_messages(tokens(48)), then=BROKEN)
-    running = asyncio.create_task(listener.run(script))
-    while not file.threads:
-        await asyncio.sleep(0.001)
-    listener.stop()
-    file.gate.set()
-    await running
+    async with scripted(Output([file]), script) as listener:
+        playing = asyncio.create_task(listener.play())
+        while not file.threads:
+            await asyncio.sleep(0.001)
+        await stop(playing)
+        file.gate.set()
     assert file.closed == 1
 
 
@@ -462,12 +446,12 @@ async def test_a_fault_of_the_decoder_ends_it(monkeypatch: pytest.MonkeyPatch) -
 async def test_everything_is_bounded_while_a_sink_takes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rendering, "_QUEUED_MESSAGES", 10)
+    monkeypatch.setattr(decoding, "_QUEUED_MESSAGES", 10)
     all_tokens, file = tokens(1500), MemorySink()
     file.gate.clear()
     script = Script(hello(), *token_messages(all_tokens, size=10), End(1500).encode())
-    listener = Listener(Output([file]), FakeCodec())
-    running = asyncio.create_task(listener.run(script))
+    listener = scripted(Output([file]), script)
+    running = asyncio.create_task(play(listener))
     taken = -1
     while taken < script.taken or taken < 20:
         taken = script.taken
@@ -517,17 +501,14 @@ async def test_with_too_little_history_the_sound_card_waits_for_the_first_packet
 
     card, file = FakeCard(), MemorySink()
     output = Noting([file], card, clock=lambda: 0.0)
-    listener = Listener(output, FakeCodec(), clock=lambda: 0.0)
-    running = asyncio.create_task(
-        listener.run(Script(hello(), *token_messages(tokens(48)), then="wait"))
-    )
+    script = Script(hello(), *token_messages(tokens(48)), then="wait")
+    running = asyncio.create_task(play(scripted(output, script, clock=lambda: 0.0)))
     while not file.samples:
         await asyncio.sleep(0.001)
     # Edge 40, needed 48 + 12.5: 21 tokens too few.
     assert output.due_s == pytest.approx(21 / 25)
     assert card.samples == 0
-    listener.stop()
-    await running
+    await stop(running)
 
 
 def part(all_tokens: np.ndarray, first: int, end: int, *more: str | bytes, then="close") -> Script:
@@ -539,10 +520,8 @@ def part(all_tokens: np.ndarray, first: int, end: int, *more: str | bytes, then=
 async def test_a_broken_connection_does_not_touch_the_sound() -> None:
     all_tokens, file = tokens(300), MemorySink()
     first = Script(hello(stream="s"), *token_messages(all_tokens[:96]), then=BROKEN)
-    dial = Dialler(
-        part(all_tokens, 96, 200, then=BROKEN), part(all_tokens, 200, 300, End(300).encode())
-    )
-    listener = await listen(first, file, dial=dial, backoff=QUICK)
+    then = [part(all_tokens, 96, 200, then=BROKEN), part(all_tokens, 200, 300, End(300).encode())]
+    listener = await listen(first, file, then=then)
     assert np.array_equal(file.sound, whole_sound(all_tokens))
     assert listener.reconnects == 2
     assert listener.session.lost_tokens == 0
@@ -558,7 +537,7 @@ async def test_another_stream_in_its_place_fades_in_after_all_of_the_first() -> 
     before, after, file = tokens(96, seed=1), tokens(96, seed=2), MemorySink()
     first = Script(hello(stream="s"), *token_messages(before), then=BROKEN)
     second = Script(hello(stream="t", title="Other"), *token_messages(after), End(96).encode())
-    listener = await listen(first, file, dial=Dialler(second), backoff=QUICK)
+    listener = await listen(first, file, then=[second])
     assert file.samples == 2 * 96 * 1920
     assert listener.position_s == 96 / 25
     assert listener.title == "Other"
@@ -596,14 +575,10 @@ async def test_back_to_live_leaves_what_waits_and_fades() -> None:
     all_tokens, file, card = tokens(9000), MemorySink(), FakeCard()
     behind = part(all_tokens, 0, 9000, then="wait")
     live = part(all_tokens, 8744, 9000, End(9000).encode())
-    listener = Listener(
-        Output([file], card),
-        FakeCodec(),
-        settings=ListenerSettings(start=StartAt(token=0), backoff=QUICK),
-    )
+    listener = scripted(Output([file], card), behind, live, start=StartAt(token=0))
     file.gate.clear()  # as a sound card does, it takes no more than it can play
     listener.go_to(StartAt())  # nothing is connected yet: does nothing
-    running = asyncio.create_task(listener.run(behind, Dialler(live)))
+    running = asyncio.create_task(play(listener))
     while behind.taken < 2 or not file.threads:
         await asyncio.sleep(0.002)
     listener.go_to(StartAt())
@@ -625,7 +600,11 @@ async def test_with_jump_an_outage_that_was_heard_is_left_out(dry: bool) -> None
     card.buffered_samples = 0 if dry else 48_000
     first = Script(hello(stream="s"), *token_messages(all_tokens[:96]), then=BROKEN)
 
+    waiting = [first]
+
     async def dial() -> Script:
+        if waiting:
+            return waiting.pop()
         while card.samples < 80 * 1920:
             await asyncio.sleep(0.001)
         if not dry:
@@ -635,8 +614,8 @@ async def test_with_jump_an_outage_that_was_heard_is_left_out(dry: bool) -> None
         return part(all_tokens, 344, 600, End(600).encode())
 
     settings = ListenerSettings(catch_up=CatchUp.JUMP, backoff=QUICK)
-    listener = Listener(Output([], card), FakeCodec(), settings=settings)
-    await listener.run(first, dial)
+    listener = Listener(dial, FakeCodec(), Output([], card), settings=settings)
+    await play(listener)
     assert listener.session.lost_tokens == 0
     if dry:
         assert card.samples < 250 * 1920
@@ -650,10 +629,11 @@ async def test_a_sound_card_that_is_late_plays_a_little_faster(
 ) -> None:
     now = [100.0]
     card = FakeCard()
-    listener = Listener(Output([], card, clock=lambda: now[0]), FakeCodec(), clock=lambda: now[0])
+    clock = lambda: now[0]  # noqa: E731
     all_tokens = tokens(1000)
     script = Script(hello(stream="s"), *token_messages(all_tokens[:48]), then="wait")
-    running = asyncio.create_task(listener.run(script))
+    listener = scripted(Output([], card, clock=clock), script, clock=clock)
+    running = asyncio.create_task(play(listener))
     while not listener.samples:
         await asyncio.sleep(0.001)
     for count in range(1, 20):
@@ -664,11 +644,10 @@ async def test_a_sound_card_that_is_late_plays_a_little_faster(
             await asyncio.sleep(0.001)
         while card.samples < (48 * (count + 1) - 12) // 8 * 8 * 1920:
             await asyncio.sleep(0.001)
-    assert card.speed == listener.jitter.speed
+    assert card.speed == listener.reserve.speed
     assert (card.speed == 1.01) is faster
     assert (card.speed < 1.0) is not faster
-    listener.stop()
-    await running
+    await stop(running)
 
 
 @pytest.mark.parametrize(
@@ -682,14 +661,11 @@ async def test_with_jump_a_delay_that_grew_on_an_unbroken_connection_is_left_out
     card, file = FakeCard(), MemorySink()
     all_tokens = tokens(1200)
     packets = token_messages(all_tokens)
-    listener = Listener(
-        Output([file], card, clock=lambda: now[0]),
-        FakeCodec(),
-        settings=ListenerSettings(catch_up=catch_up),
-        clock=lambda: now[0],
-    )
+    clock = lambda: now[0]  # noqa: E731
     script = Script(hello(), *packets[:1], then="wait")
-    running = asyncio.create_task(listener.run(script))
+    output = Output([file], card, clock=clock)
+    listener = scripted(output, script, clock=clock, catch_up=catch_up)
+    running = asyncio.create_task(play(listener))
 
     async def play_in_time(first: int, end: int) -> None:
         for count in range(first, end):

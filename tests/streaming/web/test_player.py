@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from websockets.datastructures import Headers
 
-from codec.nano.weights import BUNDLED
 from streaming.cli.server_arguments import make_settings, read_arguments
 from streaming.web import player
 from streaming.web.http import Answer
@@ -76,9 +75,9 @@ def test_the_vendored_runtime_is_what_was_published():
     assert (VENDOR / "ThirdPartyNotices.txt").stat().st_size > 100_000
 
 
-def test_runtime_and_weights_are_there_with_true_digests():
+def test_the_runtime_is_there_with_true_digests():
     files = player.files()
-    assert {"ort.wasm.bundle.min.mjs", WASM, BUNDLED.name} <= {file.name for file in files}
+    assert {"ort.wasm.bundle.min.mjs", WASM} <= {file.name for file in files}
     for file in files:
         answer, body = ask(f"/{file.url}")
         assert answer.status is HTTPStatus.OK

@@ -25,6 +25,8 @@ export class PlayerUi {
     this.worker = null;
     this.audio = null;
     this.columns = 0;
+    this.loaded = false;
+    this.sounding = 0; // reports of sound that was not silent
     const size = manifest.reduce((sum, file) => sum + file.gzip_bytes, 0);
     show("play-note", `Your browser makes the sound. For that it fetches ${megabytes(size)}, once.`);
     $("player").hidden = false;
@@ -56,7 +58,6 @@ export class PlayerUi {
     $("play").setAttribute("aria-pressed", "true");
     show("play", "Stop");
     show("play-state", "fetching the decoder …");
-    this.on.playing(true);
     this.audio = new Audio(this.volume);
     const url = this.manifest.find((file) => file.name === "worker.js").url;
     const worker = new Worker(new URL(url, this.base), { type: "module" });
@@ -85,7 +86,8 @@ export class PlayerUi {
     $("progress").hidden = true;
     $("playing").hidden = true;
     this.tellSession("none");
-    this.on.playing(false);
+    if (this.loaded) this.on.playing(false);
+    this.loaded = false;
   }
 
   fail(sentence) {
@@ -101,6 +103,8 @@ export class PlayerUi {
       $("progress").hidden = true;
       $("playing").hidden = false;
       show("play-state", "waiting for sound");
+      this.loaded = true;
+      this.on.playing(true);
       this.watchSound();
     } else if (event.type === "heard") {
       this.showHeard(event);
@@ -126,14 +130,16 @@ export class PlayerUi {
 
   showHeard(state) {
     const { playing, underruns, peak, reserve_s, clock_s, lost, load, title, token, live } = state;
+    if (!this.loaded) return;
     show("play-state", playing ? (live ? "playing" : "playing, from the past") : "waiting for sound");
     show("reserve", `${reserve_s.toFixed(1)} s`);
     show("clock", clock_s === null ? "–" : new Date(1000 * clock_s).toLocaleTimeString());
     show("underruns", String(underruns));
     show("lost", String(lost));
     show("decoding", load ? `${Math.round(100 * load)} %` : "–");
-    Object.assign($("play-state").dataset, { peak: peak.toFixed(4), token: token?.toFixed(1) ?? "" });
-    this.on.title(title);
+    this.sounding += peak > 0;
+    Object.assign($("play-state").dataset, { sounding: this.sounding, token: token?.toFixed(1) ?? "" });
+    if (token !== null) this.on.title(title);
     this.tellSession(playing ? "playing" : "paused", title);
   }
 

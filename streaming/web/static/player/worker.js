@@ -4,6 +4,7 @@
 // from here straight to the audio thread. Between two windows the worker sees to its messages.
 
 import { loadNano } from "./files.js";
+import { WINDOW } from "./nano.js";
 import { decodable, Jitter } from "./playout.js";
 import { MARGIN_S, Renderer } from "./renderer.js";
 import { ProtocolError, SAMPLE_RATE, SAMPLES_PER_TOKEN, Session } from "./session.js";
@@ -53,14 +54,13 @@ function connect(place = null) {
   mine.onmessage = ({ data }) => {
     if (mine !== socket) return;
     try {
-      if (typeof data !== "string") tell("bytes", { count: data.byteLength });
       const happenings = session.receive(data);
       if (!session.joining && began === Infinity) {
         began = performance.now();
         lostAt = null;
         tell("state", { word: "live" });
       }
-      happenings.forEach(take);
+      happenings.forEach((item) => take(item, data.byteLength));
       pump();
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
@@ -82,7 +82,8 @@ function connect(place = null) {
   };
 }
 
-function take(item) {
+/** bytes: of the message that it came in. */
+function take(item, bytes) {
   if (item.type === "hello") {
     begin(item);
   } else if (item.type === "title") {
@@ -102,13 +103,13 @@ function take(item) {
     renderer.put(item);
     if (item.type === "tokens") {
       follow(before, item.end);
-      tell("tokens", { first: item.first, tokens: item.tokens });
+      tell("tokens", { first: item.first, tokens: item.tokens, bytes });
     }
   }
 }
 
 function begin({ hello, same }) {
-  if (hello.codec !== "nano" || hello.digest !== renderer.nano.settings.digest) {
+  if (hello.codec !== "nano" || hello.digest !== renderer.nano.digest) {
     session.ended = true;
     socket.close();
     const whose = hello.codec === "nano" ? `the weights ${hello.weights}` : `the codec ${hello.codec}`;
@@ -140,8 +141,8 @@ const waitingS = () => (sent - atPort.read) / SAMPLE_RATE;
 function follow(before, end) {
   const hello = session.hello;
   const heard = heardSample();
-  if (end <= hello.next_token || heard === null || !atPort.playing || !session.live) return;
-  const reserve = decodable(before, renderer.nano.settings.window) * SAMPLES_PER_TOKEN - heard;
+  if (end <= hello.next_token || heard === null || !session.live) return;
+  const reserve = decodable(before, WINDOW) * SAMPLES_PER_TOKEN - heard;
   const speed = jitter.arrived(end / TOKEN_RATE, Math.max(0, reserve) / SAMPLE_RATE, now());
   port.postMessage({ speed });
   if (now() - jumpedAt > REST_S && jitter.excess_s > Math.max(1, 0.5 * jitter.target_s)) {

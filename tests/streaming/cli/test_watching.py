@@ -1,4 +1,4 @@
-"""What a listener tells about itself."""
+"""What a listener tells about itself, and how a program shows it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from streaming.receive import report as report_module
+from streaming.cli import client, watching
+from streaming.cli.watching import process_age_s
 from streaming.receive.listener import Listener
 from streaming.receive.output import Output
-from streaming.receive.report import ListenerReport, process_age_s
 from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.wire.messages import End
-from tests.support.fake_codec import FakeCodec
-from tests.support.listening import MemorySink, Script, hello, token_messages, tokens
+from tests.support.listening import (
+    MemorySink,
+    Script,
+    hello,
+    play,
+    scripted,
+    token_messages,
+    tokens,
+)
 
 KEYS = {
     "tokens",
@@ -39,8 +46,6 @@ KEYS = {
     "buffer_s",
     "position_s",
     "title",
-    "connected_s",
-    "max_loop_stall_ms",
 }
 
 
@@ -50,16 +55,15 @@ class Terminal(io.StringIO):
 
 
 async def finished_listener(*messages: str | bytes) -> Listener:
-    listener = Listener(Output([MemorySink()]), FakeCodec())
-    await listener.run(Script(*messages))
+    listener = scripted(Output([MemorySink()]), Script(*messages))
+    await play(listener)
     return listener
 
 
 async def test_before_anything_came_what_is_unknown_is_none() -> None:
     output = Output([])
-    figures = ListenerReport(Listener(output, FakeCodec()), 0.0, 1.5).figures()
+    figures = scripted(output).figures()
     assert set(figures) == KEYS
-    assert figures["connected_s"] == 1.5
     for key in ("payload_bits_per_s", "wire_bits_per_s", "first_audio_s", "latency_s"):
         assert figures[key] is None
     assert figures["decode_rtf"] is None
@@ -70,8 +74,7 @@ async def test_before_anything_came_what_is_unknown_is_none() -> None:
 async def test_afterwards_everything_is_known_and_summed_up_in_one_line() -> None:
     messages = token_messages(tokens(96))
     listener = await finished_listener(hello(), *messages, End(96, "the album is over").encode())
-    report = ListenerReport(listener, 0.0, 1.5)
-    figures = report.figures()
+    figures = listener.figures()
     assert figures["tokens"] == 96
     assert figures["samples"] == 96 * 1920
     assert figures["position_s"] == 96 / 25
@@ -79,7 +82,7 @@ async def test_afterwards_everything_is_known_and_summed_up_in_one_line() -> Non
     assert figures["decode_rtf"] > 0
     assert figures["title"] == "Song"
     assert figures["payload_bits_per_s"] == pytest.approx(350, abs=1)
-    summary = report.summary()
+    summary = client.summary(listener, figures)
     assert "\n" not in summary
     assert summary.startswith("3.8 s of sound, 96 tokens received, 350 bit/s, ")
     assert summary.endswith("ended: the album is over")
@@ -91,28 +94,34 @@ async def test_lost_tokens_are_not_kept_quiet() -> None:
     listener = await finished_listener(
         hello(), token_messages(all_tokens)[0], token_messages(all_tokens)[2], End(144).encode()
     )
-    report = ListenerReport(listener, 0.0, 1.5)
-    assert "lost tokens 48" in report.status()[1]
-    assert "96 tokens received, 48 lost" in report.summary()
+    figures = listener.figures()
+    assert "lost tokens 48" in client.parts(listener, figures)
+    assert "96 tokens received, 48 lost" in client.summary(listener, figures)
 
 
-async def test_status_and_statistics_are_written_while_it_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_status_and_statistics_are_written_while_it_runs_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(report_module, "_TICK_S", 0.01)
-    monkeypatch.setattr(report_module, "_STATS_INTERVAL_S", 0.05)
-    listener = await finished_listener(hello(), *token_messages(tokens(48)), End(48).encode())
-    report = ListenerReport(listener, 0.0, 1.5)
+    caplog.set_level("INFO")
+    monkeypatch.setattr(watching, "_TICK_S", 0.01)
+    monkeypatch.setattr(watching, "_STATS_INTERVAL_S", 0.05)
     terminal, path = Terminal(), tmp_path / "stats.jsonl"
     with StatsWriter(path) as stats:
-        running = asyncio.create_task(report.run(StatusLine(terminal, columns=200), stats))
-        while path.read_text().count("\n") < 3:
-            await asyncio.sleep(0.01)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-    assert terminal.getvalue().count("Song | buffer 0.0 s | ") >= 1
-    for line in path.read_text().splitlines():
-        assert set(json.loads(line)) == {"time_s", *KEYS}
+        async with watching.watched(
+            lambda: {"title": "Song", "tokens": 7},
+            lambda figures: [f"{figures['tokens']} tokens"],
+            lambda figures: f"{figures['tokens']} tokens in all",
+            StatusLine(terminal, columns=200),
+            stats,
+        ):
+            while path.read_text().count("\n") < 3 or "Song" not in terminal.getvalue():
+                await asyncio.sleep(0.01)
+    assert "Song | 7 tokens" in terminal.getvalue()
+    *lines, last = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        assert set(line) == {"time_s", "title", "tokens", "max_loop_stall_ms"}
+    assert last["final"] is True
+    assert "7 tokens in all" in caplog.text
 
 
 def test_the_age_of_the_process_counts_from_before_its_imports(
