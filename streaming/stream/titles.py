@@ -23,7 +23,6 @@ class Announcement:
     number: int
     place: int
     title: Title
-    message: str
 
 
 class Titles:
@@ -53,7 +52,7 @@ class Titles:
             if token == self._kept[-1].title.token:
                 del self._kept[-1]
         added = Title(title, token)
-        announcement = Announcement(self._next_number, min(token, edge), added, added.encode())
+        announcement = Announcement(self._next_number, min(token, edge), added)
         self._kept.append(announcement)
         self._next_number += 1
         del self._kept[:-_MOST]

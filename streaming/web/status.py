@@ -81,7 +81,7 @@ class SenderStatus:
                 "packet_tokens": hub.info.packet_tokens,
                 "next_token": hub.next_token,
                 "lost_tokens": hub.lost_tokens,
-                "rewind_s": hub.held_s,
+                "rewind_s": hub.history.held_s,
                 "ended": hub.ended,
                 "problem": self.problem(),
             },

@@ -158,7 +158,7 @@ async def test_a_lost_connection_completes_the_file_and_is_an_error(
         await connection.recv()
         outbox = station.hub.join(client_join(), time.monotonic())
         while (message := outbox.take()) is not None:
-            await connection.send(message)
+            await connection.send(message.encode())
         connection.transport.abort()
 
     station.publish(4)
