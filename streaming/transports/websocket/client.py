@@ -101,9 +101,12 @@ class Connection:
         try:
             while True:
                 try:
-                    yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
+                    async with asyncio.timeout(self._silence_s):
+                        message = await self._connection.recv()
                 except TimeoutError:
                     await self._check()
+                else:
+                    yield message
         except ConnectionClosed as closed:
             received = closed.rcvd.code if closed.rcvd else None
             if received not in (NORMAL, GOING_AWAY):

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from streaming.cli import client, server
-from streaming.cli.client_wiring import find_stream, open_output
+from streaming.cli.client import find_stream, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
 from streaming.files.convert import decode_file
 from streaming.files.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
