@@ -62,6 +62,8 @@ missing_packages() {
         command -v chromedriver >/dev/null || echo chromium-driver
         has_program mosquitto && has_program mosquitto_passwd || echo mosquitto
         has_program nginx || echo nginx
+        command -v mpv >/dev/null || echo mpv
+        command -v cvlc >/dev/null || echo vlc-bin vlc-plugin-base
     fi
     if [ "$PROFILE" = train ]; then
         command -v fluidsynth >/dev/null || echo fluidsynth

@@ -37,7 +37,10 @@ __all__ = ["Origin", "check_address", "find", "listen", "tokens"]
 class Origin:
     """Where a stream comes from; :func:`find` makes one of an address.
 
-    dial: makes a connection. traffic: counts what arrives on it. start: where to begin in it.
+    Attributes:
+        dial: makes a connection.
+        traffic: counts what arrives on it.
+        start: where to begin in it.
     """
 
     dial: Dial

@@ -187,7 +187,7 @@ class Engine:
             row = {
                 "t": now_s - self.began_s,
                 "buffer": listener.buffered_s if heard else None,
-                "target": listener.jitter.target_s,
+                "target": listener.reserve.target_s,
                 "latency": listener.latency_s,
                 "down": float(network.link.down(now_s - network.began_s)),
             }

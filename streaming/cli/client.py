@@ -1,7 +1,7 @@
-"""Listens to music at 350 bits per second: from a WebSocket or an MQTT broker to the sound card, a
-file or a pipe.
+"""Listens to music at 350 bits per second, on the sound card, to a file or to a pipe.
 
-With --save alone it records the stream as it is, and needs no model.
+It comes from a WebSocket server, an MQTT broker, a one-way link or a recording. With --save alone
+it is recorded as it is, which needs no model.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ class Firefox:
             command, stdout=subprocess.DEVNULL, stderr=self._log, env=env
         )
         address = self.until(self._address)
-        self._socket = connect(f"{address}/session", max_size=None, proxy=None)
+        self._open = ExitStack()
+        connection = connect(f"{address}/session", max_size=None, proxy=None)
+        self._socket = self._open.enter_context(connection)
         self._number = 0
         self._complaints: list[str] = []
         self._ask("session.new", {"capabilities": {}})
@@ -147,7 +150,7 @@ class Firefox:
 
     def close(self) -> None:
         """End it."""
-        self._socket.close()
+        self._open.close()
         self._process.terminate()
         self._process.wait()
         self._log.close()

@@ -645,7 +645,7 @@ async def test_a_sound_card_that_is_late_plays_a_little_faster(
             await asyncio.sleep(0.001)
         while card.samples < (48 * (count + 1) - 12) // 8 * 8 * 1920:
             await asyncio.sleep(0.001)
-    assert card.speed == listener.jitter.speed
+    assert card.speed == listener.reserve.speed
     assert (card.speed == 1.01) is faster
     assert (card.speed < 1.0) is not faster
     await stop(running)

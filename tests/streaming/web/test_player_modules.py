@@ -13,8 +13,8 @@ import pytest
 
 from codec.noise import keyed_normal
 from streaming.receive.concealment import Concealment
-from streaming.receive.jitter import JitterBuffer
 from streaming.receive.playout import plan_start
+from streaming.receive.reserve import ReserveControl
 from streaming.stream.listener_session import ListenerSession
 from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 from tests.support.browser import Browser, browser  # noqa: F401
@@ -57,6 +57,25 @@ def test_noise_is_that_of_python(run, seed, first):
         )
         expected = keyed_normal(seed, first, 2, width, purpose)
         np.testing.assert_allclose(np.array(rows), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 7, MONTH, MONTH + 12_345])
+def test_phases_are_those_of_python(run, first):
+    phases = run(
+        "const { segmentPhases } = await get('nano');"
+        "const { cos, sin, shape } = segmentPhases(given[0], 5);"
+        "return [Array.from(cos), Array.from(sin), shape];",
+        first,
+    )
+    notes = np.arange(28, 112)
+    sample = first * 480 - 120 + 240 * np.arange(11, dtype=np.float64)[:, None]
+    turns = (
+        sample * (440 * 2 ** ((notes - 69) / 12)) / 12_000 + np.modf(notes * 0.6180339887498949)[0]
+    )
+    angle = 2 * np.pi * np.modf(turns)[0]
+    assert phases[2] == [11, 84]
+    for found, expected in zip(phases, (np.cos(angle), np.sin(angle)), strict=False):
+        np.testing.assert_allclose(np.reshape(found, (11, 84)), expected, atol=1e-4)
 
 
 def test_noise_before_the_stream_is_that_of_python(run):
@@ -121,7 +140,7 @@ def test_the_speed_of_playing_is_that_of_python(run):
         " [jitter.arrived(...arrival), jitter.target_s, jitter.excess_s]);",
         arrivals,
     )
-    ours = JitterBuffer(0.5)
+    ours = ReserveControl(0.5)
     expected = [[ours.arrived(*each), ours.target_s, ours.excess_s] for each in arrivals]
     np.testing.assert_allclose(heard, expected, atol=1e-9)
 

@@ -60,6 +60,7 @@ class Schedule {
     this.written = 0;
     this.until = 0; // when what was scheduled is over, in the context's time
     this.underruns = 0;
+    this.peak = 0; // of the buffer that came last
     this.sources = new Set();
     this.anew();
     port.onmessage = ({ data }) => this.take(data);
@@ -88,6 +89,7 @@ class Schedule {
       const samples = buffer.getChannelData(channel);
       for (let at = 0; at < frames; at += 1) samples[at] = pcm[2 * at + channel] / 32768;
     }
+    this.peak = pcm.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 32768;
     const earliest = context.currentTime + HEAD_START_S;
     if (!this.begun || this.until < context.currentTime) {
       if (this.begun) {
@@ -123,7 +125,7 @@ class Schedule {
     this.port.postMessage({
       playing: waiting_s > 0 && this.context.state === "running",
       underruns: this.underruns,
-      peak: 0,
+      peak: waiting_s > 0 ? this.peak : 0,
       read: this.written - waiting_s * RATE,
       waiting_s,
     });

@@ -1,5 +1,7 @@
 // The files that playing needs: fetched once, their digests checked, for browsers keep them.
 
+const OPTIMISATION = "basic";
+
 /** SHA-256 of bytes, 64 hexadecimal digits; browsers have their own only on pages they call secure. */
 export async function sha256(bytes) {
   const digest = globalThis.crypto?.subtle
@@ -109,25 +111,30 @@ async function fetchOne({ name, url, bytes: size }, base, count) {
 /** The decoder, ready to run, with the manifest's files. */
 export async function loadNano(manifest, base, progress) {
   const named = (end) => manifest.find((file) => file.name.endsWith(end));
-  const script = manifest.find((file) => file.name.endsWith(".mjs"));
-  const wanted = manifest.filter((file) => /\.(wasm|onnx|safetensors|json)$/.test(file.name));
+  const [script, runtime] = [".mjs", ".wasm"].map(named);
+  // Weights lie in a file of their own, or in graphs that came with a description.
+  const weights = named(".safetensors");
+  const described = named("nano-onnx.json");
+  const graphs = ["decoder.onnx", "vocoder.onnx"].map(named);
   const [files, ort, { Nano }] = await Promise.all([
-    fetchAll(wanted, base, progress),
+    fetchAll([runtime, weights ?? described, ...graphs], base, progress),
     import(new URL(script.url, base)),
     import("./nano.js"),
   ]);
   ort.env.wasm.numThreads = 1; // more need a page isolated from others, and are slower for this
-  ort.env.wasm.wasmBinary = files.get(named(".wasm").name).buffer;
-  const settings = JSON.parse(new TextDecoder().decode(files.get(named(".json").name)));
-  const options = { executionProviders: ["wasm"], graphOptimizationLevel: "basic" };
-  const weights = named(".safetensors");
-  if (weights) {
-    options.externalData = [{ path: weights.name, data: files.get(weights.name) }];
+  ort.env.wasm.wasmBinary = files.get(runtime.name).buffer;
+  const sessions = [];
+  for (const graph of graphs) {
+    sessions.push(
+      await ort.InferenceSession.create(files.get(graph.name), {
+        executionProviders: ["wasm"],
+        graphOptimizationLevel: OPTIMISATION,
+        externalData: weights ? [{ path: weights.name, data: files.get(weights.name) }] : [],
+      }),
+    );
   }
-  const sessions = {};
-  for (const part of ["decoder", "vocoder"]) {
-    const graph = files.get(named(`${part}.onnx`).name);
-    sessions[part] = await ort.InferenceSession.create(graph, options);
-  }
-  return new Nano(ort, settings, sessions.decoder, sessions.vocoder);
+  const digest = weights
+    ? weights.sha256
+    : JSON.parse(new TextDecoder().decode(files.get(described.name))).digest;
+  return new Nano(ort, digest, ...sessions);
 }

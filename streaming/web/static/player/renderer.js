@@ -3,7 +3,7 @@
 
 import { Concealment, planStart } from "./playout.js";
 import { SAMPLES_PER_TOKEN } from "./session.js";
-import { StreamDecoder } from "./nano.js";
+import { StreamDecoder, WINDOW } from "./nano.js";
 
 export const MARGIN_S = 1; // spare sound when a packet comes: a slow device decodes that long
 const MOST_GAP = 15000; // tokens; a longer gap is closed
@@ -69,7 +69,6 @@ export class Renderer {
 
   start(now_s) {
     const { hello, at_s, start, whole } = this.place;
-    const { window } = this.nano.settings;
     const [first, next] = [this.items[0].first, this.items.at(-1).end];
     let plan = { start: first, hold_s: 0 };
     if (whole) plan.start = first;
@@ -77,7 +76,7 @@ export class Renderer {
     else {
       const live = next > hello.next_token || hello.next_token === hello.first_token;
       const age_s = live ? 0 : hello.age_s + now_s - at_s;
-      plan = planStart({ next, first, packet: hello.packet_tokens, age_s, margin_s: MARGIN_S, ...window });
+      plan = planStart({ next, first, packet: hello.packet_tokens, age_s, margin_s: MARGIN_S, ...WINDOW });
     }
     this.decoder = new StreamDecoder(this.nano, { seed: hello.seed, first, start: plan.start });
     this.concealment = new Concealment(plan.start * SAMPLES_PER_TOKEN);

@@ -4,6 +4,7 @@
 // from here straight to the audio thread. Between two windows the worker sees to its messages.
 
 import { loadNano } from "./files.js";
+import { WINDOW } from "./nano.js";
 import { decodable, Jitter } from "./playout.js";
 import { MARGIN_S, Renderer } from "./renderer.js";
 import { ProtocolError, SAMPLE_RATE, SAMPLES_PER_TOKEN, Session } from "./session.js";
@@ -108,7 +109,7 @@ function take(item, bytes) {
 }
 
 function begin({ hello, same }) {
-  if (hello.codec !== "nano" || hello.digest !== renderer.nano.settings.digest) {
+  if (hello.codec !== "nano" || hello.digest !== renderer.nano.digest) {
     session.ended = true;
     socket.close();
     const whose = hello.codec === "nano" ? `the weights ${hello.weights}` : `the codec ${hello.codec}`;
@@ -141,7 +142,7 @@ function follow(before, end) {
   const hello = session.hello;
   const heard = heardSample();
   if (end <= hello.next_token || heard === null || !session.live) return;
-  const reserve = decodable(before, renderer.nano.settings.window) * SAMPLES_PER_TOKEN - heard;
+  const reserve = decodable(before, WINDOW) * SAMPLES_PER_TOKEN - heard;
   const speed = jitter.arrived(end / TOKEN_RATE, Math.max(0, reserve) / SAMPLE_RATE, now());
   port.postMessage({ speed });
   if (now() - jumpedAt > REST_S && jitter.excess_s > Math.max(1, 0.5 * jitter.target_s)) {
