@@ -124,11 +124,11 @@ def run(model: Codec, audio: Audio, passes: int, settings: DecodeSettings) -> li
 def measure_mucodec(args: argparse.Namespace) -> None:
     """Stage by stage; see :mod:`benchmarks.mucodec`."""
     from benchmarks import mucodec
-    from codec.mucodec.config import MuCodecConfig
+    from codec.mucodec.config import MuCodecConfig, Precision
 
     device = torch.device(args.torch_device or ("cuda" if torch.cuda.is_available() else "cpu"))
     on_cpu = device.type == "cpu"
-    precision = args.precision or ("float32" if on_cpu else "float16")
+    precision: Precision = args.precision or ("float32" if on_cpu else "float16")
     layers = args.flow_layers or (2 if on_cpu else MuCodecConfig.flow_layers)
     model = mucodec.random_codec(
         MuCodecConfig(flow_layers=layers), device, precision, compiled=args.compiled
