@@ -75,14 +75,14 @@ async def find(
     start = start or StartAt()
     address = str(url)
     if "://" not in address and Path(url).suffix.lower() == ".muc":
-        from streaming.files.playback import FileConnection, load_hub, place_in
+        from streaming.files.playback import FileConnection, load_history, place_in
 
-        hub = await call_on_thread(load_hub, url, force=force)
+        history = await call_on_thread(load_history, url, force=force)
 
         async def dial() -> FileConnection:
-            return FileConnection(hub)
+            return FileConnection(history)
 
-        return Origin(dial, Traffic(), place_in(hub, start))
+        return Origin(dial, Traffic(), place_in(history, start))
     tls = functools.partial(client_context, address, ca)
     if is_mqtt(address):
         broker = read_credentials(MqttAddress.parse(address), user, password_file)

@@ -273,7 +273,7 @@ class MuCodec(Codec):
 
         def waves() -> Tensor:
             mels = (self.fast.run("VAE", part) for part in parts)
-            cut = (mel[:, low * per_token : high * per_token] for mel in mels)
+            cut = (mel[:, low * per_token : high * per_token].contiguous() for mel in mels)
             return torch.cat([self.fast.run("vocoder", mel) for mel in cut])
 
         # The vocoder gives a few samples more than 480 a frame; they lie at the end.

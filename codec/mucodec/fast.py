@@ -137,7 +137,8 @@ class FastPath:
                     break
                 (name, shapes), inputs = self._jobs.pop(0)
             try:
-                call = self._make(name, inputs)
+                with nullcontext() if self._recorder is None else torch.cuda.device(self._device):
+                    call = self._make(name, inputs)
             except Exception as error:
                 self._complain(name, error)
                 continue

@@ -27,6 +27,7 @@ from streaming.support.guard import ByteBudget, Limits
 from streaming.transports.websocket.door import Caller, Door
 from streaming.web.forwarded import Proxies
 from streaming.web.http import METHOD_NOT_ALLOWED, Answer, is_upgrade
+from streaming.wire.messages import Message
 
 __all__ = ["Framing", "GuardedConnection"]
 
@@ -52,19 +53,22 @@ class Framing:
     """Makes frames of messages, and one frame of a message that goes to many in turn."""
 
     def __init__(self) -> None:
-        self._frames: dict[str | bytes, bytes] = {}
+        self._frames: dict[int, tuple[Message, bytes]] = {}  # by which object it is
 
-    def frame(self, message: str | bytes) -> bytes:
+    def frame(self, message: Message) -> bytes:
         """The message, whole in one frame."""
-        frame = self._frames.get(message)
-        if frame is None:
-            if isinstance(message, str):
-                made = Frame(Opcode.TEXT, message.encode())
-            else:
-                made = Frame(Opcode.BINARY, message)
-            frame = self._frames[message] = bytes(made.serialize(mask=False))
-            if len(self._frames) > _FRAMES:
-                del self._frames[next(iter(self._frames))]
+        found = self._frames.get(id(message))
+        if found is not None:
+            return found[1]
+        data = message.encode()
+        if isinstance(data, str):
+            made = Frame(Opcode.TEXT, data.encode())
+        else:
+            made = Frame(Opcode.BINARY, data)
+        frame = bytes(made.serialize(mask=False))
+        self._frames[id(message)] = message, frame
+        if len(self._frames) > _FRAMES:
+            del self._frames[next(iter(self._frames))]
         return frame
 
 

@@ -18,12 +18,12 @@ import pytest
 import soundfile
 
 from streaming.cli import client, server
-from streaming.cli.client_wiring import find_stream, open_output
+from streaming.cli.client import find_stream, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
 from streaming.files.convert import decode_file
 from streaming.files.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
 from streaming.files.muc.messages import Clock, Record
-from streaming.files.playback import load_hub, place_in
+from streaming.files.playback import load_history, place_in
 from streaming.send.replay import MucPlaylist
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
@@ -302,7 +302,7 @@ def recorded(file, *, first=1000, at_s: float | None = 1_700_000_000.0):
             records.append(Clock(begin, at_s + (begin - first) / 25))
         records.append(Tokens(begin, ALL))
     file.write_bytes(b"".join(muxer.push(record) for record in records))
-    return load_hub(file)
+    return load_history(file)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_a_recording_of_years_is_not_held_in_memory(file):
     records = [Tokens(15_000 * n, ALL[:1]) for n in range(4500)]
     file.write_bytes(b"".join(muxer.push(record) for record in records))
     with pytest.raises(SourceError, match="longer than 31 days"):
-        load_hub(file)
+        load_history(file)
 
 
 async def test_a_recording_with_gaps_of_any_length_is_played_to_its_end(file, tmp_path):

@@ -36,7 +36,7 @@ from streaming.web import http
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import Encoding, SenderStatus, latency_terms
-from streaming.wire.messages import Failure, Join, StreamInfo
+from streaming.wire.messages import End, Failure, Join, StreamInfo
 from tests.support.certificates import make_certificate
 
 SECRET = "correct horse"
@@ -135,11 +135,11 @@ def test_drops_are_counted_by_reason():
     sending = Sending()
     nobody = SenderSession(sending.hub, sending.now_s)
     nobody.tick(sending.now_s + 60)
-    SenderSession(sending.hub, sending.now_s).receive("nonsense", sending.now_s)
+    SenderSession(sending.hub, sending.now_s).receive(End(0), sending.now_s)
     stranger = SenderSession(
         sending.hub, sending.now_s, admit=lambda secret: Failure("auth", "No.")
     )
-    stranger.receive(Join().encode(), sending.now_s)
+    stranger.receive(Join(), sending.now_s)
     sending.hub.join(Join(), sending.now_s)
     for _ in range(20):
         sending.publish()
