@@ -119,9 +119,11 @@ def test_the_page_plays_and_moves(player, station):
     player.press("[data-move='-10']")
     player.until(lambda: player.figure("token") < place)
     player.hear()
-    player.until(lambda: player.state == "playing, from the past")
+    live = "return document.querySelector('#play-state').dataset.live"
+    assert page.value(live) == "false"
     player.press("#live")
-    player.until(lambda: player.state == "playing")
+    player.until(lambda: page.value(live) == "true")
+    player.hear()
     assert page.text("#lost") == "0"
     player.press("#play")
     player.until(lambda: player.state == "")
