@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.station import ROOT, example
+from streaming.web.player import files
 
 _SLOWEST_BYTES_PER_S: Final = 8_000
 _READ_S: Final = 0.1
+_IDLE_S: Final = 20.0
+"""Nobody reads for so long, which shows what the machine alone does to the event loop."""
 _RECEIVE_BYTES: Final = 65_536
 
 
@@ -86,14 +89,16 @@ async def _load(
     pid: int, port: int, readers: int, bytes_per_s: float, name: str | None
 ) -> dict[str, Any]:
     started_mb = _resident_mb(pid)
-    listed = json.loads(await _get(port, "/player.json"))
-    files = [file for file in listed if name in (None, file["name"])]
-    file = max(files, key=lambda file: int(file["gzip_bytes"]))
-    first = Reader(port, f"/{file['url']}", 1e12)
+    await _get(port, "/player.json")  # reads the files
+    named = [file for file in files() if name in (None, file.name)]
+    file = max(named, key=lambda file: file.gzip_bytes)
+    first = Reader(port, f"/{file.url}", 1e12)
     await first.run()
     alone_mb = _resident_mb(pid)
-    crowd = [Reader(port, f"/{file['url']}", bytes_per_s) for _ in range(readers)]
-    slowest = Reader(port, f"/{file['url']}", _SLOWEST_BYTES_PER_S)
+    await asyncio.sleep(_IDLE_S)
+    before = json.loads(await _get(port, "/status.json"))["timings"]
+    crowd = [Reader(port, f"/{file.url}", bytes_per_s) for _ in range(readers)]
+    slowest = Reader(port, f"/{file.url}", _SLOWEST_BYTES_PER_S)
     crawling = asyncio.create_task(slowest.run())
     loading = asyncio.gather(*(reader.run() for reader in crowd))
     most_mb = alone_mb
@@ -105,8 +110,8 @@ async def _load(
     crawling.cancel()
     await asyncio.gather(crawling, return_exceptions=True)
     return {
-        "file": file["name"],
-        "bytes": file["gzip_bytes"],
+        "file": file.name,
+        "bytes": file.gzip_bytes,
         "readers": readers,
         "bytes_per_s": bytes_per_s,
         "complete": sum(reader.whole for reader in crowd),
@@ -115,6 +120,7 @@ async def _load(
         "started_mb": round(started_mb, 1),
         "after_one_mb": round(alone_mb, 1),
         "most_mb": round(most_mb, 1),
+        "loop_late_before_ms": round(1000 * before["loop_late_most_s"], 1),
         "loop_late_p99_ms": round(1000 * figures["timings"]["loop_late_p99_s"], 1),
         "loop_late_most_ms": round(1000 * figures["timings"]["loop_late_most_s"], 1),
     }
@@ -138,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.web_files", description=__doc__)
     parser.add_argument("--readers", type=int, default=20, metavar="N")
     parser.add_argument("--rate", type=float, default=100_000.0, metavar="BYTES/S")
-    parser.add_argument("--file", metavar="NAME", help="as player.json has it (default: largest)")
+    parser.add_argument("--file", metavar="NAME", help="of one of the files (default: largest)")
     options = parser.parse_args(argv)
     result = asyncio.run(measure(options.readers, options.rate, options.file))
     print(json.dumps(result, indent=2))

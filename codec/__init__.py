@@ -29,15 +29,18 @@ from codec.errors import (
     UnknownCodecError,
     WeightsError,
 )
+from codec.mucodec.config import PRECISIONS
 
 if TYPE_CHECKING:
     from codec.base import Codec
+    from codec.mucodec.config import Precision
     from codec.mucodec.model import Part
 
 __all__ = [
     "CHANNELS",
     "CODEBOOK_SIZE",
     "CODECS",
+    "PRECISIONS",
     "SAMPLES_PER_TOKEN",
     "SAMPLE_RATE",
     "TOKEN_BITS",
@@ -84,7 +87,10 @@ def load(
     weights: Path | str | None = None,
     device: str | None = None,
     part: Part | None = None,
-    compiled: bool = False,
+    *,
+    compiled: bool | None = None,
+    precision: Precision | None = None,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> Codec:
     """Load a codec by name.
 
@@ -92,9 +98,12 @@ def load(
     of the release's checkpoints, or a file that was converted from them. Without it, mucodec's are
     taken from the cache, or fetched. device: as torch names it; by default nano computes on the
     CPU, mucodec on a GPU where there is one. part: "encoder" or "decoder", to spend memory on that
-    half of mucodec alone; nano is small and always whole. compiled: have mucodec's decoder compiled
-    by its ``warm_up``, which takes a minute and pays on a GPU.
-    Raises UnknownCodecError, WeightsError or DeviceError, each with one sentence for the user.
+    half of mucodec alone; nano is small and always whole. The rest is mucodec's decoder's alone:
+    compiled: have it compiled in the background by its ``warm_up`` (default: on a GPU). precision:
+    one of :data:`PRECISIONS` (default: float16 on a GPU, float32 on a CPU). guidance_interval:
+    times of the flow, 0 to 1, between which guidance is applied (default: always).
+    Raises UnknownCodecError, WeightsError, DeviceError or SettingError, each with one sentence for
+    the user.
     """
     if name not in CODECS:
         raise UnknownCodecError(
@@ -110,7 +119,14 @@ def load(
         return load_nano(weights, place)
     from codec.mucodec.codec import load_mucodec
 
-    return load_mucodec(weights, place, part, compiled)
+    return load_mucodec(
+        weights,
+        place,
+        part,
+        compiled=compiled,
+        precision=precision,
+        guidance_interval=guidance_interval,
+    )
 
 
 def _traits(name: str) -> CodecTraits:
@@ -136,7 +152,7 @@ def require_live_decoding(name: str) -> None:
 
     if _traits(name).needs_gpu and not has_gpu():
         raise DeviceError(
-            f"this stream is in {name}, whose decoder keeps up with live music on a GPU with 8 GiB "
+            f"this stream is in {name}, whose decoder keeps up with live music on a GPU with 6 GiB "
             "alone, and torch sees none here; listen on a machine that has one, ask for a stream "
             "in nano, or give --torch-device cpu to hear it late and with gaps"
         )

@@ -63,6 +63,8 @@ missing_packages() {
         command -v firefox-esr >/dev/null || command -v firefox >/dev/null || echo firefox-esr
         has_program mosquitto && has_program mosquitto_passwd || echo mosquitto
         has_program nginx || echo nginx
+        command -v mpv >/dev/null || echo mpv
+        command -v cvlc >/dev/null || echo vlc-bin vlc-plugin-base
     fi
     if [ "$PROFILE" = train ]; then
         command -v fluidsynth >/dev/null || echo fluidsynth

@@ -66,6 +66,7 @@ class Engine:
         self.resting_latency_s: list[float] = []
 
     async def run(self) -> Engine:
+        """Run the trial; returns the engine with all that was measured."""
         loop, trial, codec = self.loop, self.trial, self.codec
         clock = loop.time
         self.source = KeptPlaylist(trial.song, _JOIN_S + 90.0 + trial.compared_s)
@@ -187,7 +188,7 @@ class Engine:
             row = {
                 "t": now_s - self.began_s,
                 "buffer": listener.buffered_s if heard else None,
-                "target": listener.jitter.target_s,
+                "target": listener.reserve.target_s,
                 "latency": listener.latency_s,
                 "down": float(network.link.down(now_s - network.began_s)),
             }

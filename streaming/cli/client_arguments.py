@@ -14,6 +14,7 @@ from streaming.audio.sinks.soundcard import MAX_VOLUME
 from streaming.cli.common import (
     add_auth_arguments,
     add_common_arguments,
+    add_decoder_arguments,
     number,
     parse,
     program_name,
@@ -236,11 +237,7 @@ def _add_decoder(parser: argparse._ArgumentGroup) -> None:
         help="above 1, its time steps near noise are smaller; below 1, those near music "
         "(default: 1, uniform)",
     )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile mucodec's decoder before listening: a minute, then faster on a GPU",
-    )
+    add_decoder_arguments(parser)
     for name, lowest, what in (
         ("hop", 1, "sound made at a time"),
         ("context", 0, "known sound before it"),
@@ -266,8 +263,10 @@ def _add_access(parser: argparse._ArgumentGroup) -> None:
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
-    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option, and a
-    word after ``--web`` for its port."""
+    """``--from -10m`` as ``--from=-10m``.
+
+    argparse would take the place for another option, and a word after ``--web`` for its port.
+    """
     words = list(argv)
     for index, word in enumerate(words[:-1]):
         if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():

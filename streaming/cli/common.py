@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_auth_arguments",
     "add_common_arguments",
+    "add_decoder_arguments",
     "check_wait",
     "codec_loader",
     "is_address",
@@ -99,6 +100,43 @@ def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
     add_completion_argument(program)
 
 
+def _interval(text: str) -> tuple[float, float]:
+    """Two times of a flow, such as ``0.1:0.6``."""
+    low, _, high = text.partition(":")
+    time = number(float, 0, 1)
+    if time(low) > time(high):
+        raise argparse.ArgumentTypeError(f"{text!r} ends before it begins")
+    return float(low), float(high)
+
+
+_DECODER_OPTIONS = ("precision", "guidance_interval", "compiled")
+"""What :func:`add_decoder_arguments` adds, by the names that :func:`codec.load` has for it."""
+
+
+def add_decoder_arguments(parser: argparse._ActionsContainer) -> None:
+    """How mucodec's decoder computes; nano has nothing of the kind."""
+    parser.add_argument(
+        "--precision",
+        choices=codec.PRECISIONS,
+        help="of mucodec's decoder; fp8 is the fastest and the least exact (default: float16 on a "
+        "GPU, float32 on a CPU)",
+    )
+    parser.add_argument(
+        "--guidance-interval",
+        type=_interval,
+        metavar="FROM:TO",
+        help="guide mucodec's flow between these of its times alone, 0 being noise and 1 music: "
+        "faster and less exact (default: 0:1)",
+    )
+    parser.add_argument(
+        "--no-compile",
+        dest="compiled",
+        action="store_false",
+        default=None,
+        help="do not compile mucodec's decoder, which happens on a GPU while it already plays",
+    )
+
+
 def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
     """Add the options for access tokens; ``purpose`` says what the token does here."""
     parser.add_argument(
@@ -134,8 +172,9 @@ def codec_loader(
     def load(name: str) -> Codec:
         use_threads(arguments.threads or codec.default_threads(name))
         options: dict[str, Any] = {"part": part}
-        if getattr(arguments, "compile", False):
-            options["compiled"] = True
+        for option in _DECODER_OPTIONS:
+            if (value := getattr(arguments, option, None)) is not None:
+                options[option] = value
         if arguments.torch_device is not None:
             options["device"] = arguments.torch_device
         if arguments.weights is not None and name == arguments.codec:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.audio.fading import Envelope
-from streaming.receive.playout import fill_gap
 from streaming.wire.messages import Gap, Tokens
 
-__all__ = ["Concealment"]
+__all__ = ["Concealment", "fill_gap"]
 
 _PIECE_TOKENS: Final = 64
 _KEPT_TOKENS: Final = TOKEN_RATE  # what a gap is filled with
@@ -53,3 +52,19 @@ class Concealment:
     def shape(self, block: NDArray[np.float32]) -> None:
         """Fade the next samples, float32 ``[2, n]``, in place where that is needed."""
         self._envelope.apply(block)
+
+
+def fill_gap(last_tokens: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Stand-ins for `count` lost tokens, so that the timeline stays exact.
+
+    The tokens heard last are played backwards and forwards again in turns: that keeps loudness
+    and harmony for a moment and has no jump at the turning points.
+
+    Args:
+        last_tokens: int64 `[n]`, the tokens before the gap; may be empty (then code 0 is used).
+        count: how many are missing.
+    """
+    if not len(last_tokens):
+        return np.zeros(count, dtype=np.int64)
+    there_and_back = np.concatenate([last_tokens[::-1], last_tokens])
+    return np.resize(there_and_back, count).astype(np.int64)

@@ -40,8 +40,12 @@ Audio = NDArray[np.float32]
 class DecodeOptions:
     """How to decode; None leaves it to the stream (seed) or to the codec (all others).
 
-    solver, warp: see `codec.sampling`. hop, context, lookahead: decoder window in tokens; a shorter
-    hop is sooner but computes more.
+    Attributes:
+        seed: of the noise.
+        steps, guidance, temperature: see :class:`codec.base.DecodeSettings`.
+        solver, warp: see :mod:`codec.sampling`.
+        hop, context, lookahead: decoder window in tokens; a shorter hop is sooner but computes
+            more.
     """
 
     seed: int | None = None
@@ -68,9 +72,10 @@ class DecodeOptions:
 
 
 class DecodeThread:
-    """One stream's decoder. Everything that touches torch happens on its thread.
+    """One stream's decoder. Everything that touches the model happens on its thread.
 
-    Attributes: `rtf`, computing time per second of sound.
+    Attributes:
+        rtf: computing time per second of sound.
     """
 
     def __init__(
@@ -172,10 +177,14 @@ class DecodeThread:
 
 @dataclass(frozen=True)
 class Beginning:
-    """Something begins: ``hello`` said so at ``at_s``, and ``start`` is where to begin in it.
+    """Something begins, as ``hello`` said.
 
-    margin_s: sound that should still be there when the next packet comes. whole: the sound begins
-    with the first token that comes, wherever that is.
+    Attributes:
+        hello: what begins.
+        at_s: when it came.
+        start: where to begin in it.
+        margin_s: sound that should still be there when the next packet comes.
+        whole: the sound begins with the first token that comes, wherever that is.
     """
 
     hello: Hello

@@ -33,10 +33,9 @@ from numpy.typing import NDArray
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.errors import SinkClosed, UserError
 from streaming.receive.decoding import Beginning, DecodeThread, Decoding
-from streaming.receive.jitter import JitterBuffer
 from streaming.receive.output import Output
-from streaming.receive.pace import Pace
 from streaming.receive.playout import PlayoutBuffer
+from streaming.receive.reserve import Adaptation, ReserveControl
 from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.stream.listener_session import CodecIdentity, Happening, ListenerSession
 from streaming.stream.timeline import StartAt
@@ -75,8 +74,11 @@ class Listener:
         begun: told where in it the sound begins, see :class:`Decoding`.
         clock: monotonic seconds.
 
-    Attributes: ``session``; ``link`` (None before there is a connection), ``decoder`` (None before
-    the hello), ``end_reason`` (None until the sender ended the stream).
+    Attributes:
+        session: what has come, in order.
+        link: None before there is a connection.
+        decoder: None before the hello.
+        end_reason: None until the sender ended the stream.
 
     Raises:
         UserError: on entering, that there is no connection; while iterating, why there is nothing
@@ -117,7 +119,7 @@ class Listener:
         self._titles: deque[Title] = deque(maxlen=_KEPT_TITLES)
         self._closed: deque[Gap] = deque()  # gaps that will not be heard, as far as they lie ahead
         self._buffer = PlayoutBuffer(int(_BUFFER_S * SAMPLE_RATE), settings.limit_samples)
-        self._pace = Pace(settings)
+        self._adaptation = Adaptation(settings)
         self._connect_at_s = clock()
         self._running: asyncio.Task[None] | None = None
         self._broke: UserError | None = None
@@ -206,12 +208,12 @@ class Listener:
         """How far what is heard now is behind the source; None before the first sample."""
         if self.output.first_at_s is None:
             return None
-        return self._pace.latency_s(self.heard_sample, self._clock())
+        return self._adaptation.latency_s(self.heard_sample, self._clock())
 
     @property
-    def jitter(self) -> JitterBuffer:
+    def reserve(self) -> ReserveControl:
         """The reserve of sound and its target."""
-        return self._pace.jitter
+        return self._adaptation.reserve
 
     @property
     def title(self) -> str:
@@ -282,7 +284,7 @@ class Listener:
         sample lies. ``title``: of what is heard now.
         """
         session, now_s = self.session, self._clock()
-        first_at_s, jitter = self.output.first_at_s, self.jitter
+        first_at_s, reserve = self.output.first_at_s, self.reserve
         return {
             "tokens": session.traffic.tokens,
             "lost_tokens": session.lost_tokens,
@@ -293,9 +295,9 @@ class Listener:
             "latency_s": self.latency_s,
             "underruns": self.output.underruns,
             "speed": self.output.speed,
-            "reserve_s": jitter.reserve_s,
-            "target_s": jitter.target_s,
-            "drift_ppm": 1e6 * jitter.drift,
+            "reserve_s": reserve.reserve_s,
+            "target_s": reserve.target_s,
+            "drift_ppm": 1e6 * reserve.drift,
             "reconnects": self.reconnects,
             "clock_s": self.clock_s,
             "decode_rtf": None if self.decoder is None else self.decoder.rtf.value,
@@ -346,12 +348,12 @@ class Listener:
     def _welcome(self, hello: Hello) -> Beginning:
         """Something begins."""
         self._closed.clear()
-        self._pace.begin(hello, self._clock())
+        self._adaptation.begin(hello, self._clock())
         self._titles.append(Title(hello.title, hello.first_token))
         return self._beginning(hello)
 
     def _beginning(self, hello: Hello) -> Beginning:
-        return Beginning(hello, self._clock(), self._start_at, self.jitter.target_s)
+        return Beginning(hello, self._clock(), self._start_at, self.reserve.target_s)
 
     async def _receive(self, happenings: AsyncIterator[Happening], decoding: Decoding) -> None:
         """Messages on to where they become sound, until the end, or the connection's for good."""
@@ -376,7 +378,7 @@ class Listener:
         """Something else begins: on purpose at once, otherwise after all that there is."""
         if self._moving:
             self._moving = False
-            self._pace.leave(on_purpose=not self._start_at.live)
+            self._adaptation.leave(on_purpose=not self._start_at.live)
             self._titles.clear()
             self._let_go(decoding)
 
@@ -395,10 +397,10 @@ class Listener:
             self._closed.append(item)
         plays = self.output.paced and self.output.first_at_s is not None
         heard, now_s = self.heard_sample if plays else None, self._clock()
-        self.output.speed = self._pace.received(
+        self.output.speed = self._adaptation.received(
             item, hello, decoder.decodable(end_token), heard, now_s
         )
-        if self._start_at.live and (jump := self._pace.jump(hello, now_s)) is not None:
+        if self._start_at.live and (jump := self._adaptation.jump(hello, now_s)) is not None:
             self._let_go(decoding)
             await decoding.put(self._beginning(jump[0]))
             for tokens in jump[1]:

@@ -63,8 +63,15 @@ class Output:
     room, and so sets the pace where there is one. A pipe that nobody reads holds up the sound card
     beside it; files do not.
 
-    Make it inside the event loop. Attributes: ``first_at_s``, when the first sample was handed over
-    (None: not yet), on ``clock``.
+    Make it inside the event loop.
+
+    Args:
+        files: take all sound as it is.
+        card: plays it.
+        clock: monotonic seconds.
+
+    Attributes:
+        first_at_s: when the first sample was handed over, on ``clock``; None: not yet.
     """
 
     def __init__(
@@ -116,7 +123,9 @@ class Output:
 
         Returns when every sink has taken all of it.
 
-        Raises SinkError where a sink fails, SinkClosed when nobody is left who listens.
+        Raises:
+            SinkError: a sink fails.
+            SinkClosed: nobody is left who listens.
         """
         for file, worker in list(self._open):
             try:
@@ -150,7 +159,8 @@ class Output:
     async def close(self) -> None:
         """Stop the sound card and complete the files; a second time does nothing.
 
-        Raises the first error of one that cannot be completed, after closing all.
+        Raises:
+            SinkError: the first of those that cannot be completed, after closing all.
         """
         if self._closed:
             return

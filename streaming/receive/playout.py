@@ -1,7 +1,7 @@
-"""Where a listener starts in the stream, how far behind live it is, and what waits to be played.
+"""Play-out: where in the stream the sound starts, and the decoded sound that waits to be heard.
 
-Plain objects: times are handed in, nothing here sleeps, decodes or opens a device.
-All times are seconds of one monotonic clock; positions count from the start of the stream.
+Times are seconds of one monotonic clock and are handed in; positions count from the start of the
+stream.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from codec.constants import TOKEN_RATE
 from streaming.audio.fading import FADE_SAMPLES, fade_out
 
-__all__ = ["LiveEdge", "PlayoutBuffer", "StartPlan", "fill_gap", "plan_start"]
+__all__ = ["Block", "PlayoutBuffer", "StartPlan", "plan_start"]
 
 Audio = NDArray[np.float32]
 
@@ -69,48 +69,15 @@ def plan_start(
     return StartPlan(max(start, first_token), max(0, first_token - start) / TOKEN_RATE)
 
 
-class LiveEdge:
-    """Estimates where the source is by now, from the tokens that have arrived.
-
-    A token that ends at `end / 25` seconds, released `delay_s` after its last sample and just
-    arrived, shows that the source is at least `end / 25 + delay_s` seconds in; since then it has
-    gone on at the speed of time. Most packets arrive later than they could, so the largest
-    estimate of the last minute is the best; an older one would hide that clocks drift.
-    """
-
-    _WINDOW_S = 60.0
-
-    def __init__(self) -> None:
-        self._leads: deque[tuple[float, float]] = deque()  # (arrival, lead), leads decreasing
-
-    def arrived(self, end_token: int, now_s: float, *, delay_s: float, age_s: float = 0.0) -> None:
-        """Tokens up to `end_token` were released `age_s` before `now_s`.
-
-        delay_s: seconds from a source sample to the release of its token.
-        """
-        lead = end_token / TOKEN_RATE + delay_s + age_s - now_s
-        while self._leads and self._leads[-1][1] <= lead:
-            self._leads.pop()
-        self._leads.append((now_s, lead))
-        while self._leads[0][0] < now_s - self._WINDOW_S:
-            self._leads.popleft()
-
-    def position_s(self, now_s: float) -> float | None:
-        """Where the source is at `now_s`, in seconds of the stream; None before any arrival."""
-        return self._leads[0][1] + now_s if self._leads else None
-
-    def latency_s(self, heard_s: float, now_s: float) -> float | None:
-        """How far `heard_s`, the position being heard at `now_s`, is behind the source."""
-        edge_s = self.position_s(now_s)
-        return None if edge_s is None else edge_s - heard_s
-
-
 @dataclass(frozen=True)
 class Block:
-    """Sound in the play-out buffer, float32 `[2, n]`, and where in the stream it lies.
+    """Sound in the play-out buffer, and where in the stream it lies.
 
-    first_sample: absolute index of its first sample. start_sample: absolute index at which the
-    uninterrupted sound began that it belongs to. due_s: when it may be heard, not before.
+    Attributes:
+        sound: float32 `[2, n]`.
+        first_sample: absolute index of its first sample.
+        start_sample: absolute index at which the uninterrupted sound began that it belongs to.
+        due_s: when it may be heard, not before.
     """
 
     sound: Audio
@@ -131,12 +98,15 @@ class Block:
 class PlayoutBuffer:
     """Decoded sound on its way to the sinks: a bounded queue with one producer and one consumer.
 
-    Nothing is dropped here but by :meth:`cut`. One block may go over the capacity, so memory is
+    Nothing is dropped but by :meth:`cut`. One block may go over the capacity, so memory is
     bounded by capacity plus one decoder window.
 
     Args:
         capacity_samples: how much may wait before `put` does.
         limit_samples: how many samples may pass altogether; the rest is cut off. None: any number.
+
+    Attributes:
+        samples: handed out so far.
     """
 
     def __init__(self, capacity_samples: int, limit_samples: int | None = None) -> None:
@@ -147,7 +117,7 @@ class PlayoutBuffer:
         self._begun = False
         self._changed = asyncio.Event()  # wakes the producer and the consumer alike
         self._ended = False
-        self.samples = 0  # handed out so far
+        self.samples = 0
 
     @property
     def position_sample(self) -> int:
@@ -244,19 +214,3 @@ class PlayoutBuffer:
         self.samples += block.samples
         self._changed.set()
         return block
-
-
-def fill_gap(last_tokens: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Stand-ins for `count` lost tokens, so that the timeline stays exact.
-
-    The tokens heard last are played backwards and forwards again in turns: that keeps loudness
-    and harmony for a moment and has no jump at the turning points.
-
-    Args:
-        last_tokens: int64 `[n]`, the tokens before the gap; may be empty (then code 0 is used).
-        count: how many are missing.
-    """
-    if not len(last_tokens):
-        return np.zeros(count, dtype=np.int64)
-    there_and_back = np.concatenate([last_tokens[::-1], last_tokens])
-    return np.resize(there_and_back, count).astype(np.int64)

@@ -28,13 +28,19 @@ class CatchUp(Enum):
 class ListenerSettings:
     """What a listener may choose.
 
-    margin_s: sound that should still be there when the next packet comes. most_margin_s: how much
-    of that the listener may want by itself, where packets come unevenly. history_tokens: how
-    much of what went before to ask for on joining. limit_samples: end after so many; None: never.
-    client: name told to the sender. auth_token: the secret that lets us in. hello_timeout_s: time
-    for the sender's first message. start: where in the stream to begin. catch_up: what to do about
-    sound that is heard later than it could be, after an outage. backoff: how to come back after
-    one. wait: for a sender that is not there yet, as for one that has gone.
+    Attributes:
+        margin_s: sound that should still be there when the next packet comes.
+        most_margin_s: how much of that the listener may want by itself, if packets come unevenly.
+        history_tokens: how much of what went before to ask for on joining.
+        limit_samples: end after so many; None: never.
+        client: name told to the sender.
+        auth_token: the secret that lets us in.
+        start: where in the stream to begin.
+        catch_up: what to do about sound that is heard later than it could be, after an outage.
+        backoff: how to come back after one.
+        wait: for a sender that is not there yet, as for one that has gone.
+        hello_timeout_s: time for the sender's first message.
+        decode: how to decode.
     """
 
     margin_s: float = 0.5
@@ -53,7 +59,14 @@ class ListenerSettings:
 
 @dataclass(frozen=True)
 class Preset:
-    """What ``--preset`` stands for; times in seconds, hop in tokens (None: the codec's own)."""
+    """What ``--preset`` stands for.
+
+    Attributes:
+        margin_s: see :class:`ListenerSettings`.
+        hop: of decoder windows, in tokens; None: the codec's own.
+        prefill_s: sound in the sound card's ring before it begins to play.
+        device_latency_s: what the device is asked for.
+    """
 
     margin_s: float
     hop: int | None

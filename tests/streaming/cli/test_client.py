@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,6 @@ import soundfile
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as plain_serve
 
-import codec
 from codec.errors import DeviceError, WeightsError
 from streaming.cli import client
 from streaming.cli.client_arguments import make_settings
@@ -134,7 +134,7 @@ async def test_the_sound_card_plays_as_well_as_the_file_is_written(
         asked.update(wanted)
         return card
 
-    monkeypatch.setattr("streaming.cli.client_wiring.SoundCardSink", open_card)
+    monkeypatch.setattr("streaming.cli.client.SoundCardSink", open_card)
     station.publish(10)
     out = tmp_path / "out.wav"
     options = ["--device", "3", "--volume", "0.5", "--seconds", "1", "--buffer", "0.1"]
@@ -158,7 +158,7 @@ async def test_a_lost_connection_completes_the_file_and_is_an_error(
         await connection.recv()
         outbox = station.hub.join(client_join(), time.monotonic())
         while (message := outbox.take()) is not None:
-            await connection.send(message)
+            await connection.send(message.encode())
         connection.transport.abort()
 
     station.publish(4)
@@ -317,7 +317,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one sentence that says what it would need, before gigabytes are fetched for nothing."""
-    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    monkeypatch.setattr("codec.torch_backend.has_gpu", lambda: False)
     loaded: list[str] = []
 
     def load(name: str, **options: object) -> FakeCodec:
@@ -327,7 +327,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
     hub = Hub(StreamInfo("mucodec", "mucodec-abc", "a" * 64, 5, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         out = tmp_path / "out.wav"
-        with pytest.raises(DeviceError, match=r"mucodec.*GPU with 8 GiB.*--torch-device cpu"):
+        with pytest.raises(DeviceError, match=r"mucodec.*GPU with 6 GiB.*--torch-device cpu"):
             await run(server.url, "--out", out, load_codec=load)
         assert loaded == ["nano"]
         assert not out.exists()
@@ -340,7 +340,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
 def test_a_mucodec_listener_without_a_gpu_is_told_before_it_connects(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    monkeypatch.setattr("codec.torch_backend.has_gpu", lambda: False)
     assert client.main(["--codec", "mucodec", "--out", f"{tmp_path}/a.wav"], load_fake) == 2
     assert "keeps up with live music on a GPU" in error_of(capsys)
 
@@ -593,3 +593,23 @@ async def test_a_signal_ends_the_process_with_0_though_nobody_reads_its_pipe(
     assert await process.wait() == 0, err.decode()
     assert b"tokens received" in err
     assert b"Traceback" not in err
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg")
+async def test_any_player_hears_the_stream_and_its_title(station: Station, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    station.hub.set_title("First song", 0, time.monotonic())
+    station.publish(8)
+    playing = asyncio.create_task(station.play())
+    listening = asyncio.create_task(run(station.url, "--serve", "0"))
+    while not (found := re.search(r"listen at http://127.0.0.1:(\d+)/", caplog.text)):
+        await asyncio.sleep(0.01)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))
+    writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    await reader.readuntil(b"title=First song")
+    await reader.readexactly(10_000)
+    playing.cancel()
+    station.hub.end("over", time.monotonic())
+    await reader.read()  # ends with the stream
+    await listening
+    writer.close()

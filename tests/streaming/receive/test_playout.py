@@ -1,4 +1,4 @@
-"""Start rule, live edge and play-out buffer: arithmetic without clocks or sockets."""
+"""Start rule and play-out buffer, without clocks or sockets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.base import DecoderWindow
-from streaming.receive.playout import (
-    Block,
-    LiveEdge,
-    PlayoutBuffer,
-    StartPlan,
-    fill_gap,
-    plan_start,
-)
+from streaming.receive.playout import Block, PlayoutBuffer, StartPlan, plan_start
 
 
 def ramp(start: int, samples: int) -> np.ndarray:
@@ -111,39 +104,6 @@ def test_play_out_at_once_never_runs_dry(
         assert min(spare) < 1 / 25 + 1e-6  # and no further behind than needed
 
 
-def test_live_edge_goes_on_with_time_and_trusts_the_earliest_arrival() -> None:
-    edge = LiveEdge()
-    assert edge.position_s(0.0) is None
-    assert edge.latency_s(0.0, 0.0) is None
-    edge.arrived(250, 100.0, delay_s=0.5, age_s=1.0)
-    assert edge.position_s(100.0) == pytest.approx(11.5)
-    assert edge.position_s(103.0) == pytest.approx(14.5)
-    edge.arrived(298, 104.0, delay_s=0.5)  # 3 s late: says less than is known
-    assert edge.position_s(104.0) == pytest.approx(15.5)
-    edge.arrived(346, 104.5, delay_s=0.5)  # 12.92 + 0.5 + 1.92: the old one still wins
-    assert edge.latency_s(10.0, 104.5) == pytest.approx(6.0)
-    edge.arrived(500, 105.0, delay_s=0.5)
-    assert edge.position_s(105.0) == pytest.approx(20.5)
-
-
-def test_live_edge_forgets_estimates_older_than_a_minute() -> None:
-    edge = LiveEdge()
-    edge.arrived(25, 0.0, delay_s=10.0)
-    edge.arrived(50, 1.0, delay_s=0.0)
-    assert edge.position_s(60.0) == pytest.approx(71.0)
-    edge.arrived(25 * 61, 61.0, delay_s=0.0)
-    assert edge.position_s(61.0) == pytest.approx(61.0 + 1.0)
-    edge.arrived(25 * 63, 63.0, delay_s=0.0)
-    assert edge.position_s(63.0) == pytest.approx(63.0)
-
-
-def test_live_edge_memory_is_bounded_by_a_minute_of_packets() -> None:
-    edge = LiveEdge()
-    for packet in range(10_000):  # a clock that drifts: every lead is less than the one before
-        edge.arrived(packet, packet / 25 + packet * 1e-6, delay_s=0.0)
-    assert len(edge._leads) <= 60 * 25 + 2
-
-
 async def one(buffer: PlayoutBuffer, max_samples: int) -> Block:
     """The next block."""
     block = await buffer.get(max_samples)
@@ -224,17 +184,6 @@ async def test_the_limit_counts_what_is_handed_out_and_not_what_was_cut_off() ->
     await buffer.put(ramp(0, 20_000))
     await everything(buffer)
     assert buffer.samples == 10_000
-
-
-@given(st.integers(0, 200), st.integers(0, 50))
-def test_a_gap_is_filled_with_exactly_as_many_known_tokens(count: int, known: int) -> None:
-    last = np.arange(100, 100 + known, dtype=np.int64)
-    filled = fill_gap(last, count)
-    assert filled.shape == (count,)
-    assert filled.dtype == np.int64
-    assert set(filled) <= (set(last) if known else {0})
-    if known and count:
-        assert filled[0] == last[-1]  # goes on from the token heard last
 
 
 @pytest.mark.parametrize("waiting", [0, 5000])

@@ -37,7 +37,7 @@ def write_song(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: F811
+def page(graphs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: F811
     """Address of an exported page, served by nothing but a plain file server."""
     folder = tmp_path_factory.mktemp("page")
     song = folder / "song.muc"

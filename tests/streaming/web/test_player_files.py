@@ -11,7 +11,7 @@ import pytest
 
 from streaming.errors import SourceError
 from streaming.files.muc import MucReader
-from streaming.files.muc.messages import Clock, Finish, Record, StreamHeader
+from streaming.files.muc.messages import Clock, Finish, StreamHeader
 from streaming.files.muc.writer import MucEncoder, MucMuxer
 from streaming.wire.messages import Gap, Title, Tokens
 from tests.streaming.web.test_player_modules import run  # noqa: F401
@@ -21,20 +21,16 @@ DIGEST = "0123456789abcdef" * 4
 
 
 def whole_file() -> bytes:
-    file = MucEncoder(StreamHeader("nano", "nano-5", DIGEST, seed=5))
+    file = MucEncoder(StreamHeader("nano", "nano-5", DIGEST, 5))
     tokens = np.random.default_rng(0).integers(0, 16384, 700)
     return file.title("Song") + file.tokens(tokens) + file.finish(700 * 1920 - 600)
 
 
 def recording() -> bytes:
     """With context, holes, a long hole, what came twice, titles and a clock."""
-    muxer = MucMuxer(
-        StreamHeader(
-            "nano", "nano-5", DIGEST, seed=7, first_token=1000, stream="s", start_token=1100
-        )
-    )
+    muxer = MucMuxer(StreamHeader("nano", "nano-5", DIGEST, 7, "s", 1000, 1100))
     some = np.random.default_rng(1).integers(0, 16384, 200)
-    records: list[Record] = [
+    records: list[Any] = [
         Tokens(1000, some[:90]),
         Title("One", 1090),
         Tokens(1090, some[:30]),

@@ -13,10 +13,11 @@ import pytest
 
 from codec.noise import keyed_normal
 from streaming.receive.concealment import Concealment
-from streaming.receive.jitter import JitterBuffer
 from streaming.receive.playout import plan_start
+from streaming.receive.reserve import ReserveControl
 from streaming.stream.listener_session import ListenerSession
 from streaming.wire.messages import End, Gap, Hello, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.support.browser import Browser, browser  # noqa: F401
 from tests.support.player_pages import MODULES, Pages, player_files
 
@@ -140,7 +141,7 @@ def test_the_speed_of_playing_is_that_of_python(run):
         " [jitter.arrived(...arrival), jitter.target_s, jitter.excess_s]);",
         arrivals,
     )
-    ours = JitterBuffer(0.5)
+    ours = ReserveControl(0.5)
     expected = [[ours.arrived(*each), ours.target_s, ours.excess_s] for each in arrivals]
     np.testing.assert_allclose(heard, expected, atol=1e-9)
 
@@ -225,7 +226,7 @@ def test_a_session_reports_what_pythons_does(run):
     session.join()
     expected: list[list[Any]] = []
     for message in messages:
-        for item in session.receive(message, 0.0):
+        for item in session.receive(decode(message), 0.0):
             if isinstance(item, Tokens):
                 expected.append(["tokens", item.first_token, item.tokens.tolist()])
             elif isinstance(item, Gap):

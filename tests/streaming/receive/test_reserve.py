@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.lab.lossy import LossyLink
-from streaming.receive.jitter import COARSE, FINE, JitterBuffer
+from streaming.receive.reserve import COARSE, FINE, LiveEdge, ReserveControl
 from streaming.wire.messages import Tokens
 
 PACKET = 48
@@ -34,7 +34,7 @@ class Run:
 
 
 def simulate(
-    control: JitterBuffer,
+    control: ReserveControl,
     hours: float,
     *,
     ppm: float = 0.0,
@@ -75,7 +75,7 @@ def simulate(
 @pytest.mark.parametrize("ppm", [-100, 100, 37])
 @pytest.mark.parametrize("jitter_s", [0.0, 0.02])
 def test_a_day_of_clocks_that_differ_leaves_the_buffer_at_its_target(ppm, jitter_s):
-    control = JitterBuffer(0.5, 8.0)
+    control = ReserveControl(0.5, 8.0)
     run = simulate(control, 24, ppm=ppm, link=LossyLink(jitter_s=jitter_s))
     assert run.underruns == []
     ratio = run.after(0, "smoothed") / run.after(0, "targets")
@@ -87,27 +87,27 @@ def test_a_day_of_clocks_that_differ_leaves_the_buffer_at_its_target(ppm, jitter
 
 
 def test_without_control_the_same_day_runs_dry():
-    control = JitterBuffer()
+    control = ReserveControl()
     control.arrived = lambda *_: 1.0  # type: ignore[method-assign]
     assert simulate(control, 24, ppm=100).underruns
 
 
 def test_the_target_follows_the_jitter_between_its_bounds():
-    calm = JitterBuffer(0.5, 8.0)
+    calm = ReserveControl(0.5, 8.0)
     simulate(calm, 1, link=LossyLink(jitter_s=0.01))
     assert calm.target_s == 0.5
-    uneven = JitterBuffer(0.5, 8.0)
+    uneven = ReserveControl(0.5, 8.0)
     run = simulate(uneven, 1, link=LossyLink(jitter_s=0.5))
     assert 1.5 < np.median(run.after(0.2, "targets")) < 5
     late = run.after(0.3, "reserves")
     assert np.mean(late <= 0) < 0.01
-    wild = JitterBuffer(0.5, 3.0)
+    wild = ReserveControl(0.5, 3.0)
     simulate(wild, 1, link=LossyLink(jitter_s=5.0))
     assert wild.target_s == 3.0
 
 
 def test_the_reserve_grows_before_the_next_late_packet_and_shrinks_when_calm_returns():
-    control = JitterBuffer(0.5, 8.0)
+    control = ReserveControl(0.5, 8.0)
     chance = random.Random(1)
     now, received, heard = 0.0, 0.0, -2.42
     targets = []
@@ -124,7 +124,7 @@ def test_the_reserve_grows_before_the_next_late_packet_and_shrinks_when_calm_ret
 
 
 def test_what_an_outage_added_is_taken_back_at_one_percent():
-    control = JitterBuffer(0.5, 8.0)
+    control = ReserveControl(0.5, 8.0)
     run = simulate(control, 2, outages=((1000.0, 1020.0),))
     assert len(run.underruns) == 1
     speeds = np.array(run.speeds)
@@ -137,7 +137,7 @@ def test_what_an_outage_added_is_taken_back_at_one_percent():
 
 
 def test_who_wants_to_stay_behind_does_and_no_further():
-    control = JitterBuffer(0.5, 8.0, catch_up=False)
+    control = ReserveControl(0.5, 8.0, catch_up=False)
     run = simulate(control, 6, ppm=50, outages=((5000.0, 5060.0),))
     after = run.after(2, "reserves")
     assert after.min() > 55
@@ -146,7 +146,7 @@ def test_who_wants_to_stay_behind_does_and_no_further():
 
 
 def test_a_new_beginning_keeps_what_is_known_of_the_clocks():
-    control = JitterBuffer()
+    control = ReserveControl()
     simulate(control, 3, ppm=100)
     control.restart()
     assert control.reserve_s is None
@@ -155,4 +155,37 @@ def test_a_new_beginning_keeps_what_is_known_of_the_clocks():
 
 
 def test_a_most_below_the_least_is_the_least():
-    assert JitterBuffer(2.0, 1.0).most_s == 2.0
+    assert ReserveControl(2.0, 1.0).most_s == 2.0
+
+
+def test_live_edge_goes_on_with_time_and_trusts_the_earliest_arrival() -> None:
+    edge = LiveEdge()
+    assert edge.position_s(0.0) is None
+    assert edge.latency_s(0.0, 0.0) is None
+    edge.arrived(250, 100.0, delay_s=0.5, age_s=1.0)
+    assert edge.position_s(100.0) == pytest.approx(11.5)
+    assert edge.position_s(103.0) == pytest.approx(14.5)
+    edge.arrived(298, 104.0, delay_s=0.5)  # 3 s late: says less than is known
+    assert edge.position_s(104.0) == pytest.approx(15.5)
+    edge.arrived(346, 104.5, delay_s=0.5)  # 12.92 + 0.5 + 1.92: the old one still wins
+    assert edge.latency_s(10.0, 104.5) == pytest.approx(6.0)
+    edge.arrived(500, 105.0, delay_s=0.5)
+    assert edge.position_s(105.0) == pytest.approx(20.5)
+
+
+def test_live_edge_forgets_estimates_older_than_a_minute() -> None:
+    edge = LiveEdge()
+    edge.arrived(25, 0.0, delay_s=10.0)
+    edge.arrived(50, 1.0, delay_s=0.0)
+    assert edge.position_s(60.0) == pytest.approx(71.0)
+    edge.arrived(25 * 61, 61.0, delay_s=0.0)
+    assert edge.position_s(61.0) == pytest.approx(61.0 + 1.0)
+    edge.arrived(25 * 63, 63.0, delay_s=0.0)
+    assert edge.position_s(63.0) == pytest.approx(63.0)
+
+
+def test_live_edge_memory_is_bounded_by_a_minute_of_packets() -> None:
+    edge = LiveEdge()
+    for packet in range(10_000):  # a clock that drifts: every lead is less than the one before
+        edge.arrived(packet, packet / 25 + packet * 1e-6, delay_s=0.0)
+    assert len(edge._leads) <= 60 * 25 + 2
