@@ -6,7 +6,7 @@ SHELL := bash
 export PYTHON TORCH_INDEX
 
 python := .venv/bin/python
-sources := codec streaming tests benchmarks training scripts server.py client.py
+sources := codec streaming tests benchmarks training scripts docs server.py client.py
 
 # Tests wait more than they compute: two processes for each core, as far as memory goes.
 workers := $(shell n=$$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2))); \
@@ -17,7 +17,7 @@ parallel := -n $(workers) --dist worksteal
 coverage := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-slow chaos fuzz soak lint format bench listen train export clean \
+.PHONY: help demo check test test-slow chaos fuzz soak lint format docs bench listen train export clean \
 	setup-demo setup-listen setup-test setup-train setup-export
 
 help: ## this list
@@ -58,6 +58,10 @@ lint: setup-test ## ruff and mypy alone
 format: setup-test ## let ruff mend style and layout
 	$(python) -m ruff check --fix $(sources)
 	$(python) -m ruff format $(sources)
+
+docs: setup-test ## build the documentation's site in build/docs
+	@$(python) -m sphinx -W --keep-going -q docs build/docs $(ARGS)
+	@echo "build/docs/index.html"
 
 bench: setup-test ## the figures of the README, as tables
 	$(python) -m benchmarks.codec --codec nano $(ARGS)

@@ -67,9 +67,11 @@ def _decibels(log_power: Tensor) -> Tensor:
 class OctaveBands:
     """What seven bands (octaves from 200 Hz on, half of one from 3200 to 5000 Hz) are like.
 
-    flatness_db: geometric over arithmetic mean of the bins' powers, ``[7, frames]``: −1 to −3 for
-    noise, −30 for a few lines. peak_db: strongest bin over the median one, ``[7, frames]``. power:
-    mean over bins and time, ``[7]``.
+    Attributes:
+        flatness_db: geometric over arithmetic mean of the bins' powers, ``[7, frames]``: −1 to −3
+            for noise, −30 for a few lines.
+        peak_db: strongest bin over the median one, ``[7, frames]``.
+        power: mean over bins and time, ``[7]``.
     """
 
     flatness_db: Tensor
@@ -81,8 +83,10 @@ class OctaveBands:
 class StereoCells:
     """Stereo image in eight bands (octaves from 125 Hz on) and steps of 0.5 s, ``[8, steps]``.
 
-    width_db: side over mid power, L − R over L + R; balance_db: left over right power; both held
-    within ±30 dB. amplitude: root of the power of both channels together.
+    Attributes:
+        width_db: side over mid power, L − R over L + R, held within ±30 dB.
+        balance_db: left over right power, held within ±30 dB.
+        amplitude: root of the power of both channels together.
     """
 
     width_db: Tensor
@@ -171,8 +175,10 @@ class Analysis:
 
     @cached_property
     def lit(self) -> float:
-        """Share of the semitones from 392 to 4978 Hz that stand 6 dB above the quarter tones on
-        either side, mean over time. The strongest of three bins speaks for each.
+        """Share of semitones that stand out, mean over time.
+
+        A semitone from 392 to 4978 Hz stands out if it is 6 dB above the quarter tones on either
+        side. The strongest of three bins speaks for each.
         """
         strongest = F.max_pool1d(self._lines.T, 3, stride=1, padding=1).T
         steps = torch.arange(66.5, 112, 0.5)  # MIDI numbers, quarter tone by quarter tone

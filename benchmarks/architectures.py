@@ -33,9 +33,12 @@ MIMI_CODEBOOKS = 8
 class Architecture:
     """A codec's network with random weights, ready to run.
 
-    encode: float32 ``[1, channels, samples]`` to codes and what belongs to them; decode: the way
-    back. parameters: how many numbers its weights are. latency_s: how long a sample waits at most.
-    most_s: how much sound it is given at once, to spare memory and time.
+    Attributes:
+        encode: float32 ``[1, channels, samples]`` to codes and what belongs to them.
+        decode: the way back.
+        parameters: how many numbers its weights are.
+        latency_s: how long a sample waits at most.
+        most_s: how much sound it is given at once, to spare memory and time.
     """
 
     sample_rate: int

@@ -35,8 +35,9 @@ DESCRIPTIONS = {
 class Version:
     """One rendering of a recording.
 
-    sound: float32 ``[2, samples]``, as long as the original. bits_per_s: of what it was made from;
-    None where that is no bit stream.
+    Attributes:
+        sound: float32 ``[2, samples]``, as long as the original.
+        bits_per_s: of what it was made from; None if that is no bit stream.
     """
 
     name: str
@@ -68,8 +69,8 @@ def versions(
 ) -> Iterator[Version]:
     """All versions of one recording ``[2, samples]`` of whole tokens, one after the other.
 
-    *finer* is there where ``finer_steps`` says how many evaluations, Opus where ffmpeg has it.
-    Raises OpusError where ffmpeg fails on this recording.
+    *finer* is there if ``finer_steps`` says how many evaluations, Opus if ffmpeg has it.
+    Raises OpusError if ffmpeg fails on this recording.
     """
     payload = float(TOKEN_RATE * TOKEN_BITS)
     decoded = decode(nano, tokens, settings)

@@ -39,7 +39,6 @@ from streaming.support.compute import use_threads
 
 __all__ = ["DEMO", "Row", "main", "medians", "run"]
 
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 DEMO = Path(__file__).parents[1] / "streaming" / "data" / "demo.ogg"
 
 
@@ -125,14 +124,14 @@ def run(model: Codec, audio: Audio, passes: int, settings: DecodeSettings) -> li
 def measure_mucodec(args: argparse.Namespace) -> None:
     """Stage by stage; see :mod:`benchmarks.mucodec`."""
     from benchmarks import mucodec
-    from codec.mucodec.config import MuCodecConfig
+    from codec.mucodec.config import MuCodecConfig, Precision
 
     device = torch.device(args.torch_device or ("cuda" if torch.cuda.is_available() else "cpu"))
     on_cpu = device.type == "cpu"
-    precision = PRECISIONS[args.precision or ("float32" if on_cpu else "bfloat16")]
+    precision: Precision = args.precision or ("float32" if on_cpu else "float16")
     layers = args.flow_layers or (2 if on_cpu else MuCodecConfig.flow_layers)
     model = mucodec.random_codec(
-        MuCodecConfig(flow_layers=layers), device, precision, compiled=args.compile
+        MuCodecConfig(flow_layers=layers), device, precision, compiled=args.compiled
     )
     figures = mucodec.run(
         model,
@@ -146,6 +145,7 @@ def measure_mucodec(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--codec", default="nano")
     parser.add_argument("--weights", type=Path)
@@ -161,11 +161,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     group = parser.add_argument_group("mucodec alone")
     group.add_argument("--random-weights", action="store_true", help="needs no checkpoint")
     group.add_argument("--torch-device", default=None, help="cpu or cuda (default: what is there)")
-    group.add_argument("--precision", choices=sorted(PRECISIONS), help="default: by the device")
+    group.add_argument("--precision", choices=codec.PRECISIONS, help="default: by the device")
     group.add_argument("--flow-layers", type=int, help="default: 24, on a CPU 2")
     group.add_argument("--window-tokens", type=int, help="default: 1024, on a CPU 16")
     group.add_argument("--guidance", type=float, default=1.5)
-    group.add_argument("--compile", action="store_true", help="compile the flow per window shape")
+    group.add_argument(
+        "--no-compile", dest="compiled", action="store_false", default=None, help="eager alone"
+    )
     group.add_argument("--streams", type=int, default=1, help="also decode so many as one batch")
     args = parser.parse_args(argv)
     use_threads(args.threads)

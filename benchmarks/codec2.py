@@ -30,9 +30,10 @@ PROGRAMS = ("c2enc", "c2dec")
 class Mode:
     """name: what the programs call it. frame_bytes: of c2enc's output. frame_bits: those in use.
 
-    lag_s: by how much the decoder's sound lies behind what the encoder read, sample 0 against
-    sample 0. It stems from the analysis window, whose middle lies 20 ms back, and from the
-    interpolation between frames; 1.0.5 was measured (tests/benchmarks/test_codec2.py).
+    Attributes:
+        lag_s: by how much the decoder's sound lies behind what the encoder read, sample 0 against
+            sample 0. It stems from the analysis window, whose middle lies 20 ms back, and from the
+            interpolation between frames; 1.0.5 was measured (tests/benchmarks/test_codec2.py).
     """
 
     name: str
@@ -57,7 +58,7 @@ MODE_3200 = Mode("3200", frame_s=0.02, frame_bytes=8, frame_bits=64, lag_s=0.02)
 
 
 def problem() -> str | None:
-    """Why there is no Codec2 on this machine, in a sentence; None where there is."""
+    """Why there is no Codec2 on this machine, in a sentence; None if there is."""
     if all(map(shutil.which, PROGRAMS)):
         return None
     return "Codec2 is left out: c2enc and c2dec are not installed; run: apt-get install codec2"
@@ -83,7 +84,7 @@ def round_trip(audio: Tensor, mode: Mode) -> tuple[Tensor, float]:
     """What Codec2 makes of a recording, and the bits a second that it took.
 
     audio: float32 ``[2, samples]`` at 48 kHz. Returns mono on both channels, in place (the lag is
-    cut off), silence where the last frame was not complete. Raises ProgramError.
+    cut off), silence if the last frame was not complete. Raises ProgramError.
     """
     coded = encode(to_speech(audio), mode).output
     if not coded:

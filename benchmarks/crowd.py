@@ -39,8 +39,11 @@ _REST_S: Final = 0.004
 class Arrivals:
     """What the listeners of one process have got: three columns, a row a packet of one of them.
 
-    count: how many listeners there are. cpu_s: computing since all had joined. joined_s: time from
-    the first call to the last welcome. welcomes_s: of each listener, from its call to its welcome.
+    Attributes:
+        count: how many listeners there are.
+        cpu_s: computing since all had joined.
+        joined_s: time from the first call to the last welcome.
+        welcomes_s: of each listener, from its call to its welcome.
     """
 
     count: int
@@ -70,8 +73,10 @@ class Member:
 class Crowd:
     """``count`` listeners, and ``stuck`` more that join and then read nothing.
 
-    greeting: what each says first. joins_per_s: how fast they come. packet_tokens: tells packets
-    apart by their first token.
+    Args:
+        greeting: what each says first.
+        joins_per_s: how fast they come.
+        packet_tokens: tells packets apart by their first token.
     """
 
     def __init__(
@@ -210,7 +215,7 @@ class Crowd:
 
 
 def raise_file_limit(wanted: int) -> None:
-    """Let this process and its children open so many files, or end where they may not."""
+    """Let this process and its children open so many files, or exit if they may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted and hard != resource.RLIM_INFINITY and hard < wanted:
         sys.stderr.write(

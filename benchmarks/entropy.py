@@ -1,8 +1,8 @@
 """Measures entropy coding: bits a token and bytes a packet, against 14 bits and plain packets.
 
 ``python -m benchmarks.entropy FOLDER [FOLDER]``: recordings are encoded with nano, and their tokens
-coded packet by packet as a sender would, each packet told from nothing, from what came since the
-last packet that stands for itself (one every ten seconds), or from all that came (at most
+coded packet by packet as a sender would, each packet conditioned on nothing, on what came since the
+last packet that stands for itself (one every ten seconds), or on all that came (at most
 ``CONTEXT`` tokens). Every packet of the last kind at the default interval is decoded again and
 compared. Recordings count alike; spreads are between them. A second folder is a row of its own.
 """
@@ -44,9 +44,11 @@ MODES: Final = ("alone", "reset", "whole")
 class Figures:
     """One recording: bits a token in its whole packets, and what else was measured.
 
-    coded_bits: of the coded bytes alone. message_bytes: mean length of a message, five or six
-    header bytes included, where the shorter of both kinds is sent. wrong: packets that came back
-    as something else.
+    Attributes:
+        coded_bits: of the coded bytes alone.
+        message_bytes: mean length of a message, five or six header bytes included, if the shorter
+            of both kinds is sent.
+        wrong: packets that came back as something else.
     """
 
     tokens: int
@@ -58,7 +60,7 @@ class Figures:
 
 
 def contexts(mode: str, interval: int, packet: int) -> int:
-    """Tokens that packet number ``packet`` is told from."""
+    """Tokens that packet number ``packet`` is conditioned on."""
     if mode == "alone":
         return 0
     if mode == "reset":
@@ -99,7 +101,7 @@ def code_piece(
 
 
 def summary(pieces: Sequence[Figures], interval: int) -> str:
-    """One line: means over recordings, and where 95 % of recordings lie if they are normal."""
+    """One line: means over recordings, and the range of 95 % of them, if they are normal."""
     bits = [piece.coded_bits for piece in pieces]
     mean, spread = fmean(bits), 1.96 * stdev(bits) if len(bits) > 1 else 0.0
     message = fmean(piece.message_bytes for piece in pieces)
@@ -131,6 +133,7 @@ def report(coder: TokenCoder, codec: Codec, folders: Sequence[Path], seconds: fl
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.entropy", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--seconds", type=float, default=600.0, help="of each (%(default)g)")

@@ -28,12 +28,13 @@ import numpy as np
 from benchmarks.crowd import UNDER_WAY_S, lateness, percentile_ms, raise_file_limit
 from benchmarks.fanout_load import Load
 from codec.constants import TOKEN_RATE
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.support.compute import settle
 from streaming.support.guard import Limits
 from streaming.support.stats import LoopStall
 from streaming.support.timing import Timing
 from streaming.transports.websocket.server import WebSocketServer
+from streaming.wire.messages import StreamInfo
 
 __all__ = ["fan_out", "main"]
 
@@ -46,12 +47,15 @@ _MORE_FILES: Final = 256
 def fan_out(
     listeners: int, seconds: float, *, joins_per_s: float, processes: int, stuck: int = 1
 ) -> dict[str, float]:
-    """Measure once. ``dropped`` counts the listeners that were lost or missed a packet, and
-    ``sent_away`` those that the server let go for a fault or a lag; ``p50_ms``, ``p99_ms`` and
-    ``most_ms`` are of deliveries, ``join_p99_ms`` is from a call to its welcome; ``server_cpu_s``
-    and ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
-    ``join_loop_late_most_ms`` before that; ``rss_per_listener_bytes`` is by how much its memory
-    grew for each that joined."""
+    """Measure once.
+
+    ``dropped`` counts the listeners that were lost or missed a packet, and ``sent_away`` those that
+    the server let go for a fault or a lag. ``p50_ms``, ``p99_ms`` and ``most_ms`` are of
+    deliveries, ``join_p99_ms`` is from a call to its welcome. ``server_cpu_s`` and
+    ``loop_late_most_ms`` are of the server in ``seconds``, ``join_cpu_s`` and
+    ``join_loop_late_most_ms`` before that. ``rss_per_listener_bytes`` is by how much its memory
+    grew for each that joined.
+    """
     raise_file_limit(listeners + _MORE_FILES)
     context = multiprocessing.get_context("spawn")
     server, server_end = context.Pipe()
@@ -136,7 +140,7 @@ def _serve(pipe: Connection, most: int) -> None:
 async def _serving(pipe: Connection, most: int) -> None:
     """Publish a packet a second until told to stop."""
     settle()  # as a sender does
-    hub = Hub(StreamInfo("nano", "nano-0", "0" * 64, 0, _PACKET_TOKENS, "fanout"))
+    hub = Hub(StreamInfo("nano", "nano-0", "0" * 64, 0, "fanout", _PACKET_TOKENS))
     limits = Limits(connections=most + 16, per_address=most + 16, handshake_s=60.0)
     tokens = np.random.default_rng(0).integers(0, 16384, _PACKET_TOKENS)
     published: dict[int, float] = {}

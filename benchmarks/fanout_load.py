@@ -64,6 +64,7 @@ class Load(Crowd):
         self._join = masked(1, Join(history=0, client="fanout").encode().encode())
 
     def take(self, listener: Member, data: bytes, now_s: float) -> None:
+        """Note when a packet came; anything else is passed over."""
         if listener.ready and not listener.held and _is_one_packet(data):
             self.note(listener, _TOKENS_HEADER.unpack_from(data, 2)[1], now_s)  # nearly always
             return

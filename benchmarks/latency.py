@@ -98,9 +98,14 @@ def analyse(
 ) -> Figures:
     """The figures of one run.
 
-    client, server: lines of both statistics. started_s: when the client process was started.
-    memory: peak and present resident size of the client in MB, again and again. played: whether a
-    sound card set the pace. Raises ProgramError where nothing was heard.
+    Args:
+        client, server: lines of both statistics.
+        started_s: when the client process was started.
+        memory: peak and present resident size of the client in MB, again and again.
+        played: whether a sound card set the pace.
+
+    Raises:
+        ProgramError: if nothing was heard.
     """
     final = client[-1]
     lines = [line for line in client[:-1] if line["samples"] > 0]

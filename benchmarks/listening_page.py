@@ -49,7 +49,7 @@ class _Player:
 class ListeningPage:
     """Takes recordings one by one, so that only one is in memory, and writes the page at the end.
 
-    Files of an earlier page in the same folder are overwritten where they have the same name.
+    Files of an earlier page in the same folder are overwritten if they have the same name.
     """
 
     def __init__(self, folder: Path) -> None:

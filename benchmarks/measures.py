@@ -21,7 +21,8 @@ Figures = dict[str, float]
 class Measure:
     """label: what tables call it. good: the value of a perfect copy. meaning: one sentence.
 
-    places: decimal places worth showing.
+    Attributes:
+        places: decimal places worth showing.
     """
 
     label: str

@@ -86,7 +86,7 @@ def onsets(audio: Sound) -> list[float]:
 def onset_f_measure(original: Sound, decoded: Sound) -> float:
     """F-measure of onsets: those within 50 ms of each other match, each at most once.
 
-    1 where neither has any.
+    1 if neither has any.
     """
     truth, guess = onsets(original), onsets(decoded)
     if not truth and not guess:
@@ -129,7 +129,7 @@ def chroma_correlation(original: Sound, decoded: Sound) -> float:
 def envelope_correlation(original: Sound, decoded: Sound) -> float:
     """Pearson correlation of the level envelopes (root mean square over 50 ms).
 
-    0 where either stands still, for then there is nothing to correlate.
+    0 if either stands still, for then there is nothing to correlate.
     """
     correlation = float(
         torch.corrcoef(torch.stack([analysis(x).envelope for x in (original, decoded)]))[0, 1]
@@ -174,15 +174,17 @@ def balance_error_db(original: Sound, decoded: Sound) -> float:
 
 
 def lit_difference(original: Sound, decoded: Sound) -> float:
-    """Decoded minus original share of semitones that stand out
-    (:attr:`benchmarks.analysis.Analysis.lit`): above 0 an organ, below 0 a blur.
+    """Share of semitones that stand out, decoded minus original: above 0 an organ, below 0 a blur.
+
+    See :attr:`benchmarks.analysis.Analysis.lit`.
     """
     return analysis(decoded).lit - analysis(original).lit
 
 
 def tonal_peaks_difference(original: Sound, decoded: Sound) -> float:
-    """Decoded minus original lasting peaks a frame
-    (:attr:`benchmarks.analysis.Analysis.tonal_peaks`).
+    """Lasting peaks a frame, decoded minus original.
+
+    See :attr:`benchmarks.analysis.Analysis.tonal_peaks`.
     """
     return analysis(decoded).tonal_peaks - analysis(original).tonal_peaks
 
@@ -236,8 +238,8 @@ def _weighted(error: Tensor, weight: Tensor) -> float:
 def seam_jump(audio: Sound, period: int, offset: int = 0) -> float:
     """Sample-to-sample change at seams over that at random places, both over the local level.
 
-    Seams lie at ``offset + k * period`` samples. About 1 where a seam cannot be told from its
-    surroundings. The local level is the root mean square over 10 ms. 1 where there is no seam.
+    Seams lie at ``offset + k * period`` samples. About 1 if a seam does not differ from its
+    surroundings. The local level is the root mean square over 10 ms. 1 if there is no seam.
     """
     samples = analysis(audio).audio
     seams = torch.tensor(range(offset + period, samples.shape[1] - 1, period))

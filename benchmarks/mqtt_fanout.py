@@ -29,9 +29,10 @@ import numpy as np
 
 from benchmarks.crowd import UNDER_WAY_S, Arrivals, lateness, percentile_ms, raise_file_limit
 from benchmarks.mqtt_load import MqttLoad
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.wire.messages import StreamInfo
 
 __all__ = ["Result", "measure"]
 
@@ -41,10 +42,16 @@ _TOPIC: Final = "radio/jazz"
 
 @dataclass
 class Result:
-    """listeners, dropped: subscribers, and those that were lost or missed a packet. p50_ms, p99_ms:
-    from the sender's hub to a subscriber. join_p99_ms: from dialling to the window. broker_cpu_s: a
-    second of stream; load_cpu_s: the same of the subscribers. rss_per_listener_bytes: of the
-    broker.
+    """What one run measured.
+
+    Attributes:
+        listeners: subscribers.
+        dropped: of these, those that were lost or missed a packet.
+        p50_ms, p99_ms: from the sender's hub to a subscriber.
+        join_p99_ms: from dialling to the window.
+        broker_cpu_s: of the broker, for a second of stream.
+        load_cpu_s: the same of the subscribers.
+        rss_per_listener_bytes: of the broker.
     """
 
     listeners: int
@@ -72,7 +79,7 @@ def rss_bytes(pid: int) -> int:
 
 async def measure(port: int, pid: int, listeners: int, seconds: float, joins: float) -> Result:
     """Stream to ``listeners`` subscribers at the broker on ``port``, which is process ``pid``."""
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, _PACKET_TOKENS, "benchmark"))
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, "benchmark", _PACKET_TOKENS))
     address = MqttAddress.parse(f"mqtt://127.0.0.1:{port}/{_TOPIC}")
     tag = stream_tag(hub.info)
     published: dict[int, float] = {}

@@ -66,6 +66,7 @@ class MqttLoad(Crowd):
         self._unsubscribe = packet(0xA2, b"\0\2\0" + text(window))
 
     def take(self, listener: Member, data: bytes, now_s: float) -> None:
+        """Note when a packet came; anything else is passed over."""
         found, listener.held = packets(listener.held + data if listener.held else data)
         for kind, body in found:
             if kind == _CONNACK:

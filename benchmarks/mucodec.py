@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from unittest import mock
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from codec.base import DecoderWindow, DecodeSettings
 from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
 from codec.mucodec.codec import MuCodec
-from codec.mucodec.config import MuCodecConfig
+from codec.mucodec.config import MuCodecConfig, Precision
 from codec.mucodec.model import MuCodecModel
 from codec.stream import StreamDecoder, step_together
 from codec.torch_backend import array
 
-__all__ = ["StageRow", "random_codec", "report", "run"]
+__all__ = ["StageRow", "listener_bytes", "random_codec", "report", "run"]
 
 RELEASE = DecoderWindow(context=252, hop=768, lookahead=4)
 """The release's windows of 1024 tokens, but for a lookahead of four to crossfade over."""
@@ -43,9 +48,10 @@ class StageRow:
 def random_codec(
     config: MuCodecConfig,
     device: torch.device,
-    precision: torch.dtype,
+    precision: Precision,
     *,
-    compiled: bool = False,
+    compiled: bool | None = None,
+    guidance_interval: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> MuCodec:
     """The model with random weights of a usual size."""
@@ -62,7 +68,15 @@ def random_codec(
             else:
                 fan = value[0].numel() if value.ndim > 1 else 1
                 value.normal_(generator=generator).mul_(fan**-0.5)
-    return MuCodec(model, "random", "0" * 64, device=device, precision=precision, compiled=compiled)
+    return MuCodec(
+        model,
+        "random",
+        "0" * 64,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        guidance_interval=guidance_interval,
+    )
 
 
 def _wait(device: torch.device) -> None:
@@ -97,13 +111,86 @@ def count(task: Callable[[], object]) -> float:
     return float(counter.get_total_flops()) * 1e-12
 
 
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, and the most that ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._add(value.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+@torch.inference_mode()
+def listener_bytes(window: DecoderWindow, config: MuCodecConfig | None = None) -> tuple[int, int]:
+    """Bytes of a listener's weights in half precision, and the most that a window takes beside.
+
+    Counted without a GPU, on tensors that have no memory: what torch would allocate, but for the
+    libraries' own work space. Attention counts as a fused kernel, which keeps no scores.
+    """
+    with torch.device("meta"):
+        model = MuCodecModel(config, "decoder")
+    codec = MuCodec(model, "none", "0" * 64, device="meta", precision="bfloat16")
+    weights = sum(part.nbytes for part in (*model.parameters(), *model.buffers()))
+    c = model.config
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.empty_like(q)
+
+    def latents(batch: int, channels: int, tokens: int) -> Tensor:
+        return torch.empty(batch, channels, tokens // 2, c.latent_bins, device="meta")
+
+    fade = codec.crossfade_samples // SAMPLES_PER_TOKEN
+    rendered = min(window.tokens, window.hop + fade + 2 * codec.render_margin_tokens)
+    most = 0
+    with mock.patch("torch.nn.functional.scaled_dot_product_attention", attention):
+        with _LiveBytes() as counter:
+            inputs = [latents(2, c.condition_channels, window.tokens) for _ in range(3)]
+            model.flow(*inputs, torch.empty(2, device="meta"))
+        most = max(most, counter.most)
+        with _LiveBytes() as counter:
+            halves = latents(2, c.latent_channels, rendered)
+            for part in halves.split(codec.channels_together(rendered // 2)):
+                model.first_stage_model.vocoder.wave(
+                    model.first_stage_model.decode(part, model.scale_factor)
+                )
+        most = max(most, counter.most)
+    return weights, most
+
+
 @torch.inference_mode()
 def run(
     codec: MuCodec, *, tokens: int, steps: int, guidance: float, passes: int, streams: int = 1
 ) -> dict[str, object]:
     """Everything measured, for windows of ``tokens`` tokens, as plain values.
 
-    streams: live windows of so many streams are also decoded as one batch.
+    Args:
+        streams: live windows of so many streams are also decoded as one batch.
     """
     model, device = codec.model, codec.device
     if device.type == "cuda":
@@ -118,23 +205,22 @@ def run(
     batch = 1 if guidance == 1.0 else 2
     wide = [x.expand(batch, -1, -1, -1) for x in (latents, latents, condition)]
     times = torch.full((batch,), 0.5, device=device)
-    half = latents.to(codec.precision)
-    mel = model.mel(half)
+    mel = model.mel(latents)
     window = codec.encoder_window
     hop_seconds = window.hop / TOKEN_RATE
     live = array(0.3 * torch.randn(2, window.tokens * SAMPLES_PER_TOKEN).clamp(-3, 3))
     stages: dict[str, tuple[Callable[[], object], float, torch.dtype]] = {
         "encode, one piece": (lambda: model.encode(audio), seconds, torch.float32),
-        "flow, one evaluation": (lambda: model.flow(*wide, times), seconds, codec.precision),
-        "VAE": (lambda: model.mel(half), seconds, codec.precision),
-        "vocoder": (lambda: model.first_stage_model.vocoder(mel), seconds, codec.precision),
+        "flow, one evaluation": (lambda: model.flow(*wide, times), seconds, codec.dtype),
+        "VAE": (lambda: model.mel(latents), seconds, codec.dtype),
+        "vocoder": (lambda: model.first_stage_model.vocoder(mel), seconds, codec.dtype),
         "encode, live windows": (
             lambda: codec.encode_window(live, window, first_token=0),
             hop_seconds,
             torch.float32,
         ),
     }
-    rates = {kind: matrix_rate(device, kind, passes) for kind in {torch.float32, codec.precision}}
+    rates = {kind: matrix_rate(device, kind, passes) for kind in {torch.float32, codec.dtype}}
     rows = []
     for name, (task, length, kind) in stages.items():
         work, taken = count(task), timed(task, device, passes)
@@ -146,6 +232,7 @@ def run(
     windows["live windows"] = live_window
     for name, decoder_window in windows.items():
         codec.warm_up(decoder_window, settings)
+        codec.fast.wait()
         whole[name] = decode_rtf(codec, decoder_window, settings, passes)
     if streams > 1:
         whole[f"live windows, {streams} streams together"] = decode_rtf(
@@ -153,7 +240,7 @@ def run(
         )
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "precision": str(codec.precision).removeprefix("torch."),
+        "precision": str(codec.dtype).removeprefix("torch."),
         "flow_layers": c.flow_layers,
         "window_tokens": tokens,
         "live_window": asdict(live_window),

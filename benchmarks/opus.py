@@ -69,7 +69,7 @@ SIX_KBIT = OpusSettings(6000, constant=False)
 
 @cache
 def problem() -> str | None:
-    """Why there is no Opus on this machine, in a sentence; None where there is."""
+    """Why there is no Opus on this machine, in a sentence; None if there is."""
     if shutil.which("ffmpeg") is None:
         return "Opus is left out: ffmpeg is not installed; run: apt-get install ffmpeg"
     listed = subprocess.run(

@@ -29,7 +29,9 @@ class ProgramError(Exception):
 class Done:
     """What a program wrote, how long it took, start included, and its peak in megabytes.
 
-    cpu_s: processor time. peak_mb is None where there is no ``/proc`` to tell it.
+    Attributes:
+        cpu_s: processor time.
+        peak_mb: None if there is no ``/proc`` to tell it.
     """
 
     output: bytes
@@ -39,7 +41,7 @@ class Done:
 
 
 def peak_mb(process: int | str = "self") -> float | None:
-    """The most memory that a living process ever had resident, in MB; None where none can tell."""
+    """The most memory that a living process ever had resident, in MB; None if none can tell."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:

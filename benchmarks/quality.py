@@ -60,7 +60,7 @@ def measure(
 
 
 def begin_page(folder: Path) -> ListeningPage:
-    """A page in a folder; raises MissingError where nothing can draw its pictures."""
+    """A page in a folder; raises MissingError if nothing can draw its pictures."""
     if find_spec("matplotlib") is None:
         raise MissingError(
             "--out draws with matplotlib, which is not installed; run: pip install '.[demo]'"
@@ -71,9 +71,10 @@ def begin_page(folder: Path) -> ListeningPage:
 
 
 def run(args: argparse.Namespace) -> tuple[Results, Path | None]:
-    """Measure everything that the arguments ask for; returns the page too where one is asked for.
+    """Measure everything that the arguments ask for; returns the page too if one is asked for.
 
-    Raises MusicError, MissingError, CodecError, OpusError and OSError with a sentence each.
+    Raises:
+        MusicError, MissingError, CodecError, OpusError, OSError: with a sentence each.
     """
     nano = codec.load("nano", args.weights, device="cpu")
     assert isinstance(nano, TorchNano)
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> tuple[Results, Path | None]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description=(__doc__ or "").split("\n")[0]
     )

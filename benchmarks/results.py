@@ -22,7 +22,7 @@ __all__ = ["Entropy", "Goal", "Outcome", "Recording", "Results"]
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording's figures, by version; rates in bit/s, None where there is no bit stream."""
+    """One recording's figures, by version; rates in bit/s, None if there is no bit stream."""
 
     file: str
     seconds: float
@@ -41,8 +41,9 @@ class Entropy:
 
     @classmethod
     def of(cls, tokens: Tensor) -> Entropy:
+        """The entropies of tokens, int64 ``[n]``, in bits a token."""
         most = math.log2(min(len(tokens), CODEBOOK_SIZE))
-        # Where all tokens differ, rounding takes the sum of their shares past what is possible.
+        # If all tokens differ, rounding takes the sum of their shares past what is possible.
         return cls(min(code_entropy_bits(tokens), most), most, len(tokens))
 
 
@@ -50,8 +51,10 @@ class Entropy:
 class Goal:
     """What is aimed at: a figure of the results, and where it should lie on either kind of music.
 
-    renders, real: lowest and highest value on held-out renders and on real music; None: no aim.
-    The figure is None where the recordings are too few or too short to tell.
+    Attributes:
+        renders, real: lowest and highest value on held-out renders and on real music; None: no aim.
+
+    The figure is None if the recordings are too few or too short to tell.
     """
 
     label: str
@@ -62,7 +65,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A goal and what was reached, None where that cannot be told."""
+    """A goal and what was reached, None if that cannot be told."""
 
     label: str
     value: float | None
@@ -101,7 +104,7 @@ class Results:
         return max(values, key=lambda value: abs(value - good))
 
     def rate(self, version: str) -> float | None:
-        """Mean bits a second, None where the version is made from no bit stream."""
+        """Mean bits a second, None if the version is made from no bit stream."""
         rates = [r.rates[version] for r in self.recordings]
         known = [rate for rate in rates if rate is not None]
         return fmean(known) if known else None

@@ -31,8 +31,9 @@ ROOT = Path(__file__).parents[1]
 class Work:
     """What encoding or decoding took, in seconds per second of sound.
 
-    wall: the real-time factor. cpu: processor time, which other programs on the machine disturb
-    less.
+    Attributes:
+        wall: the real-time factor.
+        cpu: processor time, which other programs on the machine disturb less.
     """
 
     wall: float
@@ -45,7 +46,7 @@ class NetworkError(Exception):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a codec's own numbers say. bits_per_s: nominal; None where it has to be measured."""
+    """What a codec's own numbers say. bits_per_s: nominal; None if it has to be measured."""
 
     latency_s: float
     bits_per_s: float | None = None
@@ -55,7 +56,7 @@ class Facts:
 class Network:
     """A measuring process for nano or an architecture; a context manager.
 
-    Every call raises NetworkError where the process has ended.
+    Every call raises NetworkError if the process has ended.
     """
 
     def __init__(self, name: str, threads: int, music: Path, seconds: float, *rest: str) -> None:
@@ -113,7 +114,7 @@ class Network:
 class Program:
     """Opus or Codec2 over one recording; starting the programs is part of what is timed.
 
-    Every call raises OpusError or ProgramError where they fail.
+    Every call raises OpusError or ProgramError if they fail.
     """
 
     def __init__(self, name: str, audio: Tensor) -> None:
@@ -137,12 +138,15 @@ class Program:
         return Work(done.seconds / self._seconds, done.cpu_s / self._seconds)
 
     def encode(self) -> Work:
+        """Encode the recording; what comes of it is kept for :meth:`decode`."""
         done = self._encode()
         self._coded = done.output
         return self._work(done)
 
     def decode(self) -> Work:
+        """Decode what :meth:`encode` left."""
         return self._work(self._decode(self._coded))
 
     def peak_mb(self) -> float | None:
+        """The largest resident set of the programs so far, in MB; None if it is unknown."""
         return self._peak_mb

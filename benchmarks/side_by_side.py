@@ -54,8 +54,12 @@ class Speed:
 
 @dataclass
 class Row:
-    """All figures of one codec. bits_per_s is None until it is known; quality empty where weights
-    are random."""
+    """All figures of one codec.
+
+    Attributes:
+        bits_per_s: None until it is known.
+        quality: empty if the weights are random.
+    """
 
     label: str
     sound: str
@@ -132,8 +136,9 @@ def speeds(
 def run(args: argparse.Namespace) -> list[Row]:
     """Measure everything that the arguments ask for.
 
-    Raises MusicError, CodecError, NetworkError, OpusError, ProgramError and OSError with a sentence
-    each.
+    Raises:
+        MusicError, CodecError, NetworkError, OpusError, ProgramError, OSError: with a sentence
+            each.
     """
     files = find(args.music)
     recordings = [load(file, args.seconds) for file in files]
@@ -166,7 +171,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table; a dash where there is no figure."""
+    """The rows as a Markdown table; a dash if there is no figure."""
     threads = [speed.threads for speed in max((row.speeds for row in rows), key=len)]
     ways = [f"{way}, {count} thr." for count in threads for way in ("encode", "decode")]
     head = ["codec", "sound", "bit/s", *ways, "CPU, s/s", "latency, ms", "memory, MB"]
@@ -199,6 +204,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.side_by_side", description=(__doc__ or "").split("\n")[0]
     )

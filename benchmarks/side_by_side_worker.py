@@ -39,7 +39,8 @@ __all__ = ["main"]
 class Task:
     """Encoding of one recording, and decoding of what came of it.
 
-    seconds: of sound that one pass covers.
+    Args:
+        seconds: of sound that one pass covers.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ def architecture_task(name: str, audio: Tensor) -> tuple[Task, Facts]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.side_by_side_worker")
     parser.add_argument("name", choices=[*NANO_WINDOWS, *ARCHITECTURES])
     parser.add_argument("recording", type=Path)

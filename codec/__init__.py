@@ -30,15 +30,18 @@ from codec.errors import (
     UnknownCodecError,
     WeightsError,
 )
+from codec.mucodec.config import PRECISIONS
 
 if TYPE_CHECKING:
     from codec.base import Codec
+    from codec.mucodec.config import Precision
     from codec.mucodec.model import Part
 
 __all__ = [
     "CHANNELS",
     "CODEBOOK_SIZE",
     "CODECS",
+    "PRECISIONS",
     "SAMPLES_PER_TOKEN",
     "SAMPLE_RATE",
     "TOKEN_BITS",
@@ -86,7 +89,10 @@ def load(
     weights: Path | str | None = None,
     device: str | None = None,
     part: Part | None = None,
-    compiled: bool = False,
+    *,
+    compiled: bool | None = None,
+    precision: Precision | None = None,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> Codec:
     """Load a codec by name.
 
@@ -94,9 +100,13 @@ def load(
     of the release's checkpoints, or a file that was converted from them. Without it, mucodec's are
     taken from the cache, or fetched. device: as torch names it; by default nano computes on the
     CPU, without torch, and mucodec on a GPU if there is one. part: "encoder" or "decoder", to spend
-    memory on that half of mucodec alone; nano loads of itself what it is used for. compiled: have
-    mucodec's decoder compiled by its ``warm_up``, which takes a minute and pays on a GPU.
-    Raises UnknownCodecError, WeightsError or DeviceError, each with one sentence for the user.
+    memory on that half of mucodec alone; nano loads what it is used for. The rest is mucodec's
+    decoder's alone: compiled: have it compiled in the background by its ``warm_up`` (default: on a
+    GPU). precision: one of :data:`PRECISIONS` (default: float16 on a GPU, float32 on a CPU).
+    guidance_interval: times of the flow, 0 to 1, between which guidance is applied (default:
+    always).
+    Raises UnknownCodecError, WeightsError, DeviceError or SettingError, each with one sentence for
+    the user.
     """
     if name not in CODECS:
         raise UnknownCodecError(
@@ -111,7 +121,14 @@ def load(
     from codec.torch_backend import check_device, has_gpu
 
     place = check_device(device or ("cuda" if has_gpu() else "cpu"))
-    return load_mucodec(weights, place, part, compiled)
+    return load_mucodec(
+        weights,
+        place,
+        part,
+        compiled=compiled,
+        precision=precision,
+        guidance_interval=guidance_interval,
+    )
 
 
 def _traits(name: str) -> CodecTraits:
@@ -152,7 +169,7 @@ def require_live_decoding(name: str) -> None:
 
     if not has_gpu():
         raise DeviceError(
-            f"this stream is in {name}, whose decoder keeps up with live music on a GPU with 8 GiB "
+            f"this stream is in {name}, whose decoder keeps up with live music on a GPU with 6 GiB "
             "alone, and torch sees none here; listen on a machine that has one, ask for a stream "
             "in nano, or give --torch-device cpu to hear it late and with gaps"
         )

@@ -185,6 +185,17 @@ class Codec(ABC):
     def render(self, latents: Latents, *, first_token: int, seed: int) -> Audio:
         """Sound of latents, float32 ``[2, frames * latent_tokens * 1920]``, exact inside."""
 
+    def render_inside(
+        self, latents: Latents, margins: tuple[int, int], *, first_token: int, seed: int
+    ) -> Audio:
+        """What :meth:`render` gives but for ``margins``: tokens at the beginning and at the end.
+
+        A codec overrides it that can do with less work if nobody hears the margins.
+        """
+        sound = self.render(latents, first_token=first_token, seed=seed)
+        first, last = (margin * SAMPLES_PER_TOKEN for margin in margins)
+        return sound[:, first : sound.shape[1] - last]
+
     def warm_up(  # noqa: B027 - most codecs have nothing to do
         self, window: EncoderWindow | DecoderWindow, settings: DecodeSettings | None = None
     ) -> None:

@@ -245,10 +245,10 @@ class StreamDecoder:
         left = max(start, (begin - margin) // unit * unit)
         right = min(end + tail_tokens + margin, stop)
         piece = latents[(left - start) // unit : -(-(right - start) // unit)]
-        sound = self.codec.render(piece, first_token=left, seed=self.seed)
-        first = (begin - left) * SAMPLES_PER_TOKEN
-        last = (end - left) * SAMPLES_PER_TOKEN
-        audio = sound[:, first:last].copy()
+        margins = (begin - left, max(0, left + len(piece) * unit - end - tail_tokens))
+        sound = self.codec.render_inside(piece, margins, first_token=left, seed=self.seed)
+        last = (end - begin) * SAMPLES_PER_TOKEN
+        audio = sound[:, :last].copy()
         if self._tail is not None:
             n = min(self._tail.shape[1], audio.shape[1])
             # Both sides render the same latents on the same span, so they add in amplitude.

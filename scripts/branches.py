@@ -1,4 +1,4 @@
-"""Fails where too few branches were covered: coverage's own limit mixes them with statements.
+"""Fails if too few branches were covered: coverage's own limit mixes them with statements.
 
 ``python -m scripts.branches REPORT.json PERCENT`` reads what ``coverage json`` wrote.
 """
@@ -13,7 +13,7 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 where enough branches were covered, 1 where not."""
+    """Returns the exit code: 0 if enough branches were covered, otherwise 1."""
     report, least = Path(arguments[0]), float(arguments[1])
     totals = json.loads(report.read_text(encoding="utf-8"))["totals"]
     covered, branches = totals["covered_branches"], totals["num_branches"]

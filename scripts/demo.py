@@ -1,7 +1,7 @@
 """The demonstration: a sender and a listener as two programs, and a picture of both sides.
 
 Leaves ``demo.wav`` (what the listener regenerated) and ``demo.png`` (its spectrogram under that of
-the source). Plays on the sound card where there is one.
+the source). Plays on the sound card if there is one.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from scripts.processes import (
 )
 from streaming.audio.devices import find_device, load_sounddevice
 from streaming.audio.sources import Playlist
-from streaming.cli.start import interruptible
 from streaming.errors import UserError
+from streaming.support.ending import interruptible
 
 __all__ = ["main", "output_device_problem", "read_source", "summary"]
 
@@ -46,7 +46,7 @@ _PAST_TOKENS = 4 * TOKEN_RATE
 
 
 def output_device_problem() -> str | None:
-    """Why nothing can be heard on this machine, in a sentence; None where there is a sound card."""
+    """Why nothing can be heard on this machine, in a sentence; None if there is a sound card."""
     try:
         sounddevice = load_sounddevice()
         device = find_device(None, output=True)
@@ -72,7 +72,7 @@ def read_source(song: Path, first_sample: int, samples: int) -> Audio:
 
 
 def check_result(path: Path, seconds: float) -> Audio:
-    """The listener's file, float32 ``[2, n]``; raises ProgramError where it cannot be right."""
+    """The listener's file, float32 ``[2, n]``; raises ProgramError if it cannot be right."""
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     expected = round(seconds * SAMPLE_RATE)
     if rate != SAMPLE_RATE or audio.shape != (expected, 2):
@@ -104,7 +104,8 @@ def _number(value: float | None, places: int = 0) -> str:
 def run(song: Path, seconds: float, folder: Path, scratch: Path) -> str:
     """Stream ``seconds`` of ``song`` from one program to the other; returns the summary.
 
-    Raises ProgramError where either program or the result is not as it should be.
+    Raises:
+        ProgramError: if either program or the result is not as it should be.
     """
     wav, png = folder / "demo.wav", folder / "demo.png"
     stats_path = scratch / "client.jsonl"

@@ -45,9 +45,13 @@ def _power(mono: Audio, n_fft: int) -> NDArray[np.float64]:
 def log_spectrogram(audio: Audio) -> Picture:
     """Levels on a logarithmic frequency axis.
 
-    audio: float32 ``[2, samples]`` at 48 kHz. Returns the edges of the bands in hertz,
-    ``[bands + 1]``, and the largest level of each band in dB of full scale, ``[bands, frames]`` at
-    100 frames a second; the mean of both channels' powers, so that antiphase shows as well.
+    Args:
+        audio: float32 ``[2, samples]`` at 48 kHz.
+
+    Returns:
+        The edges of the bands in hertz, ``[bands + 1]``, and the largest level of each band in dB
+        of full scale, ``[bands, frames]`` at 100 frames a second; the mean of both channels'
+        powers, so that antiphase shows as well.
     """
     edges = np.geomspace(_LOWEST_HZ, _HIGHEST_HZ, _BANDS + 1)
     powers = {n: (_power(audio[0], n) + _power(audio[1], n)) / 2 for n in (_LONG, _SHORT)}
@@ -90,7 +94,9 @@ def draw(
 ) -> None:
     """Write a PNG with both spectrograms, one above the other, on the same scales.
 
-    source, result: float32 ``[2, samples]`` at 48 kHz, beginning at the same moment of the music.
+    Args:
+        source, result: float32 ``[2, samples]`` at 48 kHz, beginning at the same moment of the
+            music.
     """
     import matplotlib
 

@@ -61,7 +61,9 @@ def read_stats(path: Path) -> list[Stats]:
 class Program:
     """One of this project's programs, running within ``with``; ended on the way out.
 
-    log: where its output goes; None: where ours goes. discard_stdout: only stderr goes there.
+    Args:
+        log: file for its output; None: the same as ours.
+        discard_stdout: only stderr goes there.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Program:
             time.sleep(_POLL_S)
 
     def stop(self) -> int:
-        """End it the way Ctrl-C does, harder where that does not help; returns the exit code."""
+        """End it the way Ctrl-C does, harder if that does not help; returns the exit code."""
         for end in (lambda: self.process.send_signal(signal.SIGINT), self.process.terminate):
             if self.process.poll() is None:
                 end()
@@ -132,14 +134,14 @@ class Program:
                     self.process.wait(_PATIENCE_S)
                 except subprocess.TimeoutExpired:
                     continue
-        self.process.kill()  # nothing happens where it has ended
+        self.process.kill()  # nothing happens if it has ended
         code = self.process.wait()
         if self._output is not None:
             self._output.close()
         return code
 
     def tail(self, lines: int = 8) -> str:
-        """The last lines of its log, to be put after a message; empty where it has none."""
+        """The last lines of its log, to be put after a message; empty if it has none."""
         if self._log is None or not self._log.exists():
             return ""
         text = self._log.read_text(encoding="utf-8", errors="replace").strip()

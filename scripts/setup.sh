@@ -20,7 +20,7 @@ die() { say "setup: $*"; exit 2; }
 case "$PROFILE" in
     demo) EXTRAS=demo,play ;;
     listen) EXTRAS=demo,torch ;;
-    test) EXTRAS=demo,dev,export,metrics,mqtt,mucodec,play,radio,socks,train ;;
+    test) EXTRAS=demo,dev,docs,export,metrics,mqtt,mucodec,play,radio,socks,train ;;
     train) EXTRAS=demo,train ;;
     export) EXTRAS=export ;;
     *) die "say which profile to set up: scripts/setup.sh demo|listen|test|train|export" ;;
@@ -63,6 +63,8 @@ missing_packages() {
         command -v chromedriver >/dev/null || echo chromium-driver
         has_program mosquitto && has_program mosquitto_passwd || echo mosquitto
         has_program nginx || echo nginx
+        command -v mpv >/dev/null || echo mpv
+        command -v cvlc >/dev/null || echo vlc-bin vlc-plugin-base
     fi
     if [ "$PROFILE" = train ]; then
         command -v fluidsynth >/dev/null || echo fluidsynth

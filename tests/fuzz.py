@@ -28,7 +28,7 @@ from streaming.audio.sources import RawFormat
 from streaming.errors import ProtocolError, SettingsError, SourceError, TransportError
 from streaming.files.muc import MucReader
 from streaming.files.muc.messages import end_token
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.stream.sender_session import SenderSession
 from streaming.stream.timeline import StartAt, parse_duration_s
@@ -36,7 +36,7 @@ from streaming.support.guard import AuthTokens, read_auth_tokens
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.ports import SerialAddress, UdpAddress
 from streaming.transports.oneway.receiver import LeanReceiver
-from streaming.wire.messages import Failure, Publish, Title
+from streaming.wire.messages import Failure, Publish, StreamInfo, Title
 from streaming.wire.parsing import decode
 
 __all__ = ["CORPUS", "TARGETS", "Finding", "corpus", "fuzz"]
@@ -105,7 +105,7 @@ def _listener(data: bytes) -> None:
 def _coded(data: bytes) -> None:
     """Lines are messages after a hello by which they can be decoded."""
     session = ListenerSession(None)
-    hub = Hub(StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, 16, "s"))
+    hub = Hub(StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, "s", 16))
     session.receive(hub.hello(0, 0.0).encode(), 0.0)
     with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:20]:
@@ -113,7 +113,7 @@ def _coded(data: bytes) -> None:
 
 
 def _sender(data: bytes) -> None:
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48, "s"))
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, "s", 48))
     session = SenderSession(hub, 0.0)
     for line in data.split(b"\n")[:50]:
         session.receive(_text(line), 0.0)
@@ -123,7 +123,7 @@ def _sender(data: bytes) -> None:
 
 def _publisher(data: bytes) -> None:
     """What somebody says to a relay that waits for publishers, let in and then heard, or not."""
-    hub = Hub(StreamInfo("", "", "", 0, 1))
+    hub = Hub(StreamInfo("", "", "", 0, packet_tokens=1))
     secrets = AuthTokens(["the publishers' secret"])
 
     def admit(publish: Publish) -> Failure | None:

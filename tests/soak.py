@@ -19,17 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
+import streaming
 from codec.constants import TOKEN_RATE
-from streaming.audio.sinks import Sink
 from streaming.files.muc import StreamHeader
 from streaming.files.store import TokenStore
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.settings import ListenerSettings
-from streaming.stream.hub import Hub, StreamInfo
-from streaming.transports.link import Backoff
-from streaming.transports.websocket import Connection, WebSocketServer, connect
-from streaming.wire.messages import Tokens
+from streaming.stream.hub import Hub
+from streaming.transports.websocket import WebSocketServer
+from streaming.wire.messages import StreamInfo, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy
 
@@ -37,19 +33,6 @@ __all__ = ["main", "soak"]
 
 PACKET = 48
 MOST_GROWTH_MB = 16.0
-
-
-class Nowhere(Sink):
-    """Takes everything and keeps nothing."""
-
-    def write(self, block: np.ndarray) -> None:
-        pass
-
-    def drain(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def memory_mb() -> float:
@@ -63,27 +46,23 @@ async def soak(seconds: float, speed: float, kill_every_s: float, folder: Path) 
     store = TokenStore(
         folder, StreamHeader("fake", "fake-1", FakeCodec.digest), keep_tokens=250_000
     )
-    info = StreamInfo("fake", "fake-1", FakeCodec.digest, 0, PACKET, store.identity.stream)
+    info = StreamInfo("fake", "fake-1", FakeCodec.digest, 0, store.identity.stream, PACKET)
     hub = Hub(info, history_tokens=250_000)
     chance = random.Random(0)
     sizes: list[float] = []
+    settings = streaming.ListenerSettings(backoff=streaming.Backoff(first_s=0.2, most_s=1.0))
     async with (
         WebSocketServer(hub, "127.0.0.1", 0) as server,
         FaultProxy(server.port, chance) as proxy,
+        streaming.listen(proxy.url, codec=FakeCodec(), settings=settings) as radio,
     ):
-
-        async def dial() -> Connection:
-            return await connect(proxy.url)
-
-        settings = ListenerSettings(backoff=Backoff(first_s=0.2, most_s=1.0))
-        listener = Listener(Output([Nowhere()]), FakeCodec(), settings=settings)
-        listening = asyncio.create_task(listener.run(await dial(), dial))
+        playing = asyncio.create_task(radio.play())
         while not hub.listeners:
             await asyncio.sleep(0.01)
         began_s = time.monotonic()
         next_kill_s = kill_every_s
         next_size_s = 0.0
-        while (passed_s := time.monotonic() - began_s) < seconds and not listening.done():
+        while (passed_s := time.monotonic() - began_s) < seconds and not playing.done():
             while hub.next_token < TOKEN_RATE * passed_s * speed:
                 first = hub.next_token
                 packet = (np.arange(first, first + PACKET) * 7) % 16_384
@@ -97,16 +76,16 @@ async def soak(seconds: float, speed: float, kill_every_s: float, folder: Path) 
                 sizes.append(memory_mb())
             await asyncio.sleep(PACKET / TOKEN_RATE / speed / 2)
         hub.end("over", time.monotonic())
-        await listening
+        await playing
     store.close()
     quarter = len(sizes) // 4
     return {
         "stream_s": hub.next_token / TOKEN_RATE,
         "tokens_sent": hub.next_token,
-        "tokens_heard": listener.samples / 1920,
-        "lost_tokens": listener.session.lost_tokens,
+        "tokens_heard": radio.samples / 1920,
+        "lost_tokens": radio.session.lost_tokens,
         "kills": proxy.kills,
-        "reconnects": listener.reconnects,
+        "reconnects": radio.reconnects,
         "memory_mb": sizes[-1],
         "growth_mb": sizes[-1] - sizes[quarter],
     }

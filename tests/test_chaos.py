@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.stream.hub import Hub, StreamInfo
+import streaming
+from streaming.listening import find
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.transports.link import Backoff, Link
 from streaming.transports.websocket import WebSocketServer, connect
-from streaming.wire.messages import End, Gap, Hello, Tokens
+from streaming.wire.messages import End, Gap, Hello, StreamInfo, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy
 from tests.support.listening import MemorySink, tokens, whole_sound
 
-INFO = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, 48, "chaos")
+INFO = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, "chaos", 48)
 OURS = CodecIdentity("fake", FakeCodec.weights, FakeCodec.digest)
 QUICK = Backoff(first_s=0.05, most_s=0.2)
 
@@ -158,23 +158,23 @@ async def test_the_sound_is_that_of_an_unbroken_connection(tmp_path: Path) -> No
         WebSocketServer(hub, "127.0.0.1", 0) as server,
         FaultProxy(server.port, chance) as proxy,
     ):
-        listener = Listener(Output([file]), FakeCodec())
-        dial = lambda: connect(proxy.url, timeout_s=1.0)  # noqa: E731
-        object.__setattr__(listener.settings, "backoff", QUICK)
-        running = asyncio.create_task(listener.run(await dial(), dial))
-        while not hub.listeners:
-            assert not running.done(), running.result()
-            await asyncio.sleep(0.005)
-        for first in range(0, len(all_tokens), 48):
-            hub.publish(all_tokens[first : first + 48], time.monotonic())
-            await asyncio.sleep(0.02)
-            if chance.random() < 0.3:
-                proxy.kill()
-        hub.end("over", time.monotonic())
-        await running
+        origin = await find(proxy.url, timeout_s=1.0)
+        settings = streaming.ListenerSettings(backoff=QUICK)
+        async with streaming.listen(origin, file, codec=FakeCodec(), settings=settings) as radio:
+            playing = asyncio.create_task(radio.play())
+            while not hub.listeners:
+                assert not playing.done(), playing.result()
+                await asyncio.sleep(0.005)
+            for first in range(0, len(all_tokens), 48):
+                hub.publish(all_tokens[first : first + 48], time.monotonic())
+                await asyncio.sleep(0.02)
+                if chance.random() < 0.3:
+                    proxy.kill()
+            hub.end("over", time.monotonic())
+            await playing
     assert proxy.kills > 2
-    assert listener.reconnects > 0
-    assert listener.session.lost_tokens == 0
+    assert radio.reconnects > 0
+    assert radio.session.lost_tokens == 0
     assert np.array_equal(file.sound, whole_sound(all_tokens)[:, -file.samples :])
     assert file.samples == 1200 * 1920
 
@@ -189,7 +189,7 @@ async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: 
     def revive() -> tuple[Hub, TokenStore]:
         identity = StreamHeader("fake", "fake-1", FakeCodec.digest)
         store = TokenStore(tmp_path, identity, seed=5, keep_tokens=10_000)
-        info = StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, store.identity.stream)
+        info = StreamInfo("fake", "fake-1", FakeCodec.digest, 5, store.identity.stream, 48)
         hub = Hub(info, history_tokens=10_000)
         restore(hub, store)
         return hub, store

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.transports.websocket import WebSocketServer
+from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.fake_codec import BALANCES, LEVELS, FakeCodec
 from tests.support.fault_proxy import FaultProxy
@@ -20,7 +21,7 @@ from tests.support.pulse import PulseServer, pulse, read_samples
 
 __all__ = ["pulse"]
 
-INFO = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, 8, "interrupted")
+INFO = StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, "interrupted", 8)
 LOUD = (LEVELS // 4) * BALANCES + BALANCES // 2
 """A steady tone, so that every hole in the sound shows."""
 WINDOW = 480

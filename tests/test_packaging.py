@@ -47,8 +47,8 @@ def test_the_wheel_holds_weights_pages_demo_and_programs(wheel):
         programs = configparser.ConfigParser()
         programs.read_string(archive.read(entry_points).decode())
     assert any(re.fullmatch(r"codec/nano/.*\.safetensors", name) for name in names)
-    for page in (ROOT / "streaming" / "web" / "static").iterdir():
-        assert f"streaming/web/static/{page.name}" in names
+    for page in filter(Path.is_file, (ROOT / "streaming" / "web" / "static").rglob("*")):
+        assert page.relative_to(ROOT).as_posix() in names
     assert "streaming/data/demo.ogg" in names
     assert re.fullmatch(
         r"codec/nano/entropy/.*\.npz", "\n".join(n for n in names if n.endswith(".npz"))

@@ -75,6 +75,7 @@ class Augment(nn.Module):
         )
 
     def forward(self, features: Tensor, draws: Draws) -> Tensor:
+        """Features ``[batch, frames, bands]``, changed as ``draws`` say."""
         chance = _Chance(draws.uniform)
         mel, notes, stereo = self.split(features)
         mel, notes = self._transpose(mel, notes, chance.next())

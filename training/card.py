@@ -70,7 +70,8 @@ makes no music.
 def read_figures(path: Path) -> dict[str, dict[str, float | None]]:
     """Means by version and measure, from the JSON of ``python -m benchmarks.quality --json``.
 
-    Raises SettingsError for anything else.
+    Raises:
+        SettingsError: for anything else.
     """
     try:
         means = json.loads(path.read_text())["mean"]

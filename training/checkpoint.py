@@ -1,4 +1,4 @@
-"""What a training needs to go on exactly where it was: weights, optimisers, random generator."""
+"""What a training needs to resume exactly: weights, optimisers, random generator."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ __all__ = ["Checkpoint", "Progress", "stored_weights", "warm_start"]
 class Progress:
     """How far a training is, and what it has gathered for its next report.
 
-    seconds: since its program began, over all its parts. closing_s: what a report, samples and
-    saving take together. slower: of the learning rate, by losses that were not finite.
+    Attributes:
+        seconds: since its program began, over all its parts.
+        closing_s: what a report, samples and saving take together.
+        slower: of the learning rate, by losses that were not finite.
     """
 
     step: int = 0
@@ -46,12 +48,14 @@ class Checkpoint:
 
     @property
     def file(self) -> Path:
+        """Where the state is kept."""
         return self.folder / "state.pt"
 
     def load(self) -> Progress:
         """Take over the last saved state, if there is one; says how far it was.
 
-        Raises SettingsError for a state that this training cannot go on from.
+        Raises:
+            SettingsError: for a state that this training cannot go on from.
         """
         if not self.file.exists():
             return Progress()
@@ -89,8 +93,11 @@ class Checkpoint:
 def warm_start(model: nn.Module, path: Path, prefix: str) -> tuple[int, int]:
     """Take over every tensor of another run that still fits; the rest keeps its fresh values.
 
-    Returns how many those were, and how many the model has.
-    path, prefix: as for :func:`stored_weights`.
+    Args:
+        path, prefix: as for :func:`stored_weights`.
+
+    Returns:
+        How many those were, and how many the model has.
     """
     known = stored_weights(path, prefix)
     own = model.state_dict()
@@ -102,7 +109,8 @@ def warm_start(model: nn.Module, path: Path, prefix: str) -> tuple[int, int]:
 def stored_weights(path: Path, prefix: str) -> dict[str, Tensor]:
     """Weights of one model from ``averaged.pt`` of a run, or from an exported file.
 
-    Where other models are in the file as well, names begin with ``prefix``. Raises WeightsError.
+    If the file holds other models as well, names begin with ``prefix``.
+    Raises WeightsError.
     """
     if path.suffix == ".safetensors":
         stored = load_models(read_weights(path)).state_dict()

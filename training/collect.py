@@ -43,7 +43,7 @@ def _number(name: str) -> float:
 def is_held_out(name: str) -> bool:
     """Whether a file of that path below the folder is for validation: a tenth of all are.
 
-    By its name alone, so that it stays where it is when others come.
+    By its name alone, so that it does not move when others are added.
     """
     return _number(name) < HELD_SHARE
 
@@ -61,7 +61,7 @@ def extent(folder: Path) -> tuple[int, float]:
 
 
 def _convert(path: Path, target: Path) -> None:
-    """Write a file as 16-bit WAV at 48 kHz; SourceError where it cannot be used."""
+    """Write a file as 16-bit WAV at 48 kHz; SourceError if it cannot be used."""
     part = target.with_suffix(".part")
     frames = 0
     try:
@@ -80,7 +80,7 @@ def _convert(path: Path, target: Path) -> None:
 
 
 def _balance(music: Path, held: Path) -> None:
-    """Where names put all files on one side, bring one over to the other."""
+    """If names put all files on one side, move one to the other."""
     for full, empty in ((music, held), (held, music)):
         found = sorted(full.glob("*.wav"))
         if len(found) > 1 and not any(empty.glob("*.wav")):
@@ -90,9 +90,10 @@ def _balance(music: Path, held: Path) -> None:
 def collect(data: Path, music: Path, held: Path, needed_s: float) -> None:
     """Convert all music below ``data`` to recordings in ``music`` and, to hold out, in ``held``.
 
-    Raises SettingsError where there is no such folder, nothing in it can be read, it is music to
-    measure with, or it is too little: ``needed_s`` seconds of training music and two files are
-    needed.
+    Raises:
+        SettingsError: if there is no such folder, nothing in it can be read, it is music to measure
+            with, or it is too little: ``needed_s`` seconds of training music and two files are
+            needed.
     """
     if not data.is_dir():
         raise SettingsError(f"there is no folder {quoted(data)}; name one with music in it")
@@ -135,6 +136,7 @@ def collect(data: Path, music: Path, held: Path, needed_s: float) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.collect", description=(__doc__ or "").split("\n")[0]
     )

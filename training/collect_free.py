@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 LIST: Final = Path(__file__).with_name("free_music.toml")
 _LEAST_S: Final = 20.0
-"""Where a package has more recordings than excerpts of this length fit, some are left out."""
+"""If a package has more recordings than excerpts of this length fit, some are left out."""
 _LARGEST_BYTES: Final = 1 << 28
 """Of one recording; larger files are left out."""
 _BLOCK_FRAMES: Final = SAMPLE_RATE
@@ -83,6 +83,7 @@ class Package:
 
     @property
     def copyright_path(self) -> str:
+        """Where the package keeps its licences, without a slash before it."""
         return f"usr/share/doc/{self.name}/copyright"
 
     def holds(self, path: str) -> bool:
@@ -104,7 +105,8 @@ class Package:
 def read_packages(path: Path) -> dict[str, Package]:
     """The packages of a list like ``free_music.toml``, by name.
 
-    Raises SettingsError if the file holds something else.
+    Raises:
+        SettingsError: if the file holds something else.
     """
     try:
         packages = {}
@@ -266,7 +268,7 @@ def _fits(path: str, size: int) -> bool:
 def _shares(lengths: Sequence[float], most_s: float) -> list[float]:
     """How many seconds of each recording to take, so that there are no more than so many in all.
 
-    Short recordings whole, and of the others equal parts, none under `_LEAST_S`: where there are
+    Short recordings whole, and of the others equal parts, none under `_LEAST_S`: if there are
     more recordings than that allows, some in between get none.
     """
     count = len(lengths)
@@ -541,6 +543,7 @@ def _one(package: Package, out: Path, settings: Settings, debs: Path | None) -> 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     default = Settings()
     parser = argparse.ArgumentParser(
         prog="python -m training.collect_free", description=(__doc__ or "").split("\n")[0]

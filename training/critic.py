@@ -54,6 +54,7 @@ class Critics(nn.ModuleList):
         super().__init__(Critic(mels, width, strides) for width, strides in _CRITICS)
 
     def forward(self, mel: Tensor, expected: Tensor) -> list[list[Tensor]]:
+        """What each critic finds at each of its layers."""
         return [critic(mel, expected) for critic in self]
 
 

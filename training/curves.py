@@ -32,7 +32,7 @@ def read_log(run: Path) -> list[dict[str, float]]:
 
 
 def draw_curves(run: Path) -> Path | None:
-    """Draw a run's log to ``curves.png`` in its folder; None where there is nothing to draw yet."""
+    """Draw a run's log to ``curves.png`` in its folder; None if there is nothing to draw yet."""
     rows = read_log(run)
     names = dict.fromkeys(key.removeprefix(_VALID) for row in rows for key in row)
     terms = sorted(name for name in names if name not in _NO_TERMS)
@@ -72,6 +72,7 @@ def draw_curves(run: Path) -> Path | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.curves", description=(__doc__ or "").split(":")[0]
     )

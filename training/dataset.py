@@ -51,7 +51,8 @@ _SPEEDS = [*range(80, 98), *range(103, 126)]
 def load_audio(path: Path) -> Tensor:
     """A 48 kHz recording as float32 ``[2, samples]``, mono doubled.
 
-    Raises SettingsError at another rate.
+    Raises:
+        SettingsError: at another rate.
     """
     data, rate = sf.read(path, dtype="float32", always_2d=True)
     if rate != SAMPLE_RATE:
@@ -99,7 +100,8 @@ def other_version(audio: Tensor, random: np.random.Generator) -> Tensor:
 def extract(features: Features, audio: Tensor, random: np.random.Generator | None = None) -> Tensor:
     """Features of one recording, float32 ``[tokens, feature_dims]``, on the device of ``features``.
 
-    random: of another version of it; each minute of it is then another one.
+    Args:
+        random: of another version of it; each minute of it is then another one.
     """
     place = features.window.device
     tokens = audio.shape[1] // SAMPLES_PER_TOKEN
@@ -120,7 +122,8 @@ def extract(features: Features, audio: Tensor, random: np.random.Generator | Non
 class Excerpts:
     """Music one piece after the other in one tensor on the device, and random excerpts of it.
 
-    pieces: ``[tokens, …]`` each, of any length.
+    Args:
+        pieces: ``[tokens, …]`` each, of any length.
     """
 
     def __init__(self, pieces: Iterable[Tensor], device: torch.device | str = "cpu") -> None:

@@ -117,6 +117,7 @@ SONG: tuple[Verse, ...] = (
 
 
 def build_score() -> tuple[Score, random.Random]:
+    """The piece as notes, and the generator that it was drawn from."""
     rng = random.Random(SEED)
     score = Score(BPM, swing=0.08, swing_unit=0.25)
     stage = Stage(score, rng, beats=4.0, human=0.07)
@@ -208,6 +209,7 @@ def finish(audio: Audio) -> Audio:
 
 
 def render_demo() -> Audio:
+    """The piece as sound, float32 ``[samples, 2]``."""
     score, rng = build_score()
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "demo.mid"
@@ -224,6 +226,7 @@ def write_ogg(path: Path, audio: Audio) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(description="Render the bundled demonstration track.")
     parser.add_argument("--out", type=Path, default=OUT, help="OGG file to write")
     args = parser.parse_args(argv)

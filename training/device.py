@@ -10,7 +10,7 @@ import torch
 
 from streaming.errors import SettingsError
 
-__all__ = ["compiled", "half_precision", "pick_device", "wait_for"]
+__all__ = ["compiled", "half_precision", "has_bfloat16", "pick_device", "wait_for"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +19,10 @@ R = TypeVar("R")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a graphics card where torch can use one, else the CPU.
+    """The device of that name; ``auto`` is a graphics card if torch can use one, otherwise the CPU.
 
-    Raises SettingsError where torch cannot.
+    Raises:
+        SettingsError: if torch cannot.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -33,13 +34,16 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def half_precision(device: torch.device, enabled: bool = True) -> torch.autocast:
-    """bfloat16 for matrix products where the device has it; elsewhere that is far slower."""
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in bfloat16 itself; elsewhere that is far slower."""
     if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and able)
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+
+
+def half_precision(device: torch.device, enabled: bool = True) -> torch.autocast:
+    """bfloat16 for matrix products if the device has it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_bfloat16(device))
 
 
 def wait_for(device: torch.device) -> None:

@@ -84,6 +84,7 @@ def _rounded(models: NanoModels) -> dict[str, NDArray[np.int8]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.export", description=(__doc__ or "").split("\n")[0]
     )

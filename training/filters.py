@@ -32,6 +32,7 @@ def shelf(freq: float, gain_db: float, high: bool = False) -> Sos:
 
 
 def bell(freq: float, gain_db: float, q: float) -> Sos:
+    """A peaking equaliser at ``freq`` Hz."""
     a = 10 ** (gain_db / 40)
     w = 2 * np.pi * freq / RATE
     cos, alpha = np.cos(w), np.sin(w) / (2 * q)
@@ -41,10 +42,12 @@ def bell(freq: float, gain_db: float, q: float) -> Sos:
 
 
 def lowpass(freq: float, order: int = 4) -> Sos:
+    """A Butterworth low-pass at ``freq`` Hz."""
     return np.asarray(butter(order, freq, "lowpass", fs=RATE, output="sos"))
 
 
 def highpass(freq: float, order: int = 2) -> Sos:
+    """A Butterworth high-pass at ``freq`` Hz."""
     return np.asarray(butter(order, freq, "highpass", fs=RATE, output="sos"))
 
 
@@ -89,4 +92,5 @@ def reverb_tail(rng: np.random.Generator, seconds: float) -> Audio:
 
 
 def convolve(audio: Audio, tail: Audio) -> Audio:
+    """``audio`` through an impulse response, both ``[samples, 2]``, as long as ``audio``."""
     return np.asarray(oaconvolve(audio, tail, axes=0)[: len(audio)], dtype=np.float32)

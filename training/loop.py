@@ -53,8 +53,11 @@ class Run:
 
     It ends after ``steps`` or, if ``minutes`` are given, so long after ``began`` (by
     ``time.monotonic()``), all that it does included. The other numbers are in steps; ``sample`` 0
-    writes no samples. average: the longest that weights are averaged, as a decay per step; it is
-    a tenth of the run so far at most.
+    writes no samples.
+
+    Attributes:
+        average: the longest that weights are averaged, as a decay per step; it is a tenth of the
+            run so far at most.
     """
 
     folder: Path

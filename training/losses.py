@@ -37,7 +37,11 @@ def _correlated(guess: Tensor, truth: Tensor, eps: float) -> Tensor:
 def _fold(amplitude: Tensor, config: NanoConfig) -> Tensor:
     """Power per pitch class between 80 Hz and 2500 Hz (MIDI 40 to 99), smoothed over 100 ms.
 
-    amplitude: ``[batch, tokens, 2, semitones]``; returns ``[batch, frames, 12]``, 50 a second.
+    Args:
+        amplitude: ``[batch, tokens, 2, semitones]``.
+
+    Returns:
+        ``[batch, frames, 12]``, 50 a second.
     """
     power = amplitude[..., 40 - config.semitone_low : 100 - config.semitone_low].square()
     classes = power.unflatten(-1, (5, 12)).sum(dim=-2).flatten(1, 2)
@@ -47,7 +51,8 @@ def _fold(amplitude: Tensor, config: NanoConfig) -> Tensor:
 def _token_level(mel: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
     """Roots of the power of frames ``[batch, tokens, 4]`` and of tokens ``[batch, tokens]``.
 
-    mel: ``[batch, tokens, 4, mels]``.
+    Args:
+        mel: ``[batch, tokens, 4, mels]``.
     """
     frames = mel_level(mel, widths).exp()
     return frames, frames.square().mean(dim=-1).sqrt()
@@ -58,8 +63,6 @@ def feature_losses(
 ) -> dict[str, Tensor]:
     """Loss terms between features ``[batch, tokens, feature_dims]``, each a scalar.
 
-    widths: of the mels, as :func:`codec.nano.level.mel_widths` has them, on the same device.
-
     mel: mean |ln ratio|, the log-mel distance itself. loud: the same weighted by magnitude.
     note: semitone |ln ratio| weighted by amplitude. shape: one minus cosine similarity of the
     semitones. chroma: one minus the correlation of pitch classes, weighted by energy, as it is
@@ -69,6 +72,9 @@ def feature_losses(
     minus the correlation of the tokens' levels over the excerpt, so that the small movements of
     steady music count too.
     Then those of :func:`attack_losses` and :func:`movement_losses`.
+
+    Args:
+        widths: of the mels, as :func:`codec.nano.level.mel_widths` has them, on the same device.
     """
     c = config
     sizes = [c.mel_dims, c.semitone_dims, 2 * c.stereo_bands]
@@ -169,10 +175,11 @@ def movement_losses(
 def unused_bits(unit: Tensor, levels: tuple[int, ...]) -> Tensor:
     """Share of the learnt bits that a batch leaves unused: one minus its code entropy over 11 bits.
 
-    unit: what the quantiser rounds, in (0, 1), ``[..., dims]``. Every value counts for the two
-    levels beside it by its distance, so that the entropy has a gradient; all values jointly, so
-    that none of them may say what another one says already. As the entropy term of LFQ (Yu et al.,
-    "Language Model Beats Diffusion", 2023), for scalars.
+    Args:
+        unit: what the quantiser rounds, in (0, 1), ``[..., dims]``. Every value counts for the two
+            levels beside it by its distance, so that the entropy has a gradient; all values
+            jointly, so that none of them may say what another one says already. As the entropy term
+            of LFQ (Yu et al., "Language Model Beats Diffusion", 2023), for scalars.
     """
     near = []
     for dim, size in enumerate(levels):

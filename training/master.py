@@ -46,6 +46,7 @@ def master(rng: np.random.Generator, audio: Audio) -> Audio:
 
 
 def normalise(audio: Audio, rms: float = 0.1) -> Audio:
+    """``audio`` at a level of ``rms``; silence stays silence."""
     power = float(np.sqrt(np.mean(np.square(audio, dtype=np.float32))))
     return audio * np.float32(rms / max(power, 1e-6))
 

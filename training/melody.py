@@ -83,6 +83,7 @@ def _ornament(stage: Stage, part: Part, when: float, length: float) -> None:
 
 
 def play_lead(stage: Stage, part: Part, section: Section, start: float) -> None:
+    """A melody over a section's chords, from beat ``start`` on."""
     rng = stage.rng
     scale = section.key.pitches(part.centre - 14, part.centre + 16)
     legato = rng.uniform(0.6, 1.05)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.nano.blocks import Block
+from training.device import has_bfloat16
 
 __all__ = ["Muon", "optimizers_of"]
 
@@ -33,6 +34,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every parameter by its gradient."""
         for group in self.param_groups:
             alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for matrix in group["params"]:
@@ -58,7 +60,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(x: Tensor, rounds: int) -> Tensor:
     """About the nearest orthogonal matrices, ``[n, rows, columns]``, by Newton–Schulz iteration."""
     tall = x.shape[1] > x.shape[2]
-    y = (x.mT if tall else x).bfloat16()
+    y = (x.mT if tall else x).to(torch.bfloat16 if has_bfloat16(x.device) else torch.float32)
     y = y / (y.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = _NEWTON_SCHULZ
     for _ in range(rounds):

@@ -39,7 +39,8 @@ def add_options(
 ) -> None:
     """Options that every stage has; the arguments are this stage's defaults.
 
-    cpu, card: batch and tokens on a processor and on a graphics card.
+    Args:
+        cpu, card: batch and tokens on a processor and on a graphics card.
     """
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     length = parser.add_mutually_exclusive_group()
@@ -81,8 +82,12 @@ def add_options(
 def begin(args: argparse.Namespace) -> torch.Generator:
     """Threads, device and seed of a stage, and the clock of its run.
 
-    Returns the generator that everything is drawn with, on the device. Fills in batch, tokens and
-    compile if they are not given. Raises SettingsError if the options make no sense.
+    Returns:
+        The generator that everything is drawn with, on the device. Fills in batch, tokens and
+        compile if they are not given.
+
+    Raises:
+        SettingsError: if the options make no sense.
     """
     args.began = time.monotonic()
     device = pick_device(args.device)
@@ -124,8 +129,11 @@ def run_of(args: argparse.Namespace) -> Run:
 def load_weights(model: nn.Module, path: Path, prefix: str) -> None:
     """Load all of a model's weights from ``averaged.pt`` of an earlier stage or an exported file.
 
-    prefix: of their names where the file holds other models as well.
-    Raises SettingsError where the file is missing or another model's.
+    Args:
+        prefix: of their names, if the file holds other models as well.
+
+    Raises:
+        SettingsError: if the file is missing or another model's.
     """
     try:
         model.load_state_dict(stored_weights(path, prefix))
@@ -137,7 +145,7 @@ def load_weights(model: nn.Module, path: Path, prefix: str) -> None:
 
 
 def start_from(model: nn.Module, path: Path, prefix: str) -> None:
-    """Warm start, and say how much of it fitted; SettingsError where nothing does."""
+    """Warm start, and say how much of it fitted; SettingsError if nothing does."""
     if not path.is_file():
         raise SettingsError(f"there are no weights to start from: {path} does not exist")
     taken, own = warm_start(model, path, prefix)

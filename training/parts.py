@@ -49,6 +49,7 @@ class Stage:
     human: float
 
     def hit(self, part: Part, when: float, length: float, pitch: float, level: float) -> None:
+        """A note with the player's inaccuracy in time and level."""
         spread = self.rng.uniform(1 - self.human, 1 + self.human)
         self.score.note(part.channel, when, length, pitch, part.velocity * level * spread)
 
@@ -119,6 +120,7 @@ def _bass_bar(
 
 
 def play_bass(stage: Stage, part: Part, section: Section, start: float) -> None:
+    """A bass line over a section's chords, from beat ``start`` on."""
     for when, chord, following in _bars(stage, section, start):
         for beat, length, pitch in _bass_bar(stage, part, chord, following):
             accent = 1.0 if beat == 0 else 0.9
@@ -193,6 +195,7 @@ def _comp_broken(stage: Stage, part: Part, when: float, chord: Chord, level: flo
 
 
 def play_comp(stage: Stage, part: Part, section: Section, start: float) -> None:
+    """Chords in a rhythm over a section, from beat ``start`` on."""
     voices = 3 + int(part.density * 2.5)
     hits = _comp_hits(stage, part.style)
     for when, chord, _ in _bars(stage, section, start):
@@ -209,6 +212,7 @@ def play_comp(stage: Stage, part: Part, section: Section, start: float) -> None:
 
 
 def play_arp(stage: Stage, part: Part, section: Section, start: float) -> None:
+    """Broken chords over a section, from beat ``start`` on."""
     step = 0.25 if part.density > 0.5 else (1 / 3 if part.density > 0.4 else 0.5)
     for when, chord, _ in _bars(stage, section, start):
         notes = voicing(chord, part.centre, 4)
@@ -226,6 +230,7 @@ def play_arp(stage: Stage, part: Part, section: Section, start: float) -> None:
 
 
 def play_stab(stage: Stage, part: Part, section: Section, start: float) -> None:
+    """Short chords off the beat over a section, from beat ``start`` on."""
     rng = stage.rng
     rhythm = [t for t in rng.choice(_SYNCO) if t < stage.beats]
     for i, (when, chord, _) in enumerate(_bars(stage, section, start)):
@@ -239,6 +244,7 @@ def play_stab(stage: Stage, part: Part, section: Section, start: float) -> None:
 
 
 def play_drone(stage: Stage, part: Part, section: Section, start: float) -> None:
+    """One held chord over a section, from beat ``start`` on."""
     length = stage.beats * len(section.chords)
     root = nearest(section.key.tonic, part.centre)
     for interval in (0, 7, 12)[: 1 + int(part.density * 3)]:

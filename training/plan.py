@@ -51,9 +51,11 @@ _SHARES = {"codec": 0.6, "flow": 0.12, "texture": 0.28}
 class Plan:
     """Where everything goes, what it is made of and how much of it.
 
-    data: a folder of the user's music; None renders music. fine_tune: start from the bundled
-    weights. minutes: for all trainings together, instead of steps. versions: in which every
-    recording is analysed.
+    Attributes:
+        data: a folder of the user's music; None renders music.
+        fine_tune: start from the bundled weights.
+        minutes: for all trainings together, instead of steps.
+        versions: in which every recording is analysed.
     """
 
     folder: Path
@@ -72,10 +74,12 @@ class Plan:
 
     @property
     def music(self) -> Path:
+        """Where the training music is."""
         return self.folder / "music"
 
     @property
     def held(self) -> Path:
+        """Where the held-out music is."""
         return self.folder / "held"
 
     @property

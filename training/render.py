@@ -143,6 +143,7 @@ def render_set(out: Path, seconds_total: float, seed: int, workers: int) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="folder for the WAV files")
     parser.add_argument("--seconds-total", type=float, default=16200, help="audio to make (s)")

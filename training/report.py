@@ -19,7 +19,7 @@ __all__ = ["Report", "need_tensorboard"]
 
 
 def need_tensorboard() -> type[SummaryWriter]:
-    """TensorBoard's writer; SettingsError where the package is not installed."""
+    """TensorBoard's writer; SettingsError if the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -66,5 +66,6 @@ class Report:
             draw_curves(self.folder)
 
     def close(self) -> None:
+        """Close the board's log, if there is one."""
         if self.board is not None:
             self.board.close()

@@ -99,8 +99,10 @@ def _write(path: Path, sound: Tensor) -> None:
 
 
 def _models(config: NanoConfig, **files: Path | None) -> NanoModels:
-    """Models from files as far as there are any; the others are fresh, which the vocoder may be:
-    untrained it leaves the excitations as they are and already sounds like the music.
+    """Models from files as far as there are any; the others are untrained.
+
+    The vocoder may be: untrained, it leaves the excitations as they are and already sounds like
+    the music.
     """
     models = NanoModels(config)
     for part, path in files.items():

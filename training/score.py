@@ -17,6 +17,8 @@ DRUM_CHANNEL = 9
 
 @dataclass
 class Note:
+    """A note: beats for times, MIDI numbers for the rest."""
+
     channel: int
     start: float
     length: float
@@ -37,6 +39,7 @@ class Score:
     jitter: dict[int, float] = field(default_factory=dict)
 
     def note(self, channel: int, start: float, length: float, pitch: float, vel: float) -> None:
+        """Add a note; one before the start or without a length is left out."""
         if start < 0 or length <= 0:
             return
         value = int(pitch)
@@ -48,17 +51,20 @@ class Score:
         self.notes.append(Note(channel, start, length, value, velocity))
 
     def control(self, channel: int, when: float, number: int, value: float) -> None:
+        """Add a controller's change."""
         message = mido.Message(
             "control_change", channel=channel, control=number, value=max(0, min(127, int(value)))
         )
         self.controls.append((max(0.0, when), message))
 
     def bend(self, channel: int, when: float, semitones: float, reach: float = 2.0) -> None:
+        """Add a pitch bend; ``reach`` is the instrument's range in semitones."""
         value = max(-8192, min(8191, int(8192 * semitones / reach)))
         message = mido.Message("pitchwheel", channel=channel, pitch=value)
         self.controls.append((max(0.0, when), message))
 
     def program(self, channel: int, number: int) -> None:
+        """Choose a channel's instrument."""
         self.controls.append((0.0, mido.Message("program_change", channel=channel, program=number)))
 
     def fine_tune(self, channel: int, cents: float) -> None:
@@ -109,7 +115,7 @@ class Score:
 
 
 def _without_overlaps(notes: list[Note]) -> list[Note]:
-    """Cut a note where the same pitch starts again, else its note-off would end both."""
+    """Cut a note at the next start of the same pitch; its note-off would end both."""
     following: dict[tuple[int, int], float] = {}
     kept = []
     for note in sorted(notes, key=lambda n: (-n.start, n.channel, n.pitch)):

@@ -20,7 +20,8 @@ __all__ = ["load_sound", "mono"]
 def load_sound(folder: Path, device: torch.device | str = "cpu") -> Excerpts:
     """All recordings of a folder, 16 bit, as ``[tokens, 1920, 2]``.
 
-    Raises SettingsError if there are none, or one is not at 48 kHz.
+    Raises:
+        SettingsError: if there are none, or one is not at 48 kHz.
     """
     files = recordings(folder)
     if not files:

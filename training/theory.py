@@ -46,6 +46,7 @@ class Key:
     melodic: tuple[int, ...]
 
     def moved(self, semitones: int) -> Key:
+        """The key so many semitones higher."""
         return Key((self.tonic + semitones) % 12, self.parent, self.melodic)
 
     def pitches(self, low: int, high: int) -> list[int]:
@@ -62,14 +63,17 @@ class Chord:
 
     @property
     def root(self) -> int:
+        """Its lowest tone."""
         return self.tones[0]
 
     @property
     def fifth(self) -> int:
+        """Its third tone, or its last if it has fewer."""
         return self.tones[2] if len(self.tones) > 2 else self.tones[-1]
 
 
 def make_key(rng: random.Random, scales: tuple[str, ...]) -> Key:
+    """A key by chance, in one of the scales."""
     name = rng.choice(scales)
     tonic = rng.randrange(12)
     if name in MELODIC_SCALES:

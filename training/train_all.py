@@ -1,7 +1,7 @@
 """The whole way from nothing to nano's weights: music, features, trainings, one file.
 
 ``python -m training.train_all`` (or ``make train``) takes two to three hours on two CPU cores, and
-5 GB of disk. Each stage is a program of its own and goes on where it was interrupted, so this one
+5 GB of disk. Each stage is its own program and resumes where it was interrupted, so this one
 may be started again at any time; a stage that is complete is passed over quickly. ``--data FOLDER``
 trains on music of one's own, ``--fine-tune`` from the bundled weights on. docs/training.md says
 more.
@@ -86,7 +86,7 @@ def _same_run(plan: Plan) -> None:
 
 
 def _card(plan: Plan, works: Sequence[Path]) -> dict[str, str]:
-    """What the model card says of the music; never where on the user's disk it is."""
+    """What the model card says about the music; never its path on the user's disk."""
     words = ["python -m training.train_all"]
     data: dict[str, str] = {}
     if plan.data is not None:
@@ -185,6 +185,7 @@ def _plan(args: argparse.Namespace) -> Plan:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     args = _parser().parse_args(argv)
     try:
         train_all(_plan(args))

@@ -63,6 +63,7 @@ def total(model: Autoencoder, guess: Tensor, truth: Tensor, unit: Tensor) -> dic
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.train_codec", description=__doc__)
     parser.add_argument("--features", type=Path, required=True, help="of the music, a folder")
     parser.add_argument("--valid", type=Path, required=True, help="features of held-out music")

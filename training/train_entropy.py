@@ -189,6 +189,7 @@ def train(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.train_entropy", description=__doc__)
     parser.add_argument("--music", type=Path, required=True, help="a folder of recordings")
     parser.add_argument("--tokens", type=Path, required=True, help="folder to keep tokens in")

@@ -61,9 +61,12 @@ class Expected(NamedTuple):
 class Chance(NamedTuple):
     """What chance says of excerpts ``[batch, tokens]`` for the flow.
 
-    first: tokens of the stream before them. known: which are given, as a window of a stream has
-    its first ones, bool. noise: ``[batch, tokens, dims]``. time: 0 to 1, ``[batch, 1]``. absent:
-    which have no condition, bool ``[batch, 1, 1]``.
+    Attributes:
+        first: tokens of the stream before them.
+        known: which are given, as a window of a stream has its first ones, bool.
+        noise: ``[batch, tokens, dims]``.
+        time: 0 to 1, ``[batch, 1]``.
+        absent: which have no condition, bool ``[batch, 1, 1]``.
     """
 
     first: Tensor
@@ -73,6 +76,7 @@ class Chance(NamedTuple):
     absent: Tensor
 
     def rows(self, part: slice) -> Chance:
+        """Those of a part of the batch."""
         return Chance(*(value[part] for value in self))
 
 
@@ -83,6 +87,7 @@ class Residuals:
     codec: Autoencoder
 
     def draw(self, size: int, tokens: int, generator: torch.Generator) -> Chance:
+        """Draw them for ``size`` windows of ``tokens`` tokens."""
         place = generator.device
 
         def uniform(*shape: int) -> Tensor:
@@ -126,6 +131,7 @@ class Residuals:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.train_flow", description=__doc__)
     parser.add_argument("--features", type=Path, required=True, help="of the music, a folder")
     parser.add_argument("--valid", type=Path, required=True, help="features of held-out music")
@@ -159,6 +165,7 @@ def train_flow(args: argparse.Namespace) -> None:
     residuals = Residuals(codec)
 
     def draw(size: int, tokens: int) -> tuple[Tensor, Draws, Chance]:
+        """Draw them for ``size`` windows of ``tokens`` tokens."""
         rows = music.batch(size, HISTORY + tokens, generator)
         return rows, augment.draw(size, generator), residuals.draw(size, tokens, generator)
 

@@ -54,8 +54,10 @@ _REGIONS = 8
 def power(real: Tensor, fake: Tensor, free: Tensor) -> Tensor:
     """Has each region its power? Mean |ln ratio| over the excerpt.
 
-    An expected value of ln has the right mean and no peaks, and so too little power. real, fake:
-    ln mels relative to the level, ``[batch, frames, mels]``.
+    An expected value of ln has the right mean and no peaks, and so too little power.
+
+    Args:
+        real, fake: ln mels relative to the level, ``[batch, frames, mels]``.
     """
     a, b = (
         ((2 * x).exp().unflatten(-1, (_REGIONS, -1)).mean(dim=-1) * free).sum(dim=1)
@@ -77,8 +79,11 @@ class Texture(nn.Module):
 class Mels(NamedTuple):
     """Normalised mels relative to the level, ``[batch, frames, mels]``.
 
-    Of the original, with the flow's residual and without it. free: which frames count, 0 or 1,
-    ``[batch, frames, 1]``: they were made, not given, and all that they need is there.
+    Of the original, with the flow's residual and without it.
+
+    Attributes:
+        free: which frames count, 0 or 1, ``[batch, frames, 1]``: they were made, not given, and all
+            that they need is there.
     """
 
     real: Tensor
@@ -95,7 +100,8 @@ def near(real: Tensor, fake: Tensor, free: Tensor) -> Tensor:
 def changes(mel: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
     """Mean change from frame to frame and from band to band, ``[batch, 8]`` regions each.
 
-    mel: ``[batch, frames, mels]``. Over frames that count.
+    Args:
+        mel: ``[batch, frames, mels]``. Over frames that count.
     """
     both = free[:, 1:] * free[:, :-1]
     found = []
@@ -119,6 +125,7 @@ def rough(real: Tensor, fake: Tensor, free: Tensor) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.train_texture", description=(__doc__ or "").split("\n")[0]
     )

@@ -153,6 +153,7 @@ def through_tokens(models: NanoModels, rows: Tensor, random: torch.Generator) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.train_vocoder", description=(__doc__ or "").split("\n")[0]
     )

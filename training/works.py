@@ -72,6 +72,7 @@ class WorkList:
 
     @property
     def works(self) -> list[Work]:
+        """All works of all packages."""
         return [work for works in self.packages.values() for work in works]
 
     @classmethod
@@ -141,6 +142,7 @@ def refuse_held_out(data: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.works", description="The credits of a list of works, as Markdown."
     )

@@ -22,12 +22,12 @@ from benchmarks.lab.taps import Arrivals, DecodedSound, KeptPlaylist
 from benchmarks.lab.trial import Trial
 from codec.base import Codec
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from streaming.listen.decoding import DecodeOptions
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.receive.decoding import DecodeOptions
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.send.sender import PacedSource, Sender
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity
 from streaming.support.worker import Worker
 from streaming.transports.link import Dial
@@ -35,7 +35,7 @@ from streaming.transports.oneway.connection import LeanDial
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
 from streaming.transports.websocket import WebSocketServer, connect
-from streaming.wire.messages import TOKENS_HEADER
+from streaming.wire.messages import TOKENS_HEADER, StreamInfo
 
 __all__ = ["Engine"]
 
@@ -72,7 +72,12 @@ class Engine:
         paced = PacedSource(self.source, clock)
         worker = Worker("encode")
         info = StreamInfo(
-            codec.name, codec.weights, codec.digest, _SEED, self.packet_tokens, stream="lab"
+            codec.name,
+            codec.weights,
+            codec.digest,
+            _SEED,
+            packet_tokens=self.packet_tokens,
+            stream="lab",
         )
         self.hub = hub = Hub(info)
         hub.delay_s = self.encoder_window.lookahead / TOKEN_RATE
@@ -128,12 +133,14 @@ class Engine:
         self.card = card = SimulatedCard(self.trial.compared_s, prefill_s, device_s)
         self.output = output = Output([decoded], cast(Any, card), clock)
         self.listener = listener = Listener(
-            output,
+            dial,
             self.codec,
+            output,
             settings=ListenerSettings(
                 margin_s=setting.margin_s,
                 most_margin_s=setting.most_margin,
                 catch_up=CatchUp(setting.catch_up),
+                wait=True,
                 hello_timeout_s=setting.timeout,
                 client="lab",
                 decode=DecodeOptions(
@@ -152,20 +159,20 @@ class Engine:
         self.began_s = clock()
         device = asyncio.create_task(card.run())
         watching = asyncio.create_task(self._watch())
-        running = asyncio.create_task(listener.run(None, dial))
         try:
-            await asyncio.wait({running}, timeout=self.trial.seconds)
-            if running.done():
-                running.result()
+            async with listener, asyncio.timeout(self.trial.seconds):
+                try:
+                    await listener.play()
+                finally:
+                    watching.cancel()
+                    self._count_wire()
+                    self.ended_s = clock()
+                    self.silent_s, self.underruns = card.silent_s, card.underruns
+        except TimeoutError:
+            pass
         except Exception as error:  # what ends a listener is a finding, not a fault of the lab
             self.problem = str(error) or type(error).__name__
         finally:
-            watching.cancel()
-            self._count_wire()
-            self.ended_s = clock()
-            self.silent_s, self.underruns = card.silent_s, card.underruns
-            listener.stop()
-            await asyncio.gather(running, return_exceptions=True)
             device.cancel()
             await asyncio.gather(device, watching, return_exceptions=True)
 
@@ -180,7 +187,7 @@ class Engine:
             row = {
                 "t": now_s - self.began_s,
                 "buffer": listener.buffered_s if heard else None,
-                "target": listener.jitter.target_s,
+                "target": listener.reserve.target_s,
                 "latency": listener.latency_s,
                 "down": float(network.link.down(now_s - network.began_s)),
             }

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.listen.settings import CatchUp, ListenerSettings
+from streaming.receive.settings import CatchUp, ListenerSettings
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow, EncoderWindow

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +25,22 @@ from codec.base import (
 from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import SettingError
 from codec.mucodec.compatible import release_codes
-from codec.mucodec.flow import Flow, sample
+from codec.mucodec.config import Precision
+from codec.mucodec.fast import FastPath, Stage
+from codec.mucodec.float8 import has_float8
+from codec.mucodec.flow import Flow, TransformerBlock, sample
 from codec.mucodec.level import limit_peak
 from codec.mucodec.model import MuCodecModel, Part
+from codec.mucodec.noise import NoiseAhead
+from codec.mucodec.precision import exact_float32
+from codec.mucodec.vocoder import reach_frames
 from codec.mucodec.weights import load_model
-from codec.noise import keyed_normal
 from codec.sampling import time_grid
 from codec.torch_backend import array, tensor
 
 __all__ = ["DEFAULT_GUIDANCE", "DEFAULT_STEPS", "MuCodec", "load_mucodec"]
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 8
 DEFAULT_GUIDANCE = 1.5
@@ -38,14 +48,18 @@ _FLOW_PURPOSE = 3
 _MEL_FRAMES = 8
 """Mel frames of 10 ms in a latent frame."""
 _CHUNK_PEAK = 0.9
+_STEREO_FRAMES = 128
+"""Latent frames, 10 s of them, up to which both channels are rendered as one batch."""
 
 
 class MuCodec(Codec):
     """Latents are the flow's own, normalised: 32 channels by 32 bins in frames of two tokens.
 
     precision: of the flow transformer, VAE and vocoder. The encoder always computes in float32,
-    since a token turns over on small differences. compiled: have the transformer compiled by
-    :meth:`warm_up`, for a GPU.
+    since a token turns over on small differences. Numbers that leave float16's range are noticed,
+    and the decoder goes on in bfloat16. compiled: have :meth:`warm_up` make the decoder fast in the
+    background; None: on a GPU. guidance_interval: times of the flow, from 0 (noise) to 1 (music),
+    between which guidance is applied; outside, an evaluation costs half. None: everywhere.
     """
 
     name = "mucodec"
@@ -62,26 +76,72 @@ class MuCodec(Codec):
         digest: str,
         *,
         device: torch.device | str = "cpu",
-        precision: torch.dtype = torch.float32,
-        compiled: bool = False,
+        precision: Precision = "float32",
+        compiled: bool | None = None,
+        guidance_interval: tuple[float, float] | None = None,
     ) -> None:
-        self.model = model.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
-        self.precision = precision
-        self.compiled = compiled
-        self._compiled: dict[tuple[int, int], Flow] = {}
-        if model.part != "encoder":
-            self.model.flow.to(precision)
-            self.model.first_stage_model.to(precision)
-        if model.part != "encoder" and self.device.type == "cuda":
-            self.model.first_stage_model.decoder.to(  # type: ignore[call-overload]
+        if precision == "fp8" and not has_float8(self.device):
+            raise SettingError(
+                "this GPU cannot compute in fp8, which takes one of NVIDIA's Ada or Hopper "
+                "generations or a later one; choose float16"
+            )
+        if guidance_interval is not None and not 0 <= guidance_interval[0] <= guidance_interval[1]:
+            raise SettingError(
+                "a guidance interval goes from a time of the flow to a later one, not from "
+                f"{guidance_interval[0]:g} to {guidance_interval[1]:g}"
+            )
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.dtype = self.model.prepare(precision)
+        self.compiled = self.device.type == "cuda" if compiled is None else compiled
+        if self.compiled and model.part != "encoder":
+            model.first_stage_model.decoder.to(  # type: ignore[call-overload]
                 memory_format=torch.channels_last
             )
+        self.guidance_interval = guidance_interval
+        self.fast = self._fast_path()
+        width = model.config.condition_channels * model.config.latent_bins
+        self._noise = NoiseAhead(width, _FLOW_PURPOSE)
         self.longest_window_tokens = model.config.trained_frames * self.latent_tokens
+        self._reach_tokens = -(-reach_frames(model.config) * self.latent_tokens // _MEL_FRAMES)
         self.weights = weights
         self.digest = digest
 
+    def _fast_path(self) -> FastPath:
+        """The decoder's stages; blocks of the flow share one compiled function."""
+        if self.model.part == "encoder":
+            return FastPath({}, self.device)
+        model, vocoder = self.model, self.model.first_stage_model.vocoder
+
+        def blockwise() -> Flow:
+            block = torch.compile(TransformerBlock.forward, dynamic=False)
+            return functools.partial(model.flow.__call__, block=block)
+
+        def mel(halves: Tensor) -> Tensor:
+            return model.first_stage_model.decode(halves, model.scale_factor)
+
+        return FastPath(
+            {
+                "flow": Stage(model.flow, blockwise),
+                "VAE": Stage(mel, lambda: torch.compile(mel, dynamic=False)),
+                "vocoder": Stage(vocoder.wave, lambda: torch.compile(vocoder.wave, dynamic=False)),
+            },
+            self.device,
+        )
+
+    def _in_range(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What ``compute`` gives; again in bfloat16 where a number left float16's range."""
+        result = compute()
+        if self.dtype == torch.float16 and not bool(torch.isfinite(result).all()):
+            _log.warning("a number is too large for float16: mucodec goes on in bfloat16")
+            self.fast.close()
+            self.dtype = self.model.prepare("bfloat16")
+            self.fast = self._fast_path()
+            result = compute()
+        return result
+
     @torch.inference_mode()
+    @exact_float32()
     def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
         self._require("encoder")
         # The published model sees every piece with the peaks of each channel limited so.
@@ -89,7 +149,6 @@ class MuCodec(Codec):
         tokens = self.model.encode(level)[0, window.left : window.left + window.hop]
         return array(tokens)
 
-    @torch.inference_mode()
     def decode_window(
         self,
         tokens: TokenArray,
@@ -103,6 +162,7 @@ class MuCodec(Codec):
         return self.decode_windows([job])[0]
 
     @torch.inference_mode()
+    @exact_float32()
     def decode_windows(self, jobs: Sequence[WindowJob]) -> list[Tensor]:
         """See the base; jobs of one shape and the same settings run as one batch."""
         self._require("decoder")
@@ -133,56 +193,55 @@ class MuCodec(Codec):
             tail = job.tokens[-1:].repeat(short * self.latent_tokens)
             tokens.append(np.concatenate([job.tokens, tail]))
             first_frame = job.first_token // self.latent_tokens
-            width = c.condition_channels * c.latent_bins
-            normal = keyed_normal(job.seed, first_frame, frames + short, width, _FLOW_PURPOSE)
+            normal = self._noise.rows(job.seed, first_frame, frames + short)
             noise.append(self._frames(temperature * tensor(normal).unflatten(1, shape)))
         context = [self._frames(job.context) for job in jobs if job.context is not None]
-        latents = sample(
-            self._flow(frames + short, len(jobs) * (1 if guidance == 1.0 else 2)),
-            torch.stack(noise),
-            torch.stack(context) if known else None,
-            self.model.condition(tensor(np.stack(tokens), self.device)),
-            guidance=guidance,
-            times=time_grid(steps, settings.warp),
-            solver=settings.solver,
-        )
+        known_latents = torch.stack(context) if known else None
+        condition = self.model.condition(tensor(np.stack(tokens), self.device))
+
+        def compute() -> Tensor:
+            latents = sample(
+                functools.partial(self.fast.run, "flow"),
+                torch.stack(noise),
+                known_latents,
+                condition,
+                guidance=guidance,
+                interval=self.guidance_interval,
+                times=time_grid(steps, settings.warp),
+                solver=settings.solver,
+            )
+            if self.device.type == "cuda":  # which has been told all of it, and is busy now
+                for job in jobs:
+                    self._noise.draw_ahead(job.seed)
+            return latents
+
+        latents = self._in_range(compute)
         return list(latents.transpose(1, 2)[:, :frames])
 
-    def _flow(self, frames: int, batch: int) -> Flow:
-        """The transformer for windows of a shape, compiled where that was prepared."""
-        return self._compiled.get((frames, batch), self.model.flow)
-
-    @torch.inference_mode()
     def warm_up(
         self, window: EncoderWindow | DecoderWindow, settings: DecodeSettings | None = None
     ) -> None:
-        """Run windows of this shape once: the first calls choose kernels and reserve memory.
+        """Run every shape of window that a stream will have: on a GPU, the first calls choose
+        kernels and reserve memory.
 
-        Compiles the transformer for the decoder window where that was asked for, which takes a
-        minute; the shorter windows at a stream's start are not worth it and run as they are.
+        Those of a stream's steady state are then made fast in the background, which takes a minute
+        or two (:attr:`fast`); whoever decodes meanwhile is served by the eager code.
         """
+        from codec.stream import StreamDecoder
+
         if isinstance(window, EncoderWindow):
             silence = np.zeros((2, window.tokens * SAMPLES_PER_TOKEN), np.float32)
             self.encode_window(silence, window, first_token=0)
             return
-        settings = settings or DecodeSettings()
-        unit = self.latent_tokens
-        guidance = DEFAULT_GUIDANCE if settings.guidance is None else settings.guidance
-        if self.compiled:
-            frames = -(-window.tokens // unit)
-            frames += -frames % self.model.config.patch
-            # The next call writes where this one's result lies, which some solvers still need.
-            flow = torch.compile(self.model.flow, mode="reduce-overhead", dynamic=False)
-            self._compiled[frames, 1 if guidance == 1.0 else 2] = lambda *x: flow(*x).clone()
-        tokens = np.zeros(window.tokens // unit * unit, dtype=np.int64)
-        context = None
-        for _ in range(2):  # without context first, to have one
-            job = WindowJob(tokens, 0, context, 0, settings)
-            latents = self.decode_windows([job])[0]
-            context = latents[: window.context // unit].clone()
-        fade = -(-self.crossfade_samples // SAMPLES_PER_TOKEN)
-        rendered = window.hop + fade + 2 * self.render_margin_tokens
-        self.render(latents[-(rendered // unit) :], first_token=0, seed=0)
+        if self.device.type == "cpu" and not self.compiled:
+            return
+        decoder = StreamDecoder(self, window=window, settings=settings)
+        start = -(-window.context // window.hop)  # windows whose context is not whole yet
+        decoder.feed(np.zeros((start + 1) * window.hop + window.lookahead, np.int64))
+        for _ in range(start):
+            decoder.step()
+        with self.fast.watch() if self.compiled else contextlib.nullcontext():
+            decoder.step()
 
     def _require(self, part: Part) -> None:
         if self.model.part not in (None, part):
@@ -195,14 +254,37 @@ class MuCodec(Codec):
         """``[frames, channels, bins]`` to ``[channels, frames, bins]`` on the device."""
         return latents.to(self.device).transpose(0, 1).contiguous()
 
-    @torch.inference_mode()
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Audio:
-        model = self.model
-        samples = len(latents) * self.latent_tokens * SAMPLES_PER_TOKEN
-        restored = model.normfeat.restore(self._frames(latents).unsqueeze(0))
-        mel = model.mel(restored.to(self.precision))
+        return self.render_inside(latents, (0, 0), first_token=first_token, seed=seed)
+
+    @torch.inference_mode()
+    @exact_float32()
+    def render_inside(
+        self, latents: Tensor, margins: tuple[int, int], *, first_token: int, seed: int
+    ) -> Audio:
+        """See the base. The VAE sees all of the latents, the vocoder the tokens that it reaches."""
+        restored = self.model.normfeat.restore(self._frames(latents).unsqueeze(0))
+        halves = restored.unflatten(1, (2, -1)).flatten(0, 1)  # left and right
+        tokens = len(latents) * self.latent_tokens
+        begin, end = margins[0], tokens - margins[1]
+        low, high = max(0, begin - self._reach_tokens), min(tokens, end + self._reach_tokens)
+        per_token = _MEL_FRAMES // self.latent_tokens
+        parts = halves.split(self.channels_together(len(latents)))
+
+        def waves() -> Tensor:
+            mels = (self.fast.run("VAE", part) for part in parts)
+            cut = (mel[:, low * per_token : high * per_token] for mel in mels)
+            return torch.cat([self.fast.run("vocoder", mel) for mel in cut])
+
         # The vocoder gives a few samples more than 480 a frame; they lie at the end.
-        return array(model.first_stage_model.vocoder(mel)[:, :samples].float())
+        first = (begin - low) * SAMPLES_PER_TOKEN
+        last = first + (end - begin) * SAMPLES_PER_TOKEN
+        return array(torch.tanh(self._in_range(waves)[:, first:last].float()))
+
+    @staticmethod
+    def channels_together(frames: int) -> int:
+        """1 for long windows, whose maps are large: left after right takes half the memory."""
+        return 1 if frames > _STEREO_FRAMES else 2
 
     def sound2code_release(self, audio: ArrayLike) -> TokenArray:
         """Tokens as the published release makes them of a whole file; see
@@ -215,11 +297,15 @@ def load_mucodec(
     weights: Path | str | None = None,
     device: str = "cpu",
     part: Part | None = None,
-    compiled: bool = False,
+    *,
+    compiled: bool | None = None,
+    precision: Precision | None = None,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> MuCodec:
-    """The published model on a device; in half precision on a GPU, in float32 on a CPU.
+    """The published model on a device; by default in float16 on a GPU, in float32 on a CPU.
 
-    weights, part, compiled: see :func:`codec.load`. Raises WeightsError with one sentence.
+    See :func:`codec.load` and :class:`MuCodec`. Raises WeightsError or SettingError with one
+    sentence.
     """
     loaded = load_model(None if weights is None else Path(weights), part=part)
     on_gpu = torch.device(device).type == "cuda"
@@ -228,6 +314,7 @@ def load_mucodec(
         loaded.name,
         loaded.digest,
         device=device,
-        precision=torch.bfloat16 if on_gpu else torch.float32,
+        precision=precision or ("float16" if on_gpu else "float32"),
         compiled=compiled,
+        guidance_interval=guidance_interval,
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 from codec.constants import SAMPLE_RATE
 from codec.mucodec.level import limit_peak
 from codec.mucodec.model import MuCodecModel
+from codec.mucodec.precision import exact_float32
 
 __all__ = ["release_codes"]
 
@@ -22,6 +23,7 @@ _PIECE = _WINDOW + 480
 
 
 @torch.inference_mode()
+@exact_float32()
 def release_codes(model: MuCodecModel, audio: Tensor, batch: int = 1) -> Tensor:
     """Codes of a whole recording as the release makes them.
 

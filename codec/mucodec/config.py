@@ -1,10 +1,16 @@
-"""Sizes of the published MuCodec model (0.35 kbps). Tests build smaller ones of the same layout."""
+"""Sizes of the published MuCodec model (0.35 kbps), and what it can compute in. Tests build smaller
+ones of the same layout."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["MuCodecConfig"]
+__all__ = ["PRECISIONS", "MuCodecConfig", "Precision"]
+
+Precision = Literal["float32", "float16", "bfloat16", "fp8"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "bfloat16", "fp8")
+"""What the decoder can compute in; fp8 is float16 with the flow's products in eight bits."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codec.mucodec.config import MuCodecConfig
+from codec.mucodec.float8 import Float8Product
 from codec.sampling import integrate
 
 __all__ = ["Flow", "FlowTransformer", "sample", "velocity_field"]
@@ -44,6 +45,13 @@ def position_table(width: int, rows: int, columns: int) -> Tensor:
     return torch.cat([column, row], dim=-1).reshape(rows * columns, width).float()
 
 
+class Product(nn.Linear):
+    """A linear layer that takes any type and computes in that of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+
 class PatchEmbedding(nn.Module):
     def __init__(self, config: MuCodecConfig) -> None:
         super().__init__()
@@ -51,7 +59,7 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(3 * c.condition_channels, c.flow_width, c.patch, stride=c.patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+        out: Tensor = self.proj(x.to(self.proj.weight.dtype)).flatten(2).transpose(1, 2)
         return out
 
 
@@ -59,17 +67,31 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(width, width)
-        self.to_k = nn.Linear(width, width)
-        self.to_v = nn.Linear(width, width)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.to_q = Product(width, width)
+        self.to_k = Product(width, width)
+        self.to_v = Product(width, width)
+        self.to_qkv: nn.Module | None = None
+        self.to_out = nn.ModuleList([Product(width, width)])
+
+    def prepare(self) -> None:
+        """Make one product of the three that the checkpoint has for queries, keys and values."""
+        if self.to_qkv is not None:
+            return
+        three = (self.to_q, self.to_k, self.to_v)
+        with torch.device("meta"):
+            one = Product(self.to_q.in_features, sum(part.out_features for part in three))
+        one.weight = nn.Parameter(torch.cat([part.weight for part in three]), False)
+        one.bias = nn.Parameter(torch.cat([part.bias for part in three]), False)
+        self.to_qkv = one
+        del self.to_q, self.to_k, self.to_v
 
     def forward(self, x: Tensor) -> Tensor:
-        split = (self.heads, x.shape[-1] // self.heads)
-        q, k, v = (
-            linear(x).unflatten(-1, split).transpose(1, 2)
-            for linear in (self.to_q, self.to_k, self.to_v)
-        )
+        if self.to_qkv is None:
+            qkv = torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
+        else:
+            qkv = self.to_qkv(x)
+        # [batch, patches, 3, heads, width of a head]
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
         out: Tensor = self.to_out[0](y)
         return out
@@ -78,7 +100,7 @@ class Attention(nn.Module):
 class Gelu(nn.Module):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, inner)
+        self.proj = Product(width, inner)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(self.proj(x), approximate="tanh")
@@ -89,12 +111,21 @@ class FeedForward(nn.Module):
         super().__init__()
         # The gap is dropout's place in the checkpoint's numbering.
         self.net = nn.ModuleDict(
-            {"0": Gelu(width, expansion * width), "2": nn.Linear(expansion * width, width)}
+            {"0": Gelu(width, expansion * width), "2": Product(expansion * width, width)}
         )
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net["2"](self.net["0"](x))
         return out
+
+
+def _replace_products(module: nn.Module) -> None:
+    """Every :class:`Product` inside by one in eight bits."""
+    for name, child in module.named_children():
+        if isinstance(child, Product):
+            setattr(module, name, Float8Product(child))
+        else:
+            _replace_products(child)
 
 
 class TransformerBlock(nn.Module):
@@ -108,7 +139,10 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width, config.flow_expansion)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """x: ``[batch, patches, width]``; modulation: ``[batch, 6, width]`` from the time."""
+        """x: ``[batch, patches, width]``; modulation: ``[batch, 6, width]`` from the time.
+
+        Both are float32, and what is added up stays so; only products are in half precision.
+        """
         parts = (self.scale_shift_table + modulation).unsqueeze(2).unbind(dim=1)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = parts
         x = x + gate_a * self.attn1(self.norm1(x) * (1 + scale_a) + shift_a)
@@ -128,7 +162,7 @@ class TimestepEmbedder(nn.Module):
             -math.log(10_000) * torch.arange(half, device=t.device, dtype=torch.float32) / half
         )
         angles = t.float().unsqueeze(1) * 1000 * rates
-        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.linear_1.weight.dtype)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1)
         out: Tensor = self.linear_2(F.silu(self.linear_1(waves)))
         return out
 
@@ -157,7 +191,7 @@ class FlowTransformer(nn.Module):
         self.adaln_single = TimeModulation(c)
         self.norm_out = nn.LayerNorm(c.flow_width, eps=1e-6, elementwise_affine=False)
         self.scale_shift_table = nn.Parameter(torch.zeros(2, c.flow_width))
-        self.proj_out = nn.Linear(c.flow_width, c.patch**2 * c.condition_channels)
+        self.proj_out = Product(c.flow_width, c.patch**2 * c.condition_channels)
         self.columns = c.latent_bins // c.patch
         # The trained window's table; a shorter window has its first rows.
         self.register_buffer("positions", self.table(c), persistent=False)
@@ -170,20 +204,46 @@ class FlowTransformer(nn.Module):
         c = config
         return position_table(c.flow_width, c.trained_frames // c.patch, c.latent_bins // c.patch)
 
-    def forward(self, x: Tensor, given: Tensor, condition: Tensor, t: Tensor) -> Tensor:
+    def prepare(self, dtype: torch.dtype, float8: bool = False) -> None:
+        """Fuse queries, keys and values, and have products computed in ``dtype``.
+
+        The stream of residuals that runs through the blocks, its norms and all modulation stay in
+        float32: they cost next to nothing, and rounding adds up in them. float8: the blocks'
+        products have eight bits.
+        """
+        for block in self.transformer_blocks:
+            assert isinstance(block, TransformerBlock)
+            block.attn1.prepare()
+            if float8:
+                _replace_products(block)
+        for module in self.modules():
+            if isinstance(module, (Product, PatchEmbedding)):
+                module.to(dtype)
+
+    def forward(
+        self,
+        x: Tensor,
+        given: Tensor,
+        condition: Tensor,
+        t: Tensor,
+        *,
+        block: Callable[[TransformerBlock, Tensor, Tensor], Tensor] = TransformerBlock.__call__,
+    ) -> Tensor:
         """x, given (in-context latents, else 0), condition: ``[batch, channels, frames, bins]``.
 
-        Frames must be even in number and at most as many as in the trained window. The result is
-        of ``x``'s type, so that what follows (guidance amplifies differences) rounds no further.
+        Frames must be even in number and at most as many as in the trained window. block: what
+        runs a block, so that one compiled function serves all of them. The result is of ``x``'s
+        type, so that what follows (guidance amplifies differences) rounds no further.
         """
         c = self.config
         rows = x.shape[2] // c.patch
-        y = self.pos_embed(torch.cat([x, given, condition], dim=1).to(self.proj_out.weight.dtype))
-        y = y + self.positions[: rows * self.columns].to(y.dtype)
+        y = self.pos_embed(torch.cat([x, given, condition], dim=1))
+        y = y + self.positions[: rows * self.columns]
         modulation, embedded = self.adaln_single(t)
         modulation = modulation.unflatten(1, (6, -1))
-        for block in self.transformer_blocks:
-            y = block(y, modulation)
+        for layer in self.transformer_blocks:
+            assert isinstance(layer, TransformerBlock)
+            y = block(layer, y, modulation)
         shift, scale = (self.scale_shift_table + embedded.unsqueeze(1)).unsqueeze(2).unbind(dim=1)
         y = self.proj_out(self.norm_out(y) * (1 + scale) + shift)
         y = y.unflatten(2, (c.patch, c.patch, -1)).unflatten(1, (rows, self.columns))
@@ -192,19 +252,31 @@ class FlowTransformer(nn.Module):
 
 
 def velocity_field(
-    flow: Flow, given: Tensor, condition: Tensor, guidance: float
+    flow: Flow,
+    given: Tensor,
+    condition: Tensor,
+    guidance: float,
+    interval: tuple[float, float] | None = None,
 ) -> Callable[[Tensor, float], Tensor]:
     """Guided velocity as a function of latents and time.
 
     The unconditional half has its condition zeroed and its in-context latents kept; both halves
-    run as one batch. guidance 1 takes the conditional half alone.
+    run as one batch. guidance 1, and a time outside the interval (Kynkäänniemi et al., "Applying
+    Guidance in a Limited Interval", 2024), take the conditional half alone.
     """
+
+    def plain(x: Tensor, t: float) -> Tensor:
+        return flow(x, given, condition, x.new_full((len(x),), t))
+
     if guidance == 1.0:
-        return lambda x, t: flow(x, given, condition, x.new_full((len(x),), t))
+        return plain
+    low, high = interval or (0.0, 1.0)
     both_given = torch.cat([given, given])
     both = torch.cat([torch.zeros_like(condition), condition])
 
     def guided(x: Tensor, t: float) -> Tensor:
+        if not low <= t <= high:
+            return plain(x, t)
         times = x.new_full((2 * len(x),), t)
         free, bound = flow(torch.cat([x, x]), both_given, both, times).chunk(2)
         return free + guidance * (bound - free)
@@ -220,16 +292,19 @@ def sample(
     *,
     guidance: float,
     times: Sequence[float],
+    interval: tuple[float, float] | None = None,
     solver: str = "euler",
 ) -> Tensor:
     """Normalised latents from noise and condition, all ``[batch, channels, frames, bins]``.
 
     known: in-context latents of the first n frames, ``[batch, channels, n, bins]``. Before each
     step they are put on their own straight path, and at the end they are put back as they are.
+    interval: times between which guidance is applied.
     """
     given = torch.zeros_like(noise)
+    field = velocity_field(flow, given, condition, guidance, interval)
     if known is None:
-        return integrate(velocity_field(flow, given, condition, guidance), noise, times, solver)
+        return integrate(field, noise, times, solver)
     frames = known.shape[2]
     given[:, :, :frames] = known
     start = noise[:, :, :frames]
@@ -238,6 +313,5 @@ def sample(
         path = (1 - (1 - _SIGMA_MIN) * t) * start + t * known
         return torch.cat([path, x[:, :, frames:]], dim=2)
 
-    field = velocity_field(flow, given, condition, guidance)
     x = integrate(field, noise, times, solver, put_back)
     return torch.cat([known, x[:, :, frames:]], dim=2)

@@ -14,10 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from codec.mucodec.config import MuCodecConfig
+from codec.mucodec.config import MuCodecConfig, Precision
 from codec.mucodec.dsp import halve_rate
 from codec.mucodec.encoder import MuqEncoder
 from codec.mucodec.flow import FlowTransformer
+from codec.mucodec.precision import DTYPES, fits
 from codec.mucodec.quantizer import Quantizer
 from codec.mucodec.vae import MelVae, vae_log_mel
 from codec.mucodec.vocoder import HifiGan
@@ -102,8 +103,8 @@ class EncoderModel(nn.Module):
 class FirstStage(MelVae):
     """VAE and vocoder in one, as AudioLDM stores them."""
 
-    def __init__(self, config: MuCodecConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: MuCodecConfig, decoder_only: bool = False) -> None:
+        super().__init__(config, decoder_only)
         self.vocoder = HifiGan(config)
 
 
@@ -126,7 +127,7 @@ class MuCodecModel(nn.Module):
         self.cond_muencoder_emb = nn.Linear(c.hidden, c.latent_channels * c.latent_bins)
         self.normfeat = FeatureStatistics(c)
         self.cfm_wrapper = Estimator(c)
-        self.first_stage_model = FirstStage(c)
+        self.first_stage_model = FirstStage(c, decoder_only=part == "decoder")
         self.register_buffer("scale_factor", torch.ones(()))
 
     scale_factor: Tensor
@@ -134,6 +135,26 @@ class MuCodecModel(nn.Module):
     @property
     def flow(self) -> FlowTransformer:
         return self.cfm_wrapper.estimator
+
+    def prepare(self, precision: Precision) -> torch.dtype:
+        """Fuse products of the decoder and lay out its weights, in the given precision.
+
+        MuQ, the quantiser, the condition and the VAE's encoder stay in float32. Returns what flow,
+        VAE and vocoder compute in: bfloat16 instead of float16 if a weight is too large for that.
+        May be called again, for less precision.
+        """
+        dtype = DTYPES[precision]
+        if self.part == "encoder":
+            return dtype
+        first = self.first_stage_model
+        stages = (self.flow, first.decoder, first.post_quant_conv, first.vocoder)
+        if dtype == torch.float16 and not all(fits(stage, dtype) for stage in stages):
+            dtype = torch.bfloat16
+        self.flow.prepare(dtype, precision == "fp8")
+        first.decoder.to(dtype)
+        first.post_quant_conv.to(dtype)
+        first.vocoder.prepare(dtype)
+        return dtype
 
     def encode(self, audio: Tensor) -> Tensor:
         """48 kHz stereo ``[batch, 2, samples]`` to codes ``[batch, samples / 1920]``.

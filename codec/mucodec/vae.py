@@ -16,6 +16,7 @@ from codec.nano.dsp import mel_filterbank
 __all__ = ["MelVae", "vae_log_mel"]
 
 _N_FFT, _HOP = 2048, 480
+_ATTENTION_ROWS = 2048
 
 
 def vae_log_mel(audio: Tensor, mels: int) -> Tensor:
@@ -24,6 +25,34 @@ def vae_log_mel(audio: Tensor, mels: int) -> Tensor:
     magnitude = torch.stft(audio, _N_FFT, _HOP, window=window, return_complex=True).abs()
     filters = mel_filterbank(_N_FFT, mels, low_hz=20.0).to(audio)
     return torch.log((filters @ magnitude).clamp_min(1e-5)).transpose(1, 2)
+
+
+def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """``silu(norm(x))``.
+
+    A compiler gets it written for channels-last memory, to make one pass of it: torch's own group
+    norm computes in contiguous memory alone, so that every convolution would have its map copied.
+    """
+    if not torch.compiler.is_compiling():
+        return F.silu(norm(x))
+    last = x.permute(0, 2, 3, 1)
+    # [batch, places, groups, channels of a group]
+    rows = last.flatten(1, 2).unflatten(2, (norm.num_groups, -1)).float()
+    variance, mean = torch.var_mean(rows, dim=(1, 3), keepdim=True, correction=0)
+    normal = ((rows - mean) * torch.rsqrt(variance + norm.eps)).reshape(last.shape)
+    return F.silu(normal * norm.weight.float() + norm.bias.float()).to(x.dtype).permute(0, 3, 1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of one head over ``[batch, places, channels]``, some thousand places at a time.
+
+    Heads as wide as this one have no fused kernel in half precision; two products and a softmax
+    are eight times faster than what is there for float32, and blocks of rows bound the memory.
+    """
+    q = q * q.shape[-1] ** -0.5  # before the product, whose range is narrow in float16
+    keys = k.transpose(1, 2)
+    blocks = [torch.softmax(rows @ keys, dim=-1) @ v for rows in q.split(_ATTENTION_ROWS, dim=1)]
+    return torch.cat(blocks, dim=1)
 
 
 def _norm(channels: int, config: MuCodecConfig) -> nn.GroupNorm:
@@ -40,8 +69,8 @@ class ResidualBlock(nn.Module):
         self.nin_shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
+        y = self.conv1(norm_silu(self.norm1, x))
+        y = self.conv2(norm_silu(self.norm2, y))
         out: Tensor = self.nin_shortcut(x) + y
         return out
 
@@ -60,7 +89,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normal = self.norm(x)
         q, k, v = (part(normal).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        y = attend(q, k, v).transpose(1, 2).reshape(x.shape)
         out: Tensor = x + self.proj_out(y)
         return out
 
@@ -142,7 +171,7 @@ class MelEncoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        out: Tensor = self.conv_out(norm_silu(self.norm_out, self.mid(x)))
         return out
 
 
@@ -166,19 +195,23 @@ class MelDecoder(nn.Module):
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = level(x)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(x)))
+        out: Tensor = self.conv_out(norm_silu(self.norm_out, x))
         return out
 
 
 class MelVae(nn.Module):
-    """Log-mels ``[batch, frames, mels]``; latents ``[batch, channels, frames / 8, mels / 8]``."""
+    """Log-mels ``[batch, frames, mels]``; latents ``[batch, channels, frames / 8, mels / 8]``.
 
-    def __init__(self, config: MuCodecConfig) -> None:
+    decoder_only: without :meth:`encode`, which making sound of tokens does not need.
+    """
+
+    def __init__(self, config: MuCodecConfig, decoder_only: bool = False) -> None:
         super().__init__()
         c = config
-        self.encoder = MelEncoder(c)
+        if not decoder_only:
+            self.encoder = MelEncoder(c)
+            self.quant_conv = nn.Conv2d(2 * c.latent_channels, 2 * c.latent_channels, 1)
         self.decoder = MelDecoder(c)
-        self.quant_conv = nn.Conv2d(2 * c.latent_channels, 2 * c.latent_channels, 1)
         self.post_quant_conv = nn.Conv2d(c.latent_channels, c.latent_channels, 1)
 
     def encode(self, mel: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,5 +222,6 @@ class MelVae(nn.Module):
 
     def decode(self, latents: Tensor, scale_factor: Tensor | float) -> Tensor:
         """Log-mels of the flow's latents, which are ``scale_factor`` times the VAE's."""
-        out: Tensor = self.decoder(self.post_quant_conv(latents / scale_factor))
+        z = (latents / scale_factor).to(self.post_quant_conv.weight.dtype)
+        out: Tensor = self.decoder(self.post_quant_conv(z))
         return out[:, 0]

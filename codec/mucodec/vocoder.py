@@ -16,6 +16,19 @@ __all__ = ["HifiGan", "reach_frames"]
 _SLOPE = 0.1
 
 
+def convolve(module: nn.Conv1d | nn.ConvTranspose1d, x: Tensor) -> Tensor:
+    """A layer's convolution of ``[batch, channels, 1, time]``.
+
+    As an image of one line it can lie in memory channels last, which is what the fast kernels of a
+    GPU want; sequences are copied there and back by every layer.
+    """
+    weight, step = module.weight.unsqueeze(2), module.stride[0]
+    padding, dilation = int(module.padding[0]), module.dilation[0]
+    if isinstance(module, nn.ConvTranspose1d):
+        return F.conv_transpose2d(x, weight, module.bias, (1, step), (0, padding))
+    return F.conv2d(x, weight, module.bias, (1, step), (0, padding), (1, dilation))
+
+
 class DilatedBlock(nn.Module):
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
@@ -29,7 +42,10 @@ class DilatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            x = x + plain(F.leaky_relu(dilated(F.leaky_relu(x, _SLOPE)), _SLOPE))
+            assert isinstance(dilated, nn.Conv1d)
+            assert isinstance(plain, nn.Conv1d)
+            y = convolve(dilated, F.leaky_relu(x, _SLOPE))
+            x = x + convolve(plain, F.leaky_relu(y, _SLOPE))
         return x
 
 
@@ -56,17 +72,31 @@ class HifiGan(nn.Module):
         self.conv_post = nn.Conv1d(width, 1, 7, padding=3)
         self.branches = len(c.vocoder_block_kernels)
 
+    def prepare(self, dtype: torch.dtype) -> None:
+        """Compute in ``dtype``, with weights that lie channels last."""
+        self.to(dtype)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
+                last = module.weight.transpose(1, 2).contiguous().transpose(1, 2)
+                module.weight = nn.Parameter(last, requires_grad=False)
+
     def forward(self, mel: Tensor) -> Tensor:
-        x = self.conv_pre(mel.transpose(1, 2))
+        return torch.tanh(self.wave(mel).float())
+
+    def wave(self, mel: Tensor) -> Tensor:
+        """The sound before its tanh, which would hide that a number has left its range."""
+        x = mel.to(self.conv_pre.weight.dtype).transpose(1, 2).unsqueeze(2)
+        x = convolve(self.conv_pre, x.contiguous(memory_format=torch.channels_last))
         for index, up in enumerate(self.ups):
-            x = up(F.leaky_relu(x, _SLOPE))
+            assert isinstance(up, nn.ConvTranspose1d)
+            x = convolve(up, F.leaky_relu(x, _SLOPE))
             first = index * self.branches
             total = self.resblocks[first](x)
             for branch in self.resblocks[first + 1 : first + self.branches]:
                 total = total + branch(x)
             x = total / self.branches
         # The default slope, not the one above: as it was trained.
-        return torch.tanh(self.conv_post(F.leaky_relu(x)))[:, 0]
+        return convolve(self.conv_post, F.leaky_relu(x))[:, 0, 0]
 
 
 def reach_frames(config: MuCodecConfig) -> int:

@@ -1,4 +1,4 @@
-"""The flow-matching decoder: what the deterministic decoder averages away, given back as texture.
+"""The flow-matching decoder: it restores the texture that the deterministic decoder averages away.
 
 It models the normalised residual between a token's features and their expected value, in a path
 from noise at t = 0 to data at t = 1 (Lipman et al., "Flow Matching for Generative Modeling", 2023;

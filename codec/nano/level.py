@@ -1,12 +1,12 @@
 """The level channel: two of a token's 14 bits say how loud it is.
 
-Loudness is what the ear misses first and what a network trained on other music gets wrong, so it
-is not learnt but sent: the levels of four tokens in a row are one of 256 entries of a codebook,
+The ear notices wrong loudness first, and a network trained on other music gets it wrong, so it is
+not learnt but sent: the levels of four tokens in a row are one of 256 entries of a codebook,
 whose index stands in their four pairs of bits. Four groups in a row are a chain, at absolute
 multiples of 16 tokens: the first says how loud it is, each other one how it differs from the one
-before, from a codebook of its own. So steady music gets fine steps however loud it is, and what
-was lost or joined late is known again after 0.64 s at most. Everything else about a token is
-described relative to its level, so quiet music is treated like loud music.
+before, from a codebook of its own. So steady music gets fine steps at any level, and a listener
+that joined late or lost tokens knows the level again after at most 0.64 s. Everything else about a
+token is described relative to its level, so quiet music is treated like loud music.
 """
 
 from __future__ import annotations

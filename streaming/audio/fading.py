@@ -24,7 +24,8 @@ def fade_out(samples: int) -> NDArray[np.float32]:
 class Envelope:
     """Silences in a stream of sound, each with a fade before and after it.
 
-    position: absolute index of the first sample that will be handed to :meth:`apply`.
+    Args:
+        position: absolute index of the first sample that will be handed to :meth:`apply`.
     """
 
     def __init__(self, position: int) -> None:

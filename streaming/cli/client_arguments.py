@@ -14,6 +14,7 @@ from streaming.audio.sinks.soundcard import MAX_VOLUME
 from streaming.cli.common import (
     add_auth_arguments,
     add_common_arguments,
+    add_decoder_arguments,
     number,
     parse,
     program_name,
@@ -21,43 +22,49 @@ from streaming.cli.common import (
 from streaming.cli.mqtt import add_broker_arguments
 from streaming.cli.oneway import add_lean_arguments
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
-from streaming.files.muc import MUC_SUFFIX
-from streaming.listen.decoding import DecodeOptions
-from streaming.listen.settings import PRESETS, CatchUp, ListenerSettings
+from streaming.receive.decoding import DecodeOptions
+from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
-from streaming.support.guard import read_auth_tokens
+from streaming.support.guard import SERVE_TOKEN_VARIABLE, read_auth_tokens
 from streaming.transports.link import Backoff
 from streaming.transports.websocket import TIMEOUT_S
 from streaming.web.console import DEFAULT_PORT
 from streaming.wire.messages import MAX_SEED
 
-__all__ = ["DEFAULT_URL", "make_settings", "names_file", "read_arguments"]
+__all__ = ["DEFAULT_URL", "make_parser", "make_settings", "read_arguments"]
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8765"
+_MOST_PORT: Final = 65_535
 
 
 def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog=program_name("client.py"), description=description)
-    _add_ends(parser)
-    _add_place(parser)
-    _add_sound(parser)
-    _add_decoder(parser)
-    _add_access(parser)
-    add_broker_arguments(parser, sends=False)
-    add_lean_arguments(parser, sends=False)
-    add_common_arguments(parser, "decoding")
+    parser = make_parser(description)
     return parse(parser, "client", _join_values(sys.argv[1:] if argv is None else argv))
 
 
-def _add_ends(parser: argparse.ArgumentParser) -> None:
+def make_parser(description: str | None = None) -> argparse.ArgumentParser:
+    """Every option of the listener, in groups."""
+    parser = argparse.ArgumentParser(prog=program_name("client.py"), description=description)
+    _add_ends(parser.add_argument_group("from where, and where to"))
+    _add_place(parser.add_argument_group("from when, until when, and after an outage"))
+    _add_sound(parser.add_argument_group("the sound card, and the reserve for it"))
+    _add_decoder(parser.add_argument_group("the decoder and its windows"))
+    _add_access(parser.add_argument_group("access and trust"))
+    add_broker_arguments(parser, sends=False)
+    add_lean_arguments(parser, sends=False)
+    add_common_arguments(parser, "decoding")
+    return parser
+
+
+def _add_ends(parser: argparse._ArgumentGroup) -> None:
     """Where the stream comes from, and where it goes."""
     parser.add_argument(
         "url",
         nargs="?",
         default=DEFAULT_URL,
         metavar="URL|FILE.muc",
-        help="of the sender, or a recording: %(default)s",
+        help="a sender's address, or a recording (default: %(default)s)",
     )
     parser.add_argument("--play", action="store_true", help="play on the sound card")
     parser.add_argument(
@@ -81,6 +88,22 @@ def _add_ends(parser: argparse.ArgumentParser) -> None:
         f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
     )
     parser.add_argument(
+        "--serve",
+        type=_port,
+        metavar="[HOST:]PORT",
+        help="let any player hear it as an Internet radio, in Opus, MP3 or FLAC: "
+        "http://HOST:PORT/, on this machine alone if no other host is given; needs ffmpeg",
+    )
+    parser.add_argument(
+        "--serve-token",
+        metavar="SECRET",
+        help="let in only players that name it as the password of a user of any name; better in "
+        f"the environment's {SERVE_TOKEN_VARIABLE} or in --serve-token-file",
+    )
+    parser.add_argument(
+        "--serve-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+    )
+    parser.add_argument(
         "--save",
         type=Path,
         metavar="FILE.muc",
@@ -89,13 +112,24 @@ def _add_ends(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_place(parser: argparse.ArgumentParser) -> None:
+def _port(text: str) -> tuple[str, int]:
+    """Host and port of ``[HOST:]PORT``; without a host this machine."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if colon else "127.0.0.1"
+    if not host or not port.isdecimal() or int(port) > _MOST_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no place to serve at; write 8000, 0.0.0.0:8000 or [::]:8000"
+        )
+    return host, int(port)
+
+
+def _add_place(parser: argparse._ArgumentGroup) -> None:
     """Where in the stream to begin and to end, and how to stay in it."""
     parser.add_argument(
         "--seconds",
         type=number(float, 0, 1e9),
         metavar="N",
-        help="end after so much sound (default: play until the stream ends)",
+        help="end after so many seconds of sound (default: when the stream ends)",
     )
     parser.add_argument(
         "--from",
@@ -106,25 +140,25 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
         "SIGUSR1 goes back to live",
     )
     parser.add_argument(
-        "--force", action="store_true", help="play also a recording most of which is missing"
+        "--force", action="store_true", help="play a recording even if most of it is missing"
     )
     parser.add_argument(
         "--reconnect",
         type=number(int, 0, 1_000_000),
         metavar="N",
-        help="give up after N vain attempts in a row to come back (default: never)",
+        help="give up after N failed attempts in a row to reconnect; 0: at once (default: never)",
     )
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="wait for a sender that is not there yet, as for one that has gone",
+        help="wait for a sender that is not there yet, as for one that was lost",
     )
     parser.add_argument(
         "--timeout",
         type=number(float, 0.1, 3600),
         default=TIMEOUT_S,
         metavar="S",
-        help="seconds to connect and to be answered, on a slow link more (default: %(default)g)",
+        help="seconds to connect and to get an answer; slow links need more (default: %(default)g)",
     )
     parser.add_argument(
         "--catch-up",
@@ -134,7 +168,7 @@ def _add_place(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_sound(parser: argparse.ArgumentParser) -> None:
+def _add_sound(parser: argparse._ArgumentGroup) -> None:
     """The sound card, and what is kept in reserve for it."""
     parser.add_argument("--device", help="sound output: number or part of its name")
     parser.add_argument("--list-devices", action="store_true", help="show sound devices and end")
@@ -143,7 +177,7 @@ def _add_sound(parser: argparse.ArgumentParser) -> None:
         type=number(float, 0, MAX_VOLUME),
         default=1.0,
         metavar="V",
-        help="of the sound card, a factor (default: %(default)s)",
+        help="volume of the sound card, a factor (default: %(default)s)",
     )
     parser.add_argument(
         "--preset",
@@ -158,52 +192,52 @@ def _add_sound(parser: argparse.ArgumentParser) -> None:
         "--buffer",
         type=number(float, 0, 60),
         metavar="S",
-        help="seconds of sound in reserve against late packets, at least (default: by the preset)",
+        help="least reserve of sound against late packets, in seconds (default: by the preset)",
     )
     parser.add_argument(
         "--most-buffer",
         type=number(float, 0, 60),
         default=8.0,
         metavar="S",
-        help="and at most, where packets come unevenly (default: %(default)g)",
+        help="largest reserve, if packets come unevenly (default: %(default)g)",
     )
 
 
-def _add_decoder(parser: argparse.ArgumentParser) -> None:
+def _add_decoder(parser: argparse._ArgumentGroup) -> None:
     """The decoder and its windows."""
     parser.add_argument(
         "--seed",
         type=number(int, 0, MAX_SEED),
         metavar="N",
-        help="of the decoder's noise (default: the sender's)",
+        help="seed of the decoder's noise (default: the sender's)",
     )
     parser.add_argument(
-        "--steps", type=number(int, 0, 1000), metavar="N", help="of the flow-matching decoder"
+        "--steps", type=number(int, 0, 1000), metavar="N", help="steps of the flow-matching decoder"
     )
     parser.add_argument(
-        "--guidance", type=number(float, 0, 100), metavar="G", help="scale; 1 is none"
+        "--guidance", type=number(float, 0, 100), metavar="G", help="its guidance scale; 1 is none"
     )
     parser.add_argument(
-        "--temperature", type=number(float, 0, 10), metavar="T", help="of the decoder's noise"
+        "--temperature",
+        type=number(float, 0, 10),
+        metavar="T",
+        help="deviation of the noise it starts from",
     )
     parser.add_argument(
         "--solver",
         choices=sorted(SOLVERS),
         default="euler",
-        help="of the flow-matching decoder; all but euler take two evaluations a step",
+        help="its solver; all but euler take two evaluations a step (default: %(default)s)",
     )
     parser.add_argument(
         "--warp",
         type=number(float, 0.1, 10),
         default=1.0,
         metavar="W",
-        help="of its time steps; above 1, those near noise are smaller (default: 1, uniform)",
+        help="above 1, its time steps near noise are smaller; below 1, those near music "
+        "(default: 1, uniform)",
     )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile mucodec's decoder before listening: a minute, then faster on a GPU",
-    )
+    add_decoder_arguments(parser)
     for name, lowest, what in (
         ("hop", 1, "sound made at a time"),
         ("context", 0, "known sound before it"),
@@ -213,13 +247,13 @@ def _add_decoder(parser: argparse.ArgumentParser) -> None:
             f"--{name}",
             type=number(int, lowest, 1024),
             metavar="N",
-            help=f"of decoder windows, {what}, in tokens of 40 ms (default: by preset and codec)",
+            help=f"decoder windows: {what}, in tokens of 40 ms (default: by preset and codec)",
         )
 
 
-def _add_access(parser: argparse.ArgumentParser) -> None:
+def _add_access(parser: argparse._ArgumentGroup) -> None:
     """What lets the listener in, and whom it trusts."""
-    add_auth_arguments(parser, "name it to a sender that asks for it")
+    add_auth_arguments(parser, "access token, for a sender that asks for one")
     parser.add_argument(
         "--ca",
         type=Path,
@@ -229,8 +263,10 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
 
 
 def _join_values(argv: Sequence[str]) -> list[str]:
-    """``--from -10m`` as ``--from=-10m``: argparse would take the place for another option, and a
-    word after ``--web`` for its port."""
+    """``--from -10m`` as ``--from=-10m``.
+
+    argparse would take the place for another option, and a word after ``--web`` for its port.
+    """
     words = list(argv)
     for index, word in enumerate(words[:-1]):
         if word == "--from" and words[index + 1][:2].lstrip("-").isdecimal():
@@ -246,8 +282,6 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
     preset = PRESETS[arguments.preset]
     seconds: float | None = arguments.seconds
     start = StartAt.parse(arguments.start)
-    if start.live and arguments.mqtt is None and names_file(arguments.url):
-        start = StartAt(token=0)  # a file is the past from its beginning on
     catch_up = arguments.catch_up or ("speed" if start.live else "none")
     return ListenerSettings(
         start=start,
@@ -256,6 +290,7 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
         ),
         catch_up=CatchUp(catch_up),
         backoff=Backoff(attempts=arguments.reconnect),
+        wait=arguments.wait,
         hello_timeout_s=arguments.timeout,
         margin_s=preset.margin_s if arguments.buffer is None else arguments.buffer,
         most_margin_s=arguments.most_buffer,
@@ -273,8 +308,3 @@ def make_settings(arguments: argparse.Namespace) -> ListenerSettings:
             lookahead=arguments.lookahead,
         ),
     )
-
-
-def names_file(url: str) -> bool:
-    """Whether it is a recording and no address."""
-    return "://" not in url and Path(url).suffix.lower() == MUC_SUFFIX

@@ -3,83 +3,78 @@
 from __future__ import annotations
 
 import argparse
-import functools
 
 from streaming.audio.sinks import FileSink, RawSink, Sink, SoundCardSink
-from streaming.cli.client_arguments import DEFAULT_URL, names_file
-from streaming.cli.common import check_address
-from streaming.cli.mqtt import broker_of
+from streaming.cli.client_arguments import DEFAULT_URL
 from streaming.cli.oneway import lean_dial
 from streaming.errors import SettingsError
-from streaming.files.playback import FileConnection, load_hub, place_in
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.report import ListenerReport
-from streaming.listen.settings import PRESETS
+from streaming.listening import Origin, find
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.settings import PRESETS
 from streaming.stream.timeline import StartAt
-from streaming.support.stats import Traffic
-from streaming.support.tls import client_context
-from streaming.support.worker import call_on_thread
-from streaming.transports.link import Dial
-from streaming.transports.mqtt.address import is_mqtt
-from streaming.transports.websocket import connect
+from streaming.support.guard import SERVE_TOKEN_VARIABLE, AuthTokens, read_auth_tokens
+from streaming.transports.mqtt.address import MqttAddress
 from streaming.web.clock_card import ClockCard
 from streaming.web.console import Console
 from streaming.web.controls import ListenerControls
+from streaming.web.gateway import Gateway
 from streaming.web.monitor import Monitor
 
-__all__ = ["find_sender", "find_stream", "open_output", "open_page"]
+__all__ = ["find_stream", "open_gateway", "open_output", "open_page"]
 
 
-async def find_stream(
-    arguments: argparse.Namespace, start: StartAt
-) -> tuple[Dial, Traffic, StartAt]:
-    """How to connect, how to count what then arrives, and where to begin, which in a recording is a
-    token. Raises UserError."""
-    if arguments.mqtt is None and names_file(arguments.url):
-        hub = await call_on_thread(load_hub, arguments.url, force=arguments.force)
-
-        async def dial() -> FileConnection:
-            return FileConnection(hub)
-
-        return dial, Traffic(), place_in(hub, start)
-    return *find_sender(arguments), start
-
-
-def find_sender(arguments: argparse.Namespace) -> tuple[Dial, Traffic]:
-    """How to connect to a sender or a broker, and how to count what arrives. Raises UserError."""
+async def find_stream(arguments: argparse.Namespace, start: StartAt) -> Origin:
+    """Where the stream comes from. Raises UserError."""
     url: str = arguments.url
     elsewhere = url != DEFAULT_URL or arguments.mqtt is not None
     if (lean := lean_dial(arguments, elsewhere=elsewhere)) is not None:
-        return lean, lean.traffic
+        return Origin(lean, lean.traffic, start)
     if arguments.mqtt is not None:
         if url != DEFAULT_URL:
             raise SettingsError("Choose either the address of a sender or --mqtt, not both.")
         url = arguments.mqtt
-    if arguments.mqtt is None and not is_mqtt(url):
-        check_address(url)
-        tls = client_context(url, arguments.ca)
-        return functools.partial(connect, url, arguments.timeout, tls=tls), Traffic()
-    address, tls = broker_of(url, arguments)
-    from streaming.transports.mqtt.connection import connect_mqtt
-    from streaming.transports.mqtt.wire import listener_traffic
+        MqttAddress.parse(url)
+    return await find(
+        url,
+        start,
+        timeout_s=arguments.timeout,
+        ca=arguments.ca,
+        cert=arguments.mqtt_cert,
+        key=arguments.mqtt_key,
+        user=arguments.mqtt_user,
+        password_file=arguments.mqtt_password_file,
+        force=arguments.force,
+    )
 
-    return functools.partial(connect_mqtt, address, tls), listener_traffic(address)
+
+def open_gateway(arguments: argparse.Namespace) -> Gateway | None:
+    """What ``--serve`` asks for; to be entered before it is written to. Raises SettingsError."""
+    if arguments.serve is None:
+        return None
+    tokens = read_auth_tokens(
+        arguments.serve_token, arguments.serve_token_file, SERVE_TOKEN_VARIABLE
+    )
+    host, port = arguments.serve
+    return Gateway(host, port, AuthTokens(tokens))
 
 
-def open_output(arguments: argparse.Namespace) -> Output:
+def open_output(arguments: argparse.Namespace, gateway: Gateway | None = None) -> Output:
     """The sinks that the arguments name. Raises SinkError or DeviceError."""
-    if not (arguments.play or arguments.out or arguments.web is not None):
+    if not (arguments.play or arguments.out or arguments.web is not None or gateway):
         raise SettingsError(
-            "Give --play for the sound card, --web for a browser or --out FILE for a file; or "
-            "--save FILE.muc to record without decoding."
+            "Give --play for the sound card, --web for a browser, --serve PORT for any player or "
+            "--out FILE for a file; or --save FILE.muc to record without decoding."
         )
     files: list[Sink] = [
         RawSink() if name == "-" else FileSink(name, overwrite=arguments.overwrite)
         for name in arguments.out
     ]
+    if gateway is not None:
+        files.append(gateway)
     if not arguments.play:
-        return Output(files) if arguments.web is None else Output(files, Monitor(ClockCard()))
+        paced = ClockCard() if gateway is not None or arguments.web is not None else None
+        return Output(files, paced if paced is None or arguments.web is None else Monitor(paced))
     preset = PRESETS[arguments.preset]
     wanted: str | None = arguments.device
     card = SoundCardSink(
@@ -91,14 +86,12 @@ def open_output(arguments: argparse.Namespace) -> Output:
     return Output(files, card if arguments.web is None else Monitor(card))
 
 
-def open_page(
-    arguments: argparse.Namespace, output: Output, listener: Listener, report: ListenerReport
-) -> Console | None:
+def open_page(arguments: argparse.Namespace, output: Output, listener: Listener) -> Console | None:
     """The page of ``--web``, where it is wanted."""
     monitor = output.card
     if not isinstance(monitor, Monitor):
         return None
     card = monitor.card
     plays = card if isinstance(card, SoundCardSink) else None
-    controls = ListenerControls(listener, report, plays)
+    controls = ListenerControls(listener, plays)
     return Console(monitor, controls, arguments.web)

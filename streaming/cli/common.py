@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import codec
 from codec.errors import CodecError
@@ -16,7 +15,7 @@ from streaming.cli.completion import add_completion_argument
 from streaming.cli.configuration import add_config_argument, with_configuration
 from streaming.cli.preset_file import preset_arguments
 from streaming.cli.start import complain, program_name
-from streaming.errors import SettingsError, TransportError, UserError
+from streaming.errors import SettingsError, UserError
 from streaming.support.compute import use_threads
 from streaming.support.guard import AUTH_TOKEN_VARIABLE
 from streaming.support.json_log import JsonFormatter
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_auth_arguments",
     "add_common_arguments",
-    "check_address",
+    "add_decoder_arguments",
     "check_wait",
     "codec_loader",
     "is_address",
@@ -57,59 +56,89 @@ def is_address(text: str) -> bool:
     return text.lower().startswith(("ws://", "wss://", "mqtt://", "mqtts://"))
 
 
-def check_address(url: str) -> None:
-    """Raise TransportError where ``url`` can be no sender's address, before anything is loaded."""
-    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname:
-            return
-    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
-
-
 def check_wait(arguments: argparse.Namespace) -> None:
-    """Raise SettingsError where it may wait for a sender but not come back to it."""
+    """Raise SettingsError if the program may wait for a sender but not reconnect to it."""
     if arguments.wait and arguments.reconnect == 0:
         raise SettingsError("--wait needs more than --reconnect 0 allows; leave one of them out.")
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Codec, weights, device, threads, statistics and verbosity; ``purpose`` is what torch does."""
-    parser.add_argument(
+    codecs = parser.add_argument_group("the codec")
+    codecs.add_argument(
         "--codec",
         choices=codec.CODECS,
         default="nano",
         help="nano comes with the program; mucodec is the published model (default: %(default)s)",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--weights",
         type=Path,
         metavar="PATH",
-        help="of the codec: a weights file, or for mucodec the folder of the release's checkpoints",
+        help="the codec's weights: a file, or for mucodec the folder of the release's checkpoints",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--torch-device",
         metavar="DEVICE",
         help=f"where torch does the {purpose}: cpu, cuda, cuda:1 (default: by the codec)",
     )
-    parser.add_argument(
+    codecs.add_argument(
         "--threads",
         type=number(int, 1, 1024),
         metavar="N",
-        help=f"for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
+        help=f"threads for {purpose} on a CPU (default: 1, for mucodec as many as there are cores)",
     )
-    parser.add_argument(
+    program = parser.add_argument_group("the program")
+    program.add_argument(
         "--stats", type=Path, metavar="FILE", help="write statistics as JSON lines, one a second"
     )
-    parser.add_argument("--verbose", action="store_true", help="log more")
-    parser.add_argument(
+    program.add_argument("--verbose", action="store_true", help="log more")
+    program.add_argument(
         "--json-log", action="store_true", help="log one JSON object a line, no status line"
     )
-    add_config_argument(parser)
-    add_completion_argument(parser)
+    add_config_argument(program)
+    add_completion_argument(program)
 
 
-def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """The secret between sender and listeners; ``purpose`` is what it does here."""
+def _interval(text: str) -> tuple[float, float]:
+    """Two times of a flow, such as ``0.1:0.6``."""
+    low, _, high = text.partition(":")
+    time = number(float, 0, 1)
+    if time(low) > time(high):
+        raise argparse.ArgumentTypeError(f"{text!r} ends before it begins")
+    return float(low), float(high)
+
+
+_DECODER_OPTIONS = ("precision", "guidance_interval", "compiled")
+"""What :func:`add_decoder_arguments` adds, by the names that :func:`codec.load` has for it."""
+
+
+def add_decoder_arguments(parser: argparse._ActionsContainer) -> None:
+    """How mucodec's decoder computes; nano has nothing of the kind."""
+    parser.add_argument(
+        "--precision",
+        choices=codec.PRECISIONS,
+        help="of mucodec's decoder; fp8 is the fastest and the least exact (default: float16 on a "
+        "GPU, float32 on a CPU)",
+    )
+    parser.add_argument(
+        "--guidance-interval",
+        type=_interval,
+        metavar="FROM:TO",
+        help="guide mucodec's flow between these of its times alone, 0 being noise and 1 music: "
+        "faster and less exact (default: 0:1)",
+    )
+    parser.add_argument(
+        "--no-compile",
+        dest="compiled",
+        action="store_false",
+        default=None,
+        help="do not compile mucodec's decoder, which happens on a GPU while it already plays",
+    )
+
+
+def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
+    """Add the options for access tokens; ``purpose`` says what the token does here."""
     parser.add_argument(
         "--auth-token",
         metavar="SECRET",
@@ -117,7 +146,7 @@ def add_auth_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
         f"--auth-token-file or the environment's {AUTH_TOKEN_VARIABLE}",
     )
     parser.add_argument(
-        "--auth-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+        "--auth-token-file", type=Path, metavar="FILE", help="a file of access tokens, one a line"
     )
 
 
@@ -136,14 +165,16 @@ def codec_loader(
 ) -> Callable[[str], Codec]:
     """A function that loads a codec by name as the arguments ask, for a thread to call.
 
-    part: the half of the codec that the program needs.
+    Args:
+        part: the half of the codec that the program needs.
     """
 
     def load(name: str) -> Codec:
         use_threads(arguments.threads or codec.default_threads(name))
         options: dict[str, Any] = {"part": part}
-        if getattr(arguments, "compile", False):
-            options["compiled"] = True
+        for option in _DECODER_OPTIONS:
+            if (value := getattr(arguments, option, None)) is not None:
+                options[option] = value
         if arguments.torch_device is not None:
             options["device"] = arguments.torch_device
         if arguments.weights is not None and name == arguments.codec:

@@ -24,11 +24,12 @@ class CompletionAction(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        """Print the script, and end."""
         say(completion_script(parser, str(values)).rstrip("\n"))
         parser.exit(0)
 
 
-def add_completion_argument(parser: argparse.ArgumentParser) -> None:
+def add_completion_argument(parser: argparse._ActionsContainer) -> None:
     """The option that prints the script."""
     parser.add_argument(
         "--completion",
@@ -39,10 +40,10 @@ def add_completion_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """A script to be sourced: options after a hyphen, their choices after them, commands where they
-    stand, files elsewhere.
+    """A script, to be sourced, that completes the command line of ``parser``.
 
-    It completes the command ``parser.prog``; zsh reads the same through its ``bashcompinit``.
+    It offers options after a hyphen, their choices after them, commands in their place, and files
+    elsewhere. The command is ``parser.prog``. zsh reads the same through its ``bashcompinit``.
     """
     name = "_" + "".join(c if c.isalnum() else "_" for c in parser.prog)
     first = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""

@@ -49,7 +49,7 @@ _MOST_FILE_BYTES: Final = 1 << 20
 _SHARED: Final = "both"
 
 
-def add_config_argument(parser: argparse.ArgumentParser) -> None:
+def add_config_argument(parser: argparse._ArgumentGroup) -> None:
     """The option that names the file."""
     parser.add_argument(
         "--config",
@@ -66,10 +66,12 @@ def with_configuration(
     argv: Sequence[str],
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """``argv`` after what file and environment say; a positional argument in the file becomes the
-    parser's default.
+    """The options of file and environment, followed by ``argv``.
 
-    Raises SettingsError where the file cannot be read, or names what is no option.
+    A positional argument in the file becomes the parser's default.
+
+    Raises:
+        SettingsError: if the file cannot be read, or if it names an option that does not exist.
     """
     environment = os.environ if environment is None else environment
     options = long_options(parser)
@@ -82,7 +84,7 @@ def with_configuration(
         elif name in options:
             named[name] = (value, f"{name} in {path}")
         else:
-            raise SettingsError(f"{name!r} in {path} is no option; --help lists them.")
+            raise SettingsError(f"{name!r} in {path} is not an option; --help lists them.")
     for name in options:
         variable = _PREFIX + name.replace("-", "_").upper()
         if variable in environment and variable not in _APART:
@@ -113,7 +115,8 @@ def _config_path(argv: Sequence[str], environment: Mapping[str, str]) -> Path | 
 def read_section(path: Path, section: str, what: str = "configuration") -> dict[str, str]:
     """Names and values in a file for one program. Raises SettingsError.
 
-    what: the file is, in messages.
+    Args:
+        what: what messages call the file.
     """
     parser = configparser.ConfigParser(interpolation=None, empty_lines_in_values=False)
     try:
@@ -135,11 +138,11 @@ def _positional(parser: argparse.ArgumentParser, name: str) -> argparse.Action |
 
 
 def as_arguments(name: str, value: str, action: argparse.Action, where: str) -> list[str]:
-    """A value as the command line would have it. Raises SettingsError; ``where`` it comes from."""
+    """A value as arguments of the command line. Raises SettingsError, which names ``where``."""
     if action.nargs == 0:
         states = configparser.ConfigParser.BOOLEAN_STATES
         if value.lower() not in states:
-            raise SettingsError(f"{where} is yes or no, not {value!r}.")
+            raise SettingsError(f"{where} must be yes or no, not {value!r}.")
         return [f"--{name}"] if states[value.lower()] else []
     if isinstance(action, argparse._AppendAction):
         return [f"--{name}={line}" for line in _lines(value)]

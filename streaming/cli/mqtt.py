@@ -43,7 +43,7 @@ def add_broker_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> Non
             "--mqtt-window",
             type=number(float, 0.04, 40.96),
             metavar="S",
-            help="seconds of the stream that the broker keeps for who joins (default: 10.24)",
+            help="seconds of the stream that the broker keeps for new listeners (default: 10.24)",
         )
         group.add_argument(
             "--ca",
@@ -55,12 +55,16 @@ def add_broker_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> Non
         group.add_argument(
             "--list", action="store_true", help="show the streams under that topic and end"
         )
-    group.add_argument("--mqtt-user", metavar="NAME", help=f"or {USER_VARIABLE} in the environment")
+    group.add_argument(
+        "--mqtt-user",
+        metavar="NAME",
+        help=f"login at the broker; or {USER_VARIABLE} in the environment",
+    )
     group.add_argument(
         "--mqtt-password-file",
         type=Path,
         metavar="FILE",
-        help=f"which holds the password; or {PASSWORD_VARIABLE} in the environment",
+        help=f"file with the password; or {PASSWORD_VARIABLE} in the environment",
     )
     group.add_argument(
         "--mqtt-cert", type=Path, metavar="FILE", help="show the broker this certificate, PEM"

@@ -17,10 +17,11 @@ from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from codec.errors import CodecError, WeightsError
 from streaming.cli.common import number, program_name
 from streaming.cli.completion import add_completion_argument
-from streaming.cli.start import complain, interruptible, say
+from streaming.cli.start import complain, say
 from streaming.errors import SettingsError, SourceError, UserError
 from streaming.files.muc import MUC_SUFFIX, MucInfo, MucReader, muc_files
 from streaming.support.compute import use_threads
+from streaming.support.ending import interruptible
 from streaming.support.status_line import StatusLine, printable
 from streaming.wire.messages import MAX_SEED
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from streaming.files.batch import Job
     from streaming.files.convert import Converted, Progress
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ LoadCodec = Callable[..., "Codec"]
 
 
 def main(argv: Sequence[str] | None = None, load_codec: LoadCodec = codec.load) -> int:
-    """Run a command; returns the exit code: 0, 2 where it could not be done, 130 on Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    """Run a command; returns the exit code: 0, 2 if it failed, 130 on Ctrl-C."""
+    arguments = make_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
@@ -53,14 +54,15 @@ def main(argv: Sequence[str] | None = None, load_codec: LoadCodec = codec.load) 
         complain(f"codec: {error}")
         return 2
     except KeyboardInterrupt:
-        again = "; the same command goes on where this one stopped"
+        again = "; the same command continues from here"
         complain(f"codec: interrupted{again if arguments.command == 'fetch' else ''}")
         return 130
     complain(f"{arguments.name} is here (SHA-256 {digest})")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Every command, with its options."""
     parser = argparse.ArgumentParser(
         prog=program_name("python -m codec"),
         description="Music to files of tokens and back; codecs' weights.",
@@ -84,7 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take files that differ from those that were there at first",
     )
-    fetch.add_argument("--cache", type=Path, metavar="DIR", help="instead of the user's cache")
+    fetch.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder for the weights, instead of the user's cache",
+    )
     return parser
 
 
@@ -100,7 +107,11 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--codec", choices=codec.CODECS, default="nano", help="default: %(default)s"
     )
     encode.add_argument(
-        "--seed", type=number(int, 0, MAX_SEED), default=0, metavar="N", help="of decoders' noise"
+        "--seed",
+        type=number(int, 0, MAX_SEED),
+        default=0,
+        metavar="N",
+        help="seed of decoders' noise",
     )
     decode = commands.add_parser(
         "decode",
@@ -115,25 +126,33 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--format",
         choices=("wav", "flac", "ogg", "opus"),
         default="wav",
-        help="of the files in a folder (default: %(default)s)",
+        help="format of the files in a folder (default: %(default)s)",
     )
     decode.add_argument(
-        "--seed", type=number(int, 0, MAX_SEED), metavar="N", help="instead of the file's"
+        "--seed", type=number(int, 0, MAX_SEED), metavar="N", help="seed, instead of the file's"
     )
-    decode.add_argument("--steps", type=number(int, 0, 1000), metavar="N", help="of the sampler")
-    decode.add_argument("--guidance", type=number(float, 0, 100), metavar="G", help="1 is none")
     decode.add_argument(
-        "--temperature", type=number(float, 0, 10), metavar="T", help="of the noise"
+        "--steps", type=number(int, 0, 1000), metavar="N", help="steps of the sampler"
     )
-    decode.add_argument("--force", action="store_true", help="also a file most of which is missing")
+    decode.add_argument(
+        "--guidance", type=number(float, 0, 100), metavar="G", help="its guidance scale; 1 is none"
+    )
+    decode.add_argument(
+        "--temperature", type=number(float, 0, 10), metavar="T", help="deviation of its noise"
+    )
+    decode.add_argument(
+        "--force", action="store_true", help="decode a file even if most of it is missing"
+    )
     for parser in (encode, decode):
-        parser.add_argument("--weights", type=Path, metavar="PATH", help="of the codec")
-        parser.add_argument("--torch-device", metavar="DEVICE", help="cpu, cuda, cuda:1")
+        parser.add_argument("--weights", type=Path, metavar="PATH", help="the codec's weights")
+        parser.add_argument(
+            "--torch-device", metavar="DEVICE", help="where torch computes: cpu, cuda, cuda:1"
+        )
         parser.add_argument(
             "--threads",
             type=number(int, 1, 1024),
             metavar="N",
-            help="of each process (default: 1, for mucodec as many as there are cores for it)",
+            help="threads of each process (default: 1, for mucodec its share of the cores)",
         )
         parser.add_argument(
             "--jobs",
@@ -144,7 +163,7 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         )
     info = commands.add_parser(
         "info",
-        help="what is in .muc files, or in those of folders; needs no model",
+        help="describe .muc files, or those in folders; needs no model",
         description="Reads all of them, so it also finds what is damaged.",
     )
     info.add_argument(
@@ -274,7 +293,7 @@ def _loaded(load: LoadCodec, name: str, threads: int, device: str | None, **opti
 
 
 def _muc_files(source: Path) -> list[Path]:
-    """The file, or all ``.muc`` files under the folder. Raises SettingsError where none is."""
+    """The file, or all ``.muc`` files under the folder. Raises SettingsError if there is none."""
     if not source.is_dir():
         return [source]
     found = muc_files([source])

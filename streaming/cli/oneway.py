@@ -39,21 +39,21 @@ def add_lean_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
         "--link-key-file",
         type=Path,
         metavar="FILE",
-        help="a secret of both ends, 32 to 64 hexadecimal digits, by which frames are known to be "
-        "the sender's; takes 18 bit/s with packets of 48 tokens",
+        help="a secret of both ends, 32 to 64 hexadecimal digits, that proves frames to be the "
+        "sender's; takes 18 bit/s with packets of 48 tokens",
     )
     if sends:
         group.add_argument(
             "--fec",
             metavar="DATA/PARITY",
-            help="so many frames more for every so many packets, of which any so many may be lost, "
-            "such as 10/2",
+            help="parity: with 10/2, two frames for every ten packets, and any two of these "
+            "twelve may be lost",
         )
         group.add_argument(
             "--line-rate",
             type=number(float, 100, 1e9),
             metavar="BIT/S",
-            help="never send faster than the radio behind it (default: the serial line's)",
+            help="never send faster, for a radio behind the line (default: the serial line's rate)",
         )
 
 

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streaming.cli.common import check_address, is_address
+from streaming.cli.common import is_address
 from streaming.errors import SettingsError
+from streaming.listening import check_address
 from streaming.support.guard import PUBLISH_TOKEN_VARIABLE, PUSH_TOKEN_VARIABLE, read_auth_tokens
 from streaming.support.tls import client_context
 
@@ -26,14 +27,17 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
         help="push the stream there as well, to a relay that was started with --accept-push: "
         "ws://HOST:PORT, or wss:// encrypted",
     )
-    _add_token(group, "--push-token", "name it to that relay", PUSH_TOKEN_VARIABLE)
+    _add_token(group, "--push-token", "publish token of that relay", PUSH_TOKEN_VARIABLE)
     group.add_argument(
         "--accept-push",
         action="store_true",
         help="be such a relay: serve what a sender pushes, one at a time",
     )
     _add_token(
-        group, "--publish-token", "let in only publishers that name it", PUBLISH_TOKEN_VARIABLE
+        group,
+        "--publish-token",
+        "admit only publishers that have this token",
+        PUBLISH_TOKEN_VARIABLE,
     )
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import codec
 from streaming.cli.common import (
-    check_address,
     check_wait,
     codec_loader,
     is_address,
@@ -26,6 +25,7 @@ from streaming.cli.mqtt import broker_of
 from streaming.cli.server_arguments import make_settings, read_arguments
 from streaming.errors import SettingsError
 from streaming.files.muc import MUC_SUFFIX, muc_files
+from streaming.listening import check_address
 from streaming.send.service import serve
 from streaming.send.settings import ServiceSettings
 from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, read_auth_tokens

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from streaming.cli.common import (
     add_auth_arguments,
@@ -26,24 +27,31 @@ from streaming.support.tls import server_context
 from streaming.web.forwarded import Proxies
 from streaming.wire.messages import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 
-__all__ = ["make_settings", "read_arguments"]
+__all__ = ["make_parser", "make_settings", "read_arguments"]
 
 
 def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exits with 2 and one sentence on what it cannot mean."""
-    parser = argparse.ArgumentParser(prog=program_name("server.py"), description=description)
-    _add_sources(parser)
-    _add_address(parser)
-    _add_encoding(parser)
-    _add_past(parser)
-    add_auth_arguments(parser, "let in only listeners that name it")
-    _add_upstream(parser)
-    _add_access(parser)
-    add_push_arguments(parser)
-    add_lean_arguments(parser, sends=True)
-    add_broker_arguments(parser, sends=True)
-    add_common_arguments(parser, "encoding")
+    parser = make_parser(description)
     return parse(parser, "server", sys.argv[1:] if argv is None else argv)
+
+
+def make_parser(description: str | None = None) -> argparse.ArgumentParser:
+    """Every option of the sender, in groups."""
+    parser = argparse.ArgumentParser(prog=program_name("server.py"), description=description)
+    _add_sources(parser.add_argument_group("what to stream"))
+    _add_address(parser.add_argument_group("where to listen"))
+    _add_encoding(parser.add_argument_group("packets and windows"))
+    _add_past(parser.add_argument_group("what is kept of the stream"))
+    access = parser.add_argument_group("who may listen")
+    add_auth_arguments(access, "admit only listeners that have this access token")
+    _add_access(access)
+    _add_upstream(parser.add_argument_group("relaying another sender"))
+    add_push_arguments(parser)
+    add_broker_arguments(parser, sends=True)
+    add_lean_arguments(parser, sends=True)
+    add_common_arguments(parser, "encoding")
+    return parser
 
 
 def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
@@ -69,10 +77,23 @@ def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
         lean=lean_settings(arguments),
         entropy_coding=arguments.entropy_coding,
         publish_tokens=publish_tokens(arguments),
+        web_player=arguments.web_player,
     )
 
 
-def _add_sources(parser: argparse.ArgumentParser) -> None:
+def _web_player(text: str) -> str:
+    """Where pages load the player."""
+    if text in ("here", "off"):
+        return text
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither here, off nor an address such as https://radio.example/radio"
+        )
+    return text
+
+
+def _add_sources(parser: argparse._ArgumentGroup) -> None:
     """What to stream."""
     parser.add_argument(
         "songs",
@@ -99,18 +120,20 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", help="announce this title instead of the songs' own")
 
 
-def _add_address(parser: argparse.ArgumentParser) -> None:
+def _add_address(parser: argparse._ArgumentGroup) -> None:
     """Where to listen."""
-    parser.add_argument("--host", default="127.0.0.1", help="listen here (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
     parser.add_argument(
         "--port",
         type=number(int, 0, 65_535),
         default=8765,
-        help="listen here, 0 for any free port (default: %(default)s)",
+        help="port to listen on, 0 for any free one (default: %(default)s)",
     )
 
 
-def _add_encoding(parser: argparse.ArgumentParser) -> None:
+def _add_encoding(parser: argparse._ArgumentGroup) -> None:
     """Packets, windows and seed."""
     parser.add_argument(
         "--preset",
@@ -131,51 +154,52 @@ def _add_encoding(parser: argparse.ArgumentParser) -> None:
         "--hop",
         type=number(int, 1, 1024),
         metavar="N",
-        help="of encoder windows, tokens made at a time (default: by preset and codec)",
+        help="encoder windows: tokens made at a time (default: by preset and codec)",
     )
     parser.add_argument(
         "--lookahead",
         type=number(int, 0, 1024),
         metavar="N",
-        help="of encoder windows, tokens of sound heard beyond the hop (default: by the codec)",
+        help="encoder windows: tokens of sound seen beyond the hop (default: by the codec)",
     )
     parser.add_argument(
         "--seed",
         type=number(int, 0, MAX_SEED),
         metavar="N",
-        help="of the decoders' noise: same tokens and seed, same sound (default: the store's or 0)",
+        help="seed of the decoders' noise: same tokens and seed, same sound "
+        "(default: the store's, or 0)",
     )
-
-
-def _add_past(parser: argparse.ArgumentParser) -> None:
-    """What is kept of the stream."""
     parser.add_argument(
         "--entropy-coding",
         action="store_true",
-        help="send packets in fewer bits to listeners that take them so (nano's bundled weights, "
+        help="send packets in fewer bits to listeners that accept them (nano's bundled weights, "
         "up to 128 tokens a packet; not through a broker)",
     )
+
+
+def _add_past(parser: argparse._ArgumentGroup) -> None:
+    """What is kept of the stream."""
     parser.add_argument(
         "--rewind",
         default="24h",
         metavar="DURATION",
-        help="keep so much of the stream for listeners who come back or listen to the past: 90s, "
+        help="keep so much of the stream for listeners that reconnect or listen to the past: 90s, "
         "10m, 24h (default: %(default)s, 4.3 MB)",
     )
     parser.add_argument(
         "--store",
         type=Path,
         metavar="FOLDER",
-        help="keep it on disk as well, and go on there when started again",
+        help="keep it on disk as well (5 MB a day), and resume there after a restart",
     )
 
 
-def _add_upstream(parser: argparse.ArgumentParser) -> None:
+def _add_upstream(parser: argparse._ArgumentGroup) -> None:
     """The way to another sender."""
     parser.add_argument(
         "--upstream-token",
         metavar="SECRET",
-        help="name it to the sender whose stream is served; better in the environment's "
+        help="access token for the sender whose stream is served; better in the environment's "
         f"{UPSTREAM_TOKEN_VARIABLE} or in --upstream-token-file",
     )
     parser.add_argument(
@@ -185,19 +209,27 @@ def _add_upstream(parser: argparse.ArgumentParser) -> None:
         "--reconnect",
         type=number(int, 0, 1_000_000),
         metavar="N",
-        help="give another sender up after N vain attempts in a row to come back (default: never)",
+        help="give up the other sender after N failed attempts in a row (default: never)",
     )
     parser.add_argument(
         "--wait",
         action="store_true",
-        help="wait for another sender that is not there yet, as for one that has gone",
+        help="wait for another sender that is not there yet, as for one that was lost",
     )
 
 
-def _add_access(parser: argparse.ArgumentParser) -> None:
-    """Who may listen, and how many."""
+def _add_access(parser: argparse._ArgumentGroup) -> None:
+    """Who may listen, how many, and what their browsers load."""
     parser.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="encrypt (wss://): certificate chain, PEM"
+        "--web-player",
+        type=_web_player,
+        default="here",
+        metavar="here|off|URL",
+        help="where the page loads what it takes to play, some 20 MB: from here (default); from "
+        "nowhere, so that it does not play; from another station or web server with the same files",
+    )
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="certificate chain for wss://, PEM"
     )
     parser.add_argument(
         "--tls-key", type=Path, metavar="FILE", help="its private key, unless in the same file"
@@ -214,7 +246,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="of a reverse proxy, or its network: believe its X-Forwarded-For or Forwarded header; "
+        help="a reverse proxy, or its network, whose X-Forwarded-For or Forwarded header counts; "
         "may be given more than once",
     )
     parser.add_argument(
@@ -222,7 +254,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         type=number(int, 1, 100_000),
         default=Limits.connections,
         metavar="N",
-        help="connections at once (default: %(default)s)",
+        help="connections at once, in total (default: %(default)s)",
     )
     parser.add_argument(
         "--max-per-address",
@@ -236,5 +268,5 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
         type=number(float, 1, 3600),
         default=MAX_LAG_S,
         metavar="S",
-        help="drop a listener that falls so many seconds behind (default: %(default)g)",
+        help="drop a listener that falls this many seconds behind (default: %(default)g)",
     )

@@ -12,27 +12,23 @@ import os
 import signal
 import sys
 
+from streaming.support.ending import end_on_signals
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
     from typing import NoReturn, TextIO
 
 __all__ = [
     "client",
     "complain",
-    "end_on_signals",
-    "interruptible",
     "muc",
     "program_name",
     "say",
     "server",
     "start",
-    "undone",
 ]
 
 _OLDEST = (3, 11)
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _EXTRAS = {
     "aiomqtt": "mqtt",
     "huggingface_hub": "mucodec",
@@ -45,8 +41,6 @@ _EXTRAS = {
 }
 """What brings a package along that not everybody needs."""
 _OURS = frozenset({"codec", "scripts", "streaming"})
-
-_undo: list[Callable[[], object]] = []
 
 
 def server() -> NoReturn:
@@ -67,7 +61,8 @@ def muc() -> NoReturn:
 def start(module: str, script: str) -> NoReturn:
     """Import ``module``, call its ``main()`` and end this process with the exit code it returns.
 
-    script: what the program is called, where nothing was installed under a name of its own.
+    Args:
+        script: the program's name, unless it was installed under another one.
     """
     name = program_name(script)
     end_on_signals()
@@ -101,7 +96,7 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print ``text`` on standard error; where that cannot be, there is nobody to tell."""
+    """Print ``text`` on standard error; if that fails, there is nobody to tell."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{text}\n")
 
@@ -110,59 +105,6 @@ def program_name(script: str) -> str:
     """What this program was called by: a name that was installed, or its ``script``."""
     called = os.path.basename(sys.argv[0])  # noqa: PTH119 (pathlib takes time to import)
     return called if called.startswith("muc") else script
-
-
-def end_on_signals() -> None:
-    """Have Ctrl-C, SIGTERM and SIGHUP end this process at once, until it is ready to end in good
-    order (:func:`streaming.support.signals.set_on_signals`); those that it was told to ignore stay
-    ignored.
-    """
-    for number in _ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end_at_once)
-
-
-@contextlib.contextmanager
-def undone(undo: Callable[[], object]) -> Iterator[None]:
-    """Within, a signal that ends this process at once has ``undo`` called before."""
-    _undo.append(undo)
-    try:
-        yield
-    finally:
-        _undo.remove(undo)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Within, the first signal raises KeyboardInterrupt or SystemExit instead; for what runs in
-    Python alone, and has more to clean up than :func:`undone` can.
-    """
-    raising = [number for number in _ENDING if signal.getsignal(number) is _end_at_once]
-    for number in raising:
-        signal.signal(number, _raise)
-    try:
-        yield
-    finally:
-        for number in raising:
-            signal.signal(number, _end_at_once)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, _end_at_once)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
-
-
-def _end_at_once(number: int, frame: FrameType | None) -> None:
-    # Not by an exception: one that is raised in the middle of an import, or of a callback, comes
-    # out as another one, as a traceback, or not at all.
-    for undo in reversed(_undo):
-        undo()
-    if number == signal.SIGINT:
-        os._exit(128 + number)
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 def _open_streams() -> None:

@@ -8,8 +8,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from streaming.cli.start import undone
 from streaming.errors import SinkError
+from streaming.support.ending import undone
 from streaming.support.status_line import printable
 
 __all__ = ["written_whole"]

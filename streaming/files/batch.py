@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from codec.errors import CodecError
-from streaming.cli.start import end_on_signals, interruptible
 from streaming.errors import SourceError, UserError
 from streaming.files.convert import Converted, Progress
+from streaming.support.ending import end_on_signals, interruptible
 from streaming.support.progress import ProgressBar
 from streaming.support.status_line import StatusLine, printable
 

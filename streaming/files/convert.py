@@ -22,7 +22,7 @@ from streaming.audio.sources import FileSource
 from streaming.errors import SettingsError
 from streaming.files.atomic import written_whole
 from streaming.files.muc import MucEncoder, MucReader, StreamHeader
-from streaming.listen.concealment import Concealment
+from streaming.receive.concealment import Concealment
 from streaming.wire.messages import Title
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Final
 from codec.constants import TOKEN_RATE
 from streaming.errors import SettingsError, SourceError
 from streaming.files.muc import MucReader
-from streaming.stream.hub import HISTORY_TOKENS, Hub, StreamInfo
+from streaming.stream.hub import HISTORY_TOKENS, Hub
 from streaming.stream.sender_session import SenderSession
 from streaming.stream.timeline import StartAt
-from streaming.wire.messages import Gap, Title
+from streaming.wire.messages import Gap, StreamInfo, Title
 
 __all__ = ["FileConnection", "FileHub", "load_hub", "place_in"]
 
@@ -43,9 +43,7 @@ def load_hub(path: Path | str, *, force: bool = False) -> FileHub:
     if not force:
         info.check_silence(reader.name)
     hub = FileHub(
-        StreamInfo(
-            header.codec, header.weights, header.digest, header.seed, _PACKET_TOKENS, header.stream
-        ),
+        StreamInfo(**vars(header.identity), packet_tokens=_PACKET_TOKENS),
         history_tokens=max(HISTORY_TOKENS, tokens),
     )
     hub.music_from = header.music_from

@@ -227,9 +227,7 @@ class Recorder:
             self._file.close()
             self._file = None
         first = max(first_token, token - MAX_CONTEXT)
-        self._header = StreamHeader(
-            hello.codec, hello.weights, hello.digest, hello.seed, first, hello.stream, token
-        )
+        self._header = StreamHeader(**vars(hello.identity), first_token=first, start_token=token)
         self._next_token = first
         at_s = hello.first_at_s
         self._clock = None if at_s is None else Clock(hello.first_token, at_s)
@@ -248,8 +246,7 @@ class Recorder:
         """Whether ``hello`` begins the rest of what is in a file up to ``next_token``."""
         if header is None or not hello.stream or hello.next_token < next_token:
             return False
-        ours = (header.codec, header.digest, header.seed, header.stream)
-        return ours == (hello.codec, hello.digest, hello.seed, hello.stream)
+        return header.same_stream(hello)
 
     def _try(self, happening: Happening | None) -> None:
         try:

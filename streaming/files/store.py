@@ -37,7 +37,7 @@ from streaming.files.muc.framing import scan
 from streaming.files.muc.messages import Clock, Record, StreamHeader, read_message
 from streaming.stream.timeline import Timeline
 from streaming.support.locking import lock
-from streaming.wire.messages import Gap, Title, Tokens
+from streaming.wire.messages import Gap, StreamIdentity, Title, Tokens
 
 if TYPE_CHECKING:
     from streaming.stream.hub import Hub
@@ -74,7 +74,7 @@ class TokenStore:
     def __init__(
         self,
         folder: Path,
-        identity: StreamHeader,
+        identity: StreamIdentity,
         *,
         seed: int | None = None,
         keep_tokens: int,
@@ -183,7 +183,7 @@ class TokenStore:
                 self._failing.remove(what)
                 logger.warning("%s in %s works again", what, self.folder)
 
-    def _identify(self, wanted: StreamHeader, seed: int | None) -> tuple[StreamHeader, bool]:
+    def _identify(self, wanted: StreamIdentity, seed: int | None) -> tuple[StreamIdentity, bool]:
         """What the stream is, and whether it has begun: is there, or will be from now on."""
         segments = _segments(self.folder)
         if not segments and any(_OLD_NAME.fullmatch(path.name) for path in self.folder.iterdir()):
@@ -206,12 +206,12 @@ class TokenStore:
                 if path == segments[-1]:
                     os.truncate(path, survey.whole_bytes)
         if there is not None:
-            return there, True
+            return there.identity, True
         seed = wanted.seed if seed is None else seed
         stream = wanted.stream or secrets.token_hex(8)
-        return dataclasses.replace(wanted, seed=seed, stream=stream), False
+        return dataclasses.replace(wanted.identity, seed=seed, stream=stream), False
 
-    def _check(self, there: StreamHeader, wanted: StreamHeader, seed: int | None) -> None:
+    def _check(self, there: StreamIdentity, wanted: StreamIdentity, seed: int | None) -> None:
         if (there.codec, there.digest) != (wanted.codec, wanted.digest):
             raise SettingsError(
                 f"{self.folder} holds a stream of {there.codec} ({there.digest[:12]}…) and this is "
@@ -233,7 +233,7 @@ class TokenStore:
         present = self._segment
         if present is not None and present.bytes < _SEGMENT_BYTES:
             return present
-        header = dataclasses.replace(self.identity, first_token=first_token)
+        header = StreamHeader(**vars(self.identity), first_token=first_token)
         path = self.folder / f"{first_token:010d}.muc"
         try:
             self._segment = MucAppender(path, header, clock=self._clock)

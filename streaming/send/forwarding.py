@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from streaming.files.muc import StreamHeader
 from streaming.files.store import stored_place
 from streaming.send.publisher import Publisher
 from streaming.send.relay import Relay
 from streaming.send.replay import MucPlaylist, Replay
 from streaming.send.service import broadcast, open_hub, open_server
 from streaming.send.settings import ServiceSettings
-from streaming.stream.hub import HISTORY_TOKENS, Hub, StreamInfo
+from streaming.stream.hub import HISTORY_TOKENS, Hub
 from streaming.stream.listener_session import ListenerSession
 from streaming.support.guard import AuthTokens
 from streaming.support.signals import unless
@@ -25,7 +24,7 @@ from streaming.support.worker import call_on_thread
 from streaming.transports.link import Backoff, Dial, Link
 from streaming.transports.push.intake import Intake
 from streaming.transports.websocket import WebSocketServer
-from streaming.wire.messages import Hello, Join
+from streaming.wire.messages import Hello, Join, StreamInfo
 
 __all__ = ["Upstream", "serve_files", "serve_publisher", "serve_upstream"]
 
@@ -45,7 +44,7 @@ async def serve_files(
     """
     playlist = await call_on_thread(open_playlist)
     # A new stream, whatever the files were recorded from: its numbers begin at 0.
-    identity = replace(playlist.header, stream="", first_token=0, start_token=0)
+    identity = replace(playlist.header.identity, stream="")
     packet_tokens = settings.packet_tokens or settings.preset.packet_tokens
     hub, store = await call_on_thread(open_hub, settings, identity, packet_tokens)
     publisher = Publisher(hub, store)
@@ -79,7 +78,7 @@ async def serve_publisher(
 ) -> None:
     """Send what is pushed here, stream after stream, until ``stop`` is set. Raises UserError."""
     intake = Intake(AuthTokens(settings.publish_tokens))
-    silence = Hub(StreamInfo("", "", "", 0, 1), max_lag_s=settings.max_lag_s)
+    silence = Hub(StreamInfo("", "", "", 0, packet_tokens=1), max_lag_s=settings.max_lag_s)
     async with open_server(silence, settings, intake) as server:
         # The intake itself waits, so that nothing else has to.
         upstream = Upstream(intake.dial, backoff=Backoff(0.0, 0.0), anybody=True)
@@ -131,11 +130,8 @@ async def _relay(
     stop: asyncio.Event,
     server: WebSocketServer | None,
 ) -> None:
-    identity = StreamHeader(
-        hello.codec, hello.weights, hello.digest, hello.seed, stream=hello.stream
-    )
     settings = replace(settings, seed=hello.seed)
-    hub, store = await call_on_thread(open_hub, settings, identity, hello.packet_tokens)
+    hub, store = await call_on_thread(open_hub, settings, hello.identity, hello.packet_tokens)
     publisher = Publisher(hub, store)
     feeding = asyncio.ensure_future(relay.run(publisher))
 

@@ -23,30 +23,17 @@ from numpy.typing import NDArray
 from codec.constants import TOKEN_RATE
 from streaming.errors import UserError
 from streaming.send.publisher import Publisher
-from streaming.stream.hub import StreamInfo
 from streaming.stream.listener_session import Happening
 from streaming.stream.titles import TitleSieve
 from streaming.transports.link import Link
 from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 
-__all__ = ["Relay", "stream_info"]
+__all__ = ["Relay"]
 
 logger = logging.getLogger(__name__)
 
 _FILL_S: Final = 5.0
 """Time for the history that was asked for, before listeners are let in without it."""
-
-
-def stream_info(hello: Hello) -> StreamInfo:
-    """What is to be said here of the stream that ``hello`` began."""
-    return StreamInfo(
-        codec=hello.codec,
-        weights=hello.weights,
-        digest=hello.digest,
-        seed=hello.seed,
-        packet_tokens=hello.packet_tokens,
-        stream=hello.stream,
-    )
 
 
 class Relay:
@@ -129,7 +116,7 @@ class Relay:
         elif not same or hello.next_token < hub.next_token:
             logger.warning("another stream has taken the place of this one")
             await publisher.drop_store()
-            hub.begin_anew(stream_info(hello), hello.first_token)
+            hub.begin_anew(hello.info, hello.first_token)
         elif hello.first_token > hub.next_token:
             await publisher.gap(hello.first_token - hub.next_token)
         if hello.title:

@@ -8,15 +8,15 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.files.muc import StreamHeader
 from streaming.files.store import TokenStore, restore
 from streaming.send.report import Feed, ServiceReport
 from streaming.send.sender import PacedSource, Sender
 from streaming.send.settings import ServiceSettings, packets
-from streaming.stream.hub import HISTORY_TOKENS, Hub, StreamInfo
+from streaming.stream.hub import HISTORY_TOKENS, Hub
 from streaming.support.compute import settle
 from streaming.support.guard import AuthTokens, fit_to_files, is_loopback
 from streaming.support.signals import unless
@@ -29,7 +29,7 @@ from streaming.transports.push import pushing
 from streaming.transports.websocket import WebSocketServer
 from streaming.web.site import open_site
 from streaming.web.status import Encoding
-from streaming.wire.messages import Gap
+from streaming.wire.messages import Gap, StreamIdentity, StreamInfo
 
 if TYPE_CHECKING:
     from codec.base import Codec, DecoderWindow
@@ -89,7 +89,7 @@ async def _send(
     codec.check_window(window)
     await unless(stop, worker.run(codec.warm_up, window))
     settle()
-    identity = StreamHeader(codec.name, codec.weights, codec.digest)
+    identity = StreamIdentity(codec.name, codec.weights, codec.digest)
     hub, store = await worker.run(open_hub, settings, identity, packet_tokens, codec.latent_tokens)
     # Until the first packet shows it: no token is there before its lookahead.
     hub.delay_s = window.lookahead / TOKEN_RATE
@@ -146,7 +146,15 @@ async def broadcast(
         pusher = await stack.enter_async_context(pushing(hub, settings.push))
         await stack.enter_async_context(sending(hub, settings.lean))
         server.present(hub)
-        open_site(server, hub, stall, settings.auth_tokens, encoding=encoding, decoder=decoder)
+        open_site(
+            server,
+            hub,
+            stall,
+            settings.auth_tokens,
+            encoding=encoding,
+            decoder=decoder,
+            player=settings.web_player,
+        )
         report = ServiceReport(hub, feed, stall, stats, status, publisher, pusher)
         helpers = [asyncio.ensure_future(stall.watch()), asyncio.ensure_future(report.run())]
         try:
@@ -204,7 +212,7 @@ def _warn_of_strangers(settings: ServiceSettings) -> None:
 
 
 def open_hub(
-    settings: ServiceSettings, identity: StreamHeader, packet_tokens: int, latent_tokens: int = 1
+    settings: ServiceSettings, identity: StreamIdentity, packet_tokens: int, latent_tokens: int = 1
 ) -> tuple[Hub, TokenStore | None]:
     """The hub, with what an earlier run has left in the store. Blocking calls.
 
@@ -217,14 +225,12 @@ def open_hub(
     if settings.store is not None:
         store = TokenStore(settings.store, identity, seed=settings.seed, keep_tokens=keep_tokens)
         identity = store.identity
-    info = StreamInfo(
-        codec=identity.codec,
-        weights=identity.weights,
-        digest=identity.digest,
+    identity = replace(
+        identity,
         seed=identity.seed if settings.seed is None else settings.seed,
-        packet_tokens=packet_tokens,
         stream=identity.stream or secrets.token_hex(8),
     )
+    info = StreamInfo(**vars(identity), packet_tokens=packet_tokens)
     hub = Hub(
         info,
         history_tokens=keep_tokens,

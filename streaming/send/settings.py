@@ -50,7 +50,8 @@ class ServiceSettings:
     :class:`streaming.transports.websocket.WebSocketServer`. mqtt: the broker to which the stream
     goes as well. push: the relay to which it is pushed as well. publish_tokens: of those who may
     push their stream here, where it is they who are served. lean: the one-way link to which it goes
-    as well. entropy_coding: packets in fewer bits for listeners that take them so.
+    as well. entropy_coding: packets in fewer bits for listeners that take them so. web_player:
+    from which server pages load what it takes to play: ``here``, an address, or ``off``.
     """
 
     host: str = "127.0.0.1"
@@ -73,6 +74,7 @@ class ServiceSettings:
     publish_tokens: Sequence[str] = field(default=(), repr=False)
     entropy_coding: bool = False
     lean: LeanSettings | None = None
+    web_player: str = "here"
 
 
 def packets(settings: ServiceSettings, codec: Codec) -> tuple[int, EncoderWindow]:

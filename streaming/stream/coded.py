@@ -15,8 +15,8 @@ from streaming.errors import ProtocolError
 from streaming.wire.messages import CODED_HEADER, MAX_INDEX, TOKENS_HEADER, CodedTokens, Gap, Tokens
 
 if TYPE_CHECKING:
-    from streaming.stream.hub import StreamInfo
     from streaming.stream.rewind import RewindBuffer
+    from streaming.wire.messages import StreamInfo
 
 __all__ = ["MAX_CODED_TOKENS", "PacketReader", "PacketWriter", "context_before"]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -27,7 +26,7 @@ from streaming.stream.packets import Packets
 from streaming.stream.rewind import RewindBuffer
 from streaming.stream.timeline import Timeline
 from streaming.stream.titles import Titles
-from streaming.support.stats import Traffic
+from streaming.stream.traffic import Traffic
 from streaming.wire.messages import (
     CODED_KIND,
     MAX_TOKENS_PER_MESSAGE,
@@ -36,32 +35,18 @@ from streaming.wire.messages import (
     Gap,
     Hello,
     Join,
+    StreamInfo,
     Title,
     Tokens,
     clean_text,
 )
 
-__all__ = ["HISTORY_TOKENS", "MAX_LAG_S", "Hub", "StreamInfo"]
+__all__ = ["HISTORY_TOKENS", "MAX_LAG_S", "Hub"]
 
 HISTORY_TOKENS: Final = 1024
 """Tokens kept for those who join, where nothing else is asked for: 41 s."""
 MAX_LAG_S: Final = 30.0
 _MAX_SPARE_S: Final = 600.0
-
-
-@dataclass(frozen=True)
-class StreamInfo:
-    """What does not change during a stream and is said in every hello.
-
-    stream: names the stream, so that a listener which comes back knows whether it is the same.
-    """
-
-    codec: str
-    weights: str
-    digest: str
-    seed: int
-    packet_tokens: int
-    stream: str = ""
 
 
 class Hub:
@@ -235,17 +220,12 @@ class Hub:
     def hello(self, first_token: int, now_s: float) -> Hello:
         """The stream as of this moment, for who is sent it from ``first_token`` on."""
         return Hello(
-            codec=self.info.codec,
-            weights=self.info.weights,
-            digest=self.info.digest,
-            seed=self.info.seed,
+            **vars(self.info),
             first_token=first_token,
             next_token=self.next_token,
             age_s=self.age_s(now_s) or 0.0,
             delay_s=self.delay_s,
-            packet_tokens=self.info.packet_tokens,
             title=self.titles.at(first_token),
-            stream=self.info.stream,
             first_at_s=self.timeline.time_of(first_token),
         )
 

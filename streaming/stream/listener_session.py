@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.coded import PacketReader
-from streaming.support.stats import Traffic
+from streaming.stream.traffic import Traffic
 from streaming.wire.messages import (
     CODED_KIND,
     MAX_GAP_TOKENS,

@@ -21,8 +21,8 @@ _PREFILL_S: Final = 0.1
 class ClockCard:
     """Takes sound at the pace at which a sound card would play it, and plays none.
 
-    Fulfils :class:`streaming.listen.output.SoundCard`. Holds little, so that what is shown as heard
-    and what a browser plays stay close together.
+    Fulfils :class:`streaming.receive.output.SoundCard`. Holds little, so that what is shown as
+    heard and what a browser plays stay close together.
 
     Args:
         buffer_s: seconds of sound that ``write`` takes without waiting.

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol
 
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 
 from codec.constants import SAMPLE_RATE
 from streaming.errors import TransportError
@@ -69,7 +69,7 @@ _FILES: Final = {
     "pictures.js": "pictures.js",
     "stream.js": "stream.js",
     "sound.js": "sound.js",
-    "player.js": "player.js",
+    "audio-thread.js": "player/audio-thread.js",
     "page.css": "page.css",
     "icon.svg": "icon.svg",
 }
@@ -195,25 +195,24 @@ class Console:
         await asyncio.gather(self._pumping, return_exceptions=True)
         await self._server.close()
 
-    async def _answer(self, connection: GuardedConnection, request: Request) -> Response | None:
+    async def _answer(self, connection: GuardedConnection, request: Request) -> Answer | None:
         headers = request.headers
         # A page elsewhere may let its name point at this machine: only addresses are ours.
         if not host_is_known(headers):
             wanted = f"Ask for http://{_HOST}:{self.port}"
-            return text(HTTPStatus.MISDIRECTED_REQUEST, wanted).response()
+            return text(HTTPStatus.MISDIRECTED_REQUEST, wanted)
         folder, _, name = route(request.path).removeprefix("/").partition("/")
         if not self._auth.admit(folder):
-            return (await self._refusal(folder, connection.address)).response()
+            return await self._refusal(folder, connection.address)
         if connection.wants_websocket:
             if not origin_may(headers, ()):
-                return text(HTTPStatus.FORBIDDEN, "Only the page from here may.").response()
-            return FULL_HOUSE.response() if len(self._pages) >= _MOST_PAGES else None
+                return text(HTTPStatus.FORBIDDEN, "Only the page from here may.")
+            return FULL_HOUSE if len(self._pages) >= _MOST_PAGES else None
         if name == "status.json":
-            body = text(HTTPStatus.OK, self._state(), Content_Type="application/json")
-            return body.response()
+            return text(HTTPStatus.OK, self._state(), Content_Type="application/json")
         if name in _FILES:
-            return asset(_FILES[name], headers).response()
-        return text(HTTPStatus.NOT_FOUND, "There is nothing here.").response()
+            return asset(_FILES[name], headers)
+        return text(HTTPStatus.NOT_FOUND, "There is nothing here.")
 
     async def _refusal(self, guess: str, address: str) -> Answer:
         """What who does not know the secret is told, later and later."""

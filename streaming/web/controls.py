@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-from codec.constants import SAMPLES_PER_TOKEN, TOKEN_RATE
 from streaming.audio.sinks import SoundCardSink
-from streaming.listen.listener import Listener
-from streaming.listen.report import ListenerReport
+from streaming.receive.listener import Listener
 from streaming.stream.timeline import StartAt
 
 __all__ = ["ListenerControls"]
@@ -39,11 +37,9 @@ class ListenerControls:
     def __init__(
         self,
         listener: Listener,
-        report: ListenerReport,
         card: SoundCardSink | None = None,
     ) -> None:
         self._listener = listener
-        self._report = report
         self._card = card
         self._volume = 1.0 if card is None else min(1.0, card.volume)
 
@@ -61,24 +57,18 @@ class ListenerControls:
     def figures(self) -> Mapping[str, Any]:
         """A choice of the statistics, numbers kept short, and how the connection stands."""
         listener = self._listener
-        figures = self._report.figures()
-        link = listener.link
+        figures = listener.figures()
         return {
             **{name: _short(figures[name]) for name in _SHOWN},
-            "connected": link is not None and not link.away,
-            "can_move": link is not None and link.can_move,
+            "connected": listener.connected,
+            "can_move": listener.can_move,
             "plays": self._card is not None,
             "ended": listener.end_reason,
         }
 
     def seek(self, seconds: float) -> None:
         """Go back (negative) or forward from what is heard now; beyond the live edge: live."""
-        listener = self._listener
-        token = listener.heard_sample // SAMPLES_PER_TOKEN + round(seconds * TOKEN_RATE)
-        if token + TOKEN_RATE >= listener.session.next_token:
-            self.go_live()
-        else:
-            listener.go_to(StartAt(token=max(0, token)))
+        self._listener.seek(seconds)
 
     def go_live(self) -> None:
         """Go to the live edge."""

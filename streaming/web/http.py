@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -23,8 +24,11 @@ __all__ = [
     "FULL_HOUSE",
     "HEALTH",
     "METHOD_NOT_ALLOWED",
+    "POLICY",
     "TOO_MANY_GUESSES",
+    "TYPES",
     "Answer",
+    "Pieces",
     "asset",
     "bearer",
     "host_is_known",
@@ -32,29 +36,38 @@ __all__ = [
     "one",
     "origin_hosts",
     "origin_may",
+    "part",
     "route",
+    "takes_gzip",
     "text",
 ]
 
 _STATIC: Final = Path(__file__).parent / "static"
-_TYPES: Final = {
+TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
 }
+"""Kinds of content, by what a file's name ends with."""
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+"""Nothing comes from anywhere else, and no other page may show ours in a frame."""
 _ALWAYS: Final = {
-    # Nothing comes from anywhere else, and no other page may show ours in a frame.
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Connection": "close",
 }
 
+
+_RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_REFUSED: Final = re.compile(r"q=0(\.0*)?")
 
 HEALTH: Final = "/healthz"
 """What is answered even if there is no room for anything else."""
@@ -63,27 +76,36 @@ TOO_MANY_GUESSES: Final = (
 )
 
 
+Pieces = Callable[[], AsyncGenerator[bytes, None]]
+"""Makes a long body bit by bit, as it is taken."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What is sent back: a status, a body and what kind of text that is.
 
-    headers: further ones, as names and values.
+    headers: further ones, as names and values. pieces: makes the body, in place of ``body``;
+    length: its bytes, None if it ends when the connection does.
     """
 
     status: HTTPStatus
-    body: bytes
+    body: bytes = b""
     kind: str = "text/plain; charset=utf-8"
     headers: dict[str, str] = field(default_factory=dict)
+    pieces: Pieces | None = None
+    length: int | None = None
 
     def response(self) -> Response:
-        """As the WebSocket library sends it in place of a handshake."""
+        """As the WebSocket library knows it; of a body in pieces, the headers."""
         fields = {
             "Content-Type": self.kind,
-            "Content-Length": str(len(self.body)),
             "Cache-Control": "no-store",
             **_ALWAYS,
             **self.headers,
         }
+        length = len(self.body) if self.pieces is None else self.length
+        if length is not None and self.status is not HTTPStatus.NOT_MODIFIED:
+            fields["Content-Length"] = str(length)
         headers = Headers(list(fields.items()))
         return Response(self.status.value, self.status.phrase, headers, self.body)
 
@@ -107,9 +129,9 @@ METHOD_NOT_ALLOWED: Final = text(
 def asset(name: str, headers: Headers) -> Answer:
     """A file of the pages, compressed where the browser takes that."""
     plain, packed = _read(name)
-    kind = _TYPES[Path(name).suffix]
+    kind = TYPES[Path(name).suffix]
     fields = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-    if "gzip" in one(headers, "Accept-Encoding"):
+    if takes_gzip(headers):
         return Answer(HTTPStatus.OK, packed, kind, {**fields, "Content-Encoding": "gzip"})
     return Answer(HTTPStatus.OK, plain, kind, fields)
 
@@ -124,6 +146,32 @@ def one(headers: Headers, name: str) -> str:
     """The value of a header; empty where there is none, or where there are several."""
     values = headers.get_all(name)
     return values[0] if len(values) == 1 else ""
+
+
+def takes_gzip(headers: Headers) -> bool:
+    """Whether a body may be sent compressed."""
+    for coding in ",".join(headers.get_all("Accept-Encoding")).split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip().lower() == "gzip":
+            return not _REFUSED.fullmatch(weight.strip())
+    return False
+
+
+def part(headers: Headers, etag: str, size: int) -> range | None:
+    """Which bytes of ``size`` are asked for; None: all of them, an empty range: none that exist.
+
+    One range alone is understood: who asks for several gets everything, as is allowed.
+    """
+    asked = _RANGE.fullmatch(one(headers, "Range").strip())
+    condition = one(headers, "If-Range")
+    if asked is None or not any(asked.groups()) or condition not in ("", etag):
+        return None
+    first, last = asked.groups()
+    if not first:
+        return range(max(0, size - int(last)), size)
+    if last and int(last) < int(first):
+        return None
+    return range(int(first), min(size, int(last) + 1) if last else size)
 
 
 def bearer(headers: Headers) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE
-from streaming.listen.output import SoundCard
+from streaming.receive.output import SoundCard
 from streaming.web.spectrum import COLUMN_SAMPLES, Spectrum
 
 __all__ = ["Column", "Monitor", "Piece"]
@@ -39,7 +39,7 @@ class Column:
 class Monitor:
     """A sound card that passes everything on to another one and notes it.
 
-    Fulfils :class:`streaming.listen.output.SoundCard`. One thread writes; whoever shows the sound
+    Fulfils :class:`streaming.receive.output.SoundCard`. One thread writes; whoever shows the sound
     takes from :meth:`pieces` and :meth:`columns` on another. What nobody takes is forgotten after
     ten seconds. Samples count from the start and are those that are heard: what is dropped does not
     count, so that the picture has no hole.

@@ -23,6 +23,7 @@ from streaming.web.http import (
     route,
     text,
 )
+from streaming.web.player import Player
 from streaming.web.status import Encoding, SenderStatus
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _FILES: Final = {
     "/sender.js": "sender.js",
     "/stream.js": "stream.js",
     "/pictures.js": "pictures.js",
+    "/spectrogram.js": "spectrogram.js",
     "/page.css": "page.css",
     "/icon.svg": "icon.svg",
 }
@@ -54,6 +56,7 @@ class Site:
         auth: who may see figures; pages and health are for everybody.
         names: hosts by which this server is known besides its addresses.
         guesses: slows down who names wrong secrets.
+        player: the files with which the page plays; without them it cannot.
     """
 
     def __init__(
@@ -62,11 +65,13 @@ class Site:
         auth: AuthTokens | None = None,
         names: Sequence[str] = (),
         guesses: Guesses | None = None,
+        player: Player | None = None,
     ) -> None:
         self._status = status
         self._auth = auth or AuthTokens()
         self._names = names
         self._guesses = guesses or Guesses()
+        self._player = player
         self._wrong_secrets = SparseLog(logger)
         self._exposition: Exposition | None = None
 
@@ -74,7 +79,14 @@ class Site:
         """What is at ``path``, the target of a GET request from ``address``."""
         where = route(path)
         if where in _FILES:
-            return asset(_FILES[where], headers)
+            page = asset(_FILES[where], headers)
+            if where == "/" and self._player is not None:
+                page.headers["Content-Security-Policy"] = self._player.policy
+            return page
+        if self._player is not None and (found := await self._player.answer(where, headers)):
+            return found
+        if where == "/player.json":  # with no files the page does not offer to play
+            return Answer(HTTPStatus.OK, b"[]", "application/json")
         if where == HEALTH:
             problem = self._status.problem()
             status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
@@ -139,10 +151,15 @@ def open_site(
     *,
     encoding: Encoding | None = None,
     decoder: DecoderWindow | None = None,
+    player: str = "here",
 ) -> SenderStatus:
-    """Have a server answer plain requests as well; see :class:`SenderStatus`."""
+    """Have a server answer plain requests as well; see :class:`SenderStatus`.
+
+    player: from which server pages load what it takes to play: ``here``, an address, or ``off``.
+    """
     status = SenderStatus(hub, server.gate, stall, encoding, decoder)
-    server.site = Site(status, AuthTokens(secrets), server.names, server.guesses)
+    loads = None if player == "off" else Player("" if player == "here" else player)
+    server.site = Site(status, AuthTokens(secrets), server.names, server.guesses, loads)
     return status
 
 

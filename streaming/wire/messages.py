@@ -49,6 +49,8 @@ __all__ = [
     "Join",
     "Message",
     "Publish",
+    "StreamIdentity",
+    "StreamInfo",
     "Title",
     "Tokens",
     "Unknown",
@@ -144,30 +146,60 @@ class Publish:
 
 
 @dataclass(frozen=True)
-class Hello:
+class StreamIdentity:
+    """Which stream it is: what decodes its tokens, and whose numbers they have.
+
+    digest: SHA-256 of the weights in hex. seed: of the decoders' noise. stream: names the stream,
+    so that who comes back knows whether it is the same; empty where the numbers are nobody else's.
+    """
+
+    codec: str
+    weights: str
+    digest: str
+    seed: int = 0
+    stream: str = ""
+
+    @property
+    def identity(self) -> StreamIdentity:
+        """This alone, of a record that holds more."""
+        return StreamIdentity(self.codec, self.weights, self.digest, self.seed, self.stream)
+
+    def same_stream(self, other: StreamIdentity) -> bool:
+        """Whether both have the same tokens, which sound the same; weights may have two names."""
+        ours = (self.codec, self.digest, self.seed, self.stream)
+        return ours == (other.codec, other.digest, other.seed, other.stream)
+
+
+@dataclass(frozen=True)
+class StreamInfo(StreamIdentity):
+    """What does not change during a stream and is said in every hello."""
+
+    packet_tokens: int = 48
+
+    @property
+    def info(self) -> StreamInfo:
+        """This alone, of a record that holds more."""
+        return StreamInfo(**vars(self.identity), packet_tokens=self.packet_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello(StreamInfo):
     """The sender's first message: all that both ends must agree on, and where the stream stands.
 
     first_token: index of the first token that follows. next_token: the live edge, one past the last
     token released. age_s: seconds since that release. delay_s: seconds from a source sample to the
-    release of its token when it is the last of its packet (lookahead and computing). stream: names
-    the stream whose tokens these indices count, so that who comes back knows whether they are the
-    same. first_at_s: Unix time at which the first token played at the source, where it is known.
+    release of its token when it is the last of its packet (lookahead and computing). first_at_s:
+    Unix time at which the first token played at the source, where it is known.
 
     Times that no listener would believe, from a clock that is wrong by ages, are not written.
     """
 
     type: ClassVar = "hello"
-    codec: str
-    weights: str
-    digest: str
-    seed: int
     first_token: int
     next_token: int
     age_s: float
     delay_s: float
-    packet_tokens: int
     title: str = ""
-    stream: str = ""
     first_at_s: float | None = None
     sample_rate: int = SAMPLE_RATE
     token_rate: int = TOKEN_RATE

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import codec, mucodec
 from codec.mucodec.codec import MuCodec
+from codec.mucodec.config import Precision
 from tests.support.tiny_mucodec import TINY
 
 
@@ -31,8 +32,10 @@ def tiny_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published layout at a size that takes no time; what is measured stays the same."""
     real = mucodec.random_codec
 
-    def small(_: object, device: torch.device, precision: torch.dtype, **options: bool) -> MuCodec:
-        return real(TINY, device, precision, **options)
+    def small(
+        _: object, device: torch.device, precision: Precision, compiled: bool | None
+    ) -> MuCodec:
+        return real(TINY, device, precision, compiled=compiled)
 
     monkeypatch.setattr(mucodec, "random_codec", small)
 

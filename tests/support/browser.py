@@ -28,6 +28,7 @@ class Browser:
         options = webdriver.ChromeOptions()
         options.binary_location = program
         arguments = ["headless=new", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"]
+        arguments.append("host-resolver-rules=MAP radio.test 127.0.0.1")
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             arguments.append("no-sandbox")  # it refuses to be root with one
         for argument in arguments:

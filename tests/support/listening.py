@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 
+from codec.base import Codec
 from streaming.audio.sinks import Sink
 from streaming.errors import TransportError
+from streaming.receive.listener import Listener
+from streaming.receive.output import Output
+from streaming.receive.settings import ListenerSettings
+from streaming.transports.link import Backoff
 from streaming.wire.messages import Hello, Tokens
 from tests.support.fake_codec import FakeCodec
 
-__all__ = ["FakeCard", "MemorySink", "Script", "hello", "token_messages", "tokens", "whole_sound"]
+__all__ = [
+    "BROKEN",
+    "QUICK",
+    "Dialler",
+    "FakeCard",
+    "MemorySink",
+    "Script",
+    "hello",
+    "play",
+    "scripted",
+    "stop",
+    "token_messages",
+    "tokens",
+    "whole_sound",
+]
 
 
 def tokens(count: int, seed: int = 0) -> np.ndarray:
@@ -81,6 +101,51 @@ class Script:
                 raise message
             self.taken += 1
             yield message
+
+
+class Dialler:
+    """Hands out connections in order."""
+
+    def __init__(self, *connections: Script) -> None:
+        self.connections = list(connections)
+
+    async def __call__(self) -> Script:
+        return self.connections.pop(0)
+
+
+QUICK = Backoff(first_s=0.001, most_s=0.001)
+
+
+def scripted(
+    output: Output,
+    *connections: Script,
+    codec: Codec | None = None,
+    load: Callable[[str], Codec] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **settings: object,
+) -> Listener:
+    """A listener that is told what is in ``connections``, one after the other."""
+    backoff = QUICK if len(connections) > 1 else Backoff(attempts=0)
+    return Listener(
+        Dialler(*connections),
+        codec or FakeCodec(),
+        output,
+        load=load,
+        settings=ListenerSettings(**{"backoff": backoff, **settings}),  # type: ignore[arg-type]
+        clock=clock,
+    )
+
+
+async def play(listener: Listener) -> None:
+    """Listen to the end."""
+    async with listener:
+        await listener.play()
+
+
+async def stop(running: asyncio.Task[None]) -> None:
+    """Leave a listener that plays."""
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 BROKEN = TransportError("the connection to ws://test broke: start the listener again")

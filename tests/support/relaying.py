@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
 from streaming.transports.link import Backoff, Link
 from streaming.transports.websocket import connect
-from streaming.wire.messages import Hello, Join, Tokens
+from streaming.wire.messages import Hello, Join, StreamInfo, Tokens
 
 __all__ = ["QUICK", "Listening", "hub_of", "publish", "until", "values"]
 
@@ -24,7 +24,7 @@ def values(first, end):
 
 
 def hub_of(stream="s", *, seed=5, history=100_000):
-    info = StreamInfo("fake", "fake-1", "a" * 64, seed, 48, stream)
+    info = StreamInfo("fake", "fake-1", "a" * 64, seed, stream, 48)
     return Hub(info, history_tokens=history)
 
 

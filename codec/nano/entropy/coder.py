@@ -1,9 +1,9 @@
 """Packets of tokens to fewer bytes and back, given the tokens before them.
 
-Nothing is learnt on the way and no state is kept: what a packet's bytes mean depends on its tokens'
-positions and on as many tokens before it as both ends agree on, from none (the packet stands for
-itself) to ``CONTEXT``. So whoever has those tokens, whenever he came, can decode it, and whoever
-lacks one of them knows that he cannot.
+Nothing is learnt during a stream and no state is kept: the meaning of a packet's bytes depends on
+its tokens' positions and on as many tokens before it as both ends agree on, from none (the packet
+stands for itself) to ``CONTEXT``. So a listener that has those tokens can decode the packet,
+whenever it joined, and one that lacks any of them knows that it cannot.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["CONTEXT", "TokenCoder", "coder_for"]
 Ints = NDArray[np.int64]
 
 CONTEXT: Final = 240
-"""Most tokens that a packet is told from: two rounds of the slow channel, 9.6 s."""
+"""Most tokens that a packet is conditioned on: two rounds of the slow channel, 9.6 s."""
 _MODELS: Final = {
     BUNDLED_SHA256: "nano-6.npz",
 }
@@ -36,7 +36,7 @@ _MODELS: Final = {
 
 @cache
 def coder_for(digest: str) -> TokenCoder | None:
-    """The coder for tokens of the weights with this SHA-256; None where there is none."""
+    """The coder for tokens of the weights with this SHA-256; None if there is none."""
     name = _MODELS.get(digest)
     if name is None:
         return None
@@ -50,7 +50,7 @@ class TokenCoder:
         self._network = network
 
     def encode(self, tokens: Ints, first_token: int, context: Ints) -> bytes:
-        """Bytes of tokens ``[n]`` from index ``first_token`` on, told from ``context``.
+        """Bytes of tokens ``[n]`` from index ``first_token`` on, conditioned on ``context``.
 
         context: the tokens just before, at most ``CONTEXT``. May be longer than the tokens packed
         plainly; such bytes are not decoded.
@@ -73,7 +73,7 @@ class TokenCoder:
     def decode(self, data: bytes, count: int, first_token: int, context: Ints) -> Ints:
         """The ``count`` tokens that :meth:`encode` made ``data`` from, given the same context.
 
-        Raises DataError if it made no such bytes. The work depends on ``count`` alone.
+        Raises DataError if ``data`` was not made by it. The work depends on ``count`` alone.
         """
         if len(data) >= packed_size(count):
             raise DataError(f"A coded packet of {len(data)} bytes is longer than a plain one.")

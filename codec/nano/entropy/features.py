@@ -1,7 +1,7 @@
 """What is known before a token of nano arrives, as rows of the entropy model's tables.
 
 A token is six digits (:mod:`codec.nano.model`): two bits of level, one of the slow channel and
-four learnt ones. What they are told from: the digits of the last eight tokens, how often each
+four learnt ones. What they are conditioned on: the digits of the last eight tokens, how often each
 learnt digit came in the context, where the token stands in the rounds of level and slow channel,
 what the present group of each has said so far, and what the slow channel said of the same band and
 its neighbours a round ago. Everything is a whole number.

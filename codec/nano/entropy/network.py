@@ -1,8 +1,9 @@
 """Frequencies of a token's digits: a small network whose every number is an integer.
 
 Sums of table rows, two layers and an exponential from a table. No floating point is involved, and
-integers add up the same in any order, so all machines get the same frequencies. Numbers stand for
-1/1024; sums stay far below 64 bits. Its weights are trained by :mod:`training.train_entropy`.
+the sum of integers does not depend on their order, so all machines get the same frequencies.
+Numbers stand for 1/1024; sums stay far below 64 bits. :mod:`training.train_entropy` trains the
+weights.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class EntropyNetwork:
 
     @classmethod
     def load(cls, path: Path) -> EntropyNetwork:
-        """From an ``.npz`` of arrays by these names. Raises ValueError where it is none."""
+        """From an ``.npz`` of arrays by these names. Raises ValueError if it holds others."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {f.name: file[f.name].astype(np.int64) for f in fields(cls)}

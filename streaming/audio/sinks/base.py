@@ -35,7 +35,7 @@ class Sink(ABC):
 
     @abstractmethod
     def drain(self) -> None:
-        """Wait until all that was written is where it belongs: heard, or handed to the system.
+        """Wait until everything written has arrived: was heard, or was handed to the system.
 
         Raises:
             SinkError: as in `write`.

@@ -90,7 +90,7 @@ class FileSink(Sink):
             raise SinkError(f"{self._name} cannot be written: permission denied.")
 
     def _check_free(self) -> None:
-        """Tell at once of another program that writes there; what comes later shows in `_open`."""
+        """Report a program that already writes there; one that comes later shows in `_open`."""
         with contextlib.suppress(PermissionError), self.path.open("rb") as file:
             try:
                 lock(file.fileno())
@@ -137,6 +137,7 @@ class FileSink(Sink):
             raise
 
     def write(self, block: NDArray[np.float32]) -> None:
+        """Encode and write a block. Raises SinkError, and ValueError after :meth:`close`."""
         if self._closed:
             raise ValueError("write() after close()")
         try:
@@ -156,6 +157,7 @@ class FileSink(Sink):
         """A file keeps no one waiting."""
 
     def close(self) -> None:
+        """Complete the file and close it."""
         self._closed = True
         writer, self._writer = self._writer, None
         if writer is not None:

@@ -37,6 +37,7 @@ class RawSink(Sink):
             )
 
     def write(self, block: NDArray[np.float32]) -> None:
+        """Write a block's samples. Raises SinkError, or SinkClosed if the reader has gone."""
         if self._broken:
             raise SinkClosed("the reader has gone")
         try:
@@ -54,6 +55,7 @@ class RawSink(Sink):
         """Every `write` has already handed all to the system."""
 
     def close(self) -> None:
+        """Flush what was written."""
         if self._broken:
             return
         try:
@@ -65,7 +67,7 @@ class RawSink(Sink):
             raise SinkError(f"Standard output cannot be written: {error.strerror}.") from error
 
     def _abandon(self) -> None:
-        """Let what is left in the buffer go nowhere, or the interpreter complains at its end."""
+        """Discard what is left in the buffer, or the interpreter complains at its end."""
         self._broken = True
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, self._stream.fileno())

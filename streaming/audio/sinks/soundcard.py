@@ -168,6 +168,7 @@ class SoundCardSink(Sink):
         return self._player.free * SAMPLE_RATE // self.rate
 
     def write(self, block: NDArray[np.float32]) -> None:
+        """Resample a block and queue it; waits while the ring is full."""
         if self._closed:
             raise ValueError("write() after close()")
         self._resampler.speed = self.speed
@@ -187,7 +188,7 @@ class SoundCardSink(Sink):
                 time.sleep(_POLL_S)
 
     def _wait_for_device(self) -> None:
-        """Have a device again, however long that takes; SinkError where nobody waits any more."""
+        """Wait until there is a device again. Raises SinkError when nobody waits any more."""
         logger.warning("The sound output '%s' has stopped; waiting for it.", self.device.name)
         self.losses += 1
         self._give_up_stream()
@@ -216,6 +217,7 @@ class SoundCardSink(Sink):
         self._player.drop()
 
     def drain(self) -> None:
+        """Wait until everything queued has been played."""
         self._queue(self._resampler.finish())
         self._resampler = VariableResampler(SAMPLE_RATE, self.rate)
         self._player.finish()
@@ -227,6 +229,7 @@ class SoundCardSink(Sink):
         time.sleep(min(float(self._stream.latency), 1.0))  # until the device has played it too
 
     def close(self) -> None:
+        """Stop the device; what is queued is not played."""
         if self._closed:
             return
         before = self._callbacks

@@ -24,7 +24,7 @@ class WavWriter:
     """Writes interleaved little-endian 16-bit samples.
 
     Args:
-        descriptor: of an empty file, open for writing; closed here, also where this fails.
+        descriptor: of an empty file, open for writing; closed here, also if this fails.
         rate: samples per second and channel.
         channels: samples per frame.
 

@@ -196,6 +196,7 @@ class DecodedSource(Source):
         return self._resampler.finish()
 
     def stop(self) -> None:
+        """Also interrupt the reader, which may be waiting for its input."""
         super().stop()
         reader = self._reader
         if reader is not None:

@@ -39,7 +39,7 @@ _AU_HEADER: Final = struct.Struct(">4sIIIII")  # magic, offset, size, encoding, 
 _BUFFER_BYTES: Final = 1 << 16
 _HURT: Final = "it is corrupt or ends early"
 _PIPE_BYTES: Final = 1 << 12
-"""A stream runs ahead of its sound by what is in the pipe, and with it a title that comes along."""
+"""By how much a stream, and a title in it, runs ahead of its sound: what the pipe holds."""
 _POLL_S: Final = 0.1
 _EXIT_TIMEOUT_S: Final = 5.0
 # A media file may name other files or addresses to read from; only plain files are followed, and
@@ -52,7 +52,7 @@ _CUT: Final = ("filesize and duration do not match", "File ended prematurely")
 
 
 def ffmpeg_program() -> str | None:
-    """The path of ffmpeg, or None where it is not installed."""
+    """The path of ffmpeg, or None if it is not installed."""
     return shutil.which("ffmpeg")
 
 
@@ -180,9 +180,11 @@ class FfmpegReader(Reader):
                 stdin.flush()
 
     def interrupt(self) -> None:
+        """Kill ffmpeg, so that a read that waits for it ends."""
         self._process.kill()
 
     def close(self) -> None:
+        """Kill ffmpeg if it still runs, and wait for its end."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()

@@ -47,7 +47,7 @@ _READ_BYTES: Final = 1 << 16
 def audio_files(folder: Path, onerror: Callable[[OSError], None] | None = None) -> list[Path]:
     """The audio files under `folder`, at all levels, sorted by path.
 
-    Links to folders are not followed, and what is no file, such as a named pipe, is left out.
+    Links to folders are not followed. Whatever is not a file, such as a named pipe, is left out.
     `onerror` is told of every folder that cannot be read.
     """
     found: list[Path] = []

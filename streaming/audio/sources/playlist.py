@@ -29,7 +29,8 @@ _MOST_DEPTH: Final = 5
 class _Item:
     """One place in the playlist; the same song may be in it twice.
 
-    depth: playlists in which the one lies that named it.
+    Attributes:
+        depth: how many playlists lie around the one that named it.
     """
 
     song: Path | str

@@ -25,10 +25,10 @@ _BLOCK_FRAMES: Final = 4096
 _START_S: Final = 2.0
 """How much sound must have come before it is played, at first and after a silence."""
 _MOST_S: Final = 10.0
-"""How much may wait; what is beyond that waits in the network and at the station."""
+"""How much may wait here; the rest waits in the network and at the station."""
 _PATIENCE_S: Final = 0.2
 _BEHIND_S: Final = 0.5
-"""How far the one who reads may be behind and catch up."""
+"""How far behind a reader may be and still catch up."""
 _MOST_SILENCE_S: Final = 5.0  # a machine that slept has nothing to make up for
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 30.0
@@ -40,7 +40,7 @@ _POLL_S: Final = 0.1
 class RadioReader(Reader):
     """Plays readers of one live stream, each begun where the one before it broke.
 
-    A thread takes in what comes. When nothing does, silence takes its place for as long, so that a
+    A thread receives. When nothing does, silence takes its place for as long, so that a
     stream made of this keeps time; sound begins again when some of it has come together.
 
     Args:
@@ -109,7 +109,7 @@ class RadioReader(Reader):
         return np.zeros((CHANNELS, count), np.float32)
 
     def _receive(self) -> None:
-        """On a thread of its own: take in what comes, over as many connections as it takes."""
+        """On its own thread: receive, over as many connections as necessary."""
         while self._take_in() is not None and not self._closed:
             self.losses += 1
             logger.warning("%s has stopped; silence takes its place until it is back.", self._shown)
@@ -156,10 +156,12 @@ class RadioReader(Reader):
                 return not self._closed
 
     def interrupt(self) -> None:
+        """End the thread that receives, and every wait for it."""
         with self._change:
             self._closed = True
             self._change.notify_all()
         self._current.interrupt()
 
     def close(self) -> None:
+        """Interrupt what receives, which then closes by itself."""
         self.interrupt()

@@ -161,11 +161,12 @@ class SoundFileReader(Reader):
         """A file never waits."""
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 class ChainReader(Reader):
-    """Plays readers one after another as one: rate and title are those of what is just read.
+    """Plays readers one after another as one: rate and title are those of the current reader.
 
     Args:
         parts: the readers, opened one by one as they are needed and closed in here; instead of
@@ -203,11 +204,13 @@ class ChainReader(Reader):
         return None
 
     def interrupt(self) -> None:
+        """Interrupt the reader that plays."""
         part = self._part
         if part is not None:
             part.interrupt()
 
     def close(self) -> None:
+        """Close the reader that plays."""
         part, self._part = self._part, None
         if part is not None:
             part.close()

@@ -42,6 +42,7 @@ class FileStream:
         self._stopped = stopped
 
     def read(self) -> bytes:
+        """The next bytes as soon as there are any; empty at the end, or after an interruption."""
         while not self._stopped.is_set():
             if select.select([self._file], [], [], _POLL_S)[0]:
                 data = self._file.read(_READ_BYTES)
@@ -50,6 +51,7 @@ class FileStream:
         return b""
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -81,6 +83,7 @@ class StreamReader(ChainReader):
             raise
 
     def close(self) -> None:
+        """Close the link that plays, and the stream."""
         super().close()
         self._stream.close()
 
@@ -112,6 +115,7 @@ class _Link:
         self._ended = False
 
     def read(self) -> bytes:
+        """The next bytes as soon as there are any; empty at the end, or after an interruption."""
         with self._turn:
             return b"" if self._ended else self._links.read()
 

@@ -54,7 +54,7 @@ def is_web_address(text: str) -> bool:
 
 
 def open_address(url: str, stopped: threading.Event) -> Reader | list[str]:
-    """A reader for what is at an address, or the addresses that a playlist there names.
+    """A reader for an address, or for the addresses that a playlist there names.
 
     What has a length, or an end, is a file. All else is live: it is played as it comes, and come
     back to when the connection is lost.
@@ -95,9 +95,9 @@ def open_address(url: str, stopped: threading.Event) -> Reader | list[str]:
 
 
 class WebStream:
-    """The bytes of what is at an address, without the titles that a radio puts between them.
+    """The bytes at an address, without the titles that a radio puts between them.
 
-    A file goes on where it was when its connection is lost.
+    If a file's connection is lost, the next one continues at the same byte.
 
     Args:
         url: ``http://`` or ``https://``; a name and password in it are sent to that host alone.
@@ -140,6 +140,7 @@ class WebStream:
         self.name = station or fallback or parts.hostname or url
 
     def read(self) -> bytes:
+        """The next bytes, from a new connection if the last one broke; empty at the end."""
         while not self._stopped.is_set():
             try:
                 data = self._read()
@@ -168,6 +169,7 @@ class WebStream:
         self._response.hang_up()
 
     def close(self) -> None:
+        """Interrupt, and close the connection."""
         self.interrupt()
         self._response.close()
 

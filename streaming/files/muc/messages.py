@@ -21,6 +21,7 @@ from streaming.wire.messages import (
     MAX_UNIX_S,
     Gap,
     Message,
+    StreamIdentity,
     Title,
     Tokens,
 )
@@ -47,21 +48,15 @@ _TOKENS_KIND: Final = b"\x01"
 
 
 @dataclass(frozen=True)
-class StreamHeader:
-    """What decodes the tokens: codec, weights and their SHA-256 in hex, seed of the noise.
+class StreamHeader(StreamIdentity):
+    """Which stream the file is of.
 
     first_token: with which the file begins. start_token: with which the music begins, if that is
-    later; what is before it is context for the decoder and not to be heard. stream: names the
-    stream whose token numbers these are; empty where they are nobody else's.
+    later; what is before it is context for the decoder and not to be heard.
     """
 
     type: ClassVar = "stream"
-    codec: str
-    weights: str
-    digest: str
-    seed: int = 0
     first_token: int = 0
-    stream: str = ""
     start_token: int = 0
 
     @property

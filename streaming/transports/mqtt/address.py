@@ -21,10 +21,11 @@ import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from streaming.errors import SettingsError
+from streaming.wire.messages import StreamIdentity
 
 __all__ = [
     "PASSWORD_VARIABLE",
@@ -42,24 +43,13 @@ _MAX_TOPIC_BYTES: Final = 200
 _MAX_PASSWORD_BYTES: Final = 65_535
 
 
-class _Identity(Protocol):
-    """What says which stream it is: a hello, or what all hellos of a stream have in common."""
-
-    @property
-    def stream(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def digest(self) -> str: ...
-
-
 def is_mqtt(url: str) -> bool:
     """Whether ``url`` names a broker."""
     scheme, colon, _ = url.partition("://")
     return bool(colon) and scheme.lower() in _SCHEMES
 
 
-def stream_tag(identity: _Identity) -> str:
+def stream_tag(identity: StreamIdentity) -> str:
     """Four characters that two streams share once in a million.
 
     Tokens mean something only with the codec that made them, sound is the same only with one seed,

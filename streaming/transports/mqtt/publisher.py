@@ -22,7 +22,7 @@ from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.outbox import Outbox
-from streaming.support.stats import Traffic
+from streaming.stream.traffic import Traffic
 from streaming.transports.link import LASTING_S, Backoff
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.broker import Broker, Will

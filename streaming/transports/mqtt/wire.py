@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Final
 
-from streaming.support.stats import Traffic, segment_bytes
+from streaming.stream.traffic import Traffic, segment_bytes
 from streaming.transports.mqtt.address import MqttAddress
 
 __all__ = ["KEEPALIVE_S", "listener_traffic", "wire_bytes"]

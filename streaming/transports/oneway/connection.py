@@ -14,7 +14,7 @@ from typing import Final
 import codec
 from streaming.errors import ProtocolError, TransportError
 from streaming.stream.listener_session import CodecIdentity
-from streaming.support.stats import Traffic
+from streaming.stream.traffic import Traffic
 from streaming.transports.oneway.ports import Address, Port
 from streaming.transports.oneway.receiver import LeanReceiver
 

@@ -10,9 +10,8 @@ from typing import Final
 from codec.constants import TOKEN_RATE
 from codec.packing import packed_size
 from streaming.errors import ProtocolError, SettingsError
-from streaming.stream.hub import StreamInfo
 from streaming.transports.oneway.framing import MAX_BODY
-from streaming.wire.messages import MAX_INDEX
+from streaming.wire.messages import MAX_INDEX, StreamInfo
 
 __all__ = [
     "DIGEST_BYTES",

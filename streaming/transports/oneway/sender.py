@@ -10,11 +10,10 @@ from typing import Final
 
 from codec.constants import TOKEN_RATE
 from codec.packing import pack_tokens, packed_size
-from streaming.stream.hub import StreamInfo
 from streaming.transports.oneway.fec import FecEncoder
 from streaming.transports.oneway.framing import Kind, encode_frame, frame_overhead
 from streaming.transports.oneway.hello import HELLO_BYTES, MAX_TITLE_BYTES, Fec, LeanHello
-from streaming.wire.messages import Tokens, clean_text
+from streaming.wire.messages import StreamInfo, Tokens, clean_text
 
 __all__ = ["HELLO_INTERVAL_TOKENS", "TITLE_BITS_PER_S", "Framer", "bit_rate"]
 

@@ -8,27 +8,38 @@ whole and go to the transport at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import re
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request, Response
 from websockets.protocol import Event
 from websockets.protocol import State as WebSocketState
 
 from streaming.support.guard import ByteBudget, Limits
 from streaming.transports.websocket.door import Caller, Door
 from streaming.web.forwarded import Proxies
-from streaming.web.http import METHOD_NOT_ALLOWED, is_upgrade
+from streaming.web.http import METHOD_NOT_ALLOWED, Answer, is_upgrade
 
-__all__ = ["Framing", "GuardedConnection", "without_body"]
+__all__ = ["Framing", "GuardedConnection"]
+
+logger = logging.getLogger(__name__)
 
 _UNREAD_BYTES: Final = 65_536
 """Of answers to the pings of one who may send without end, before it is cut off."""
+_STALLED_S: Final = 30.0
+"""An answer of which nothing was taken for so long is given up."""
+_LOOK_S: Final = 5.0
+_FLUSH_LOOK_S: Final = 0.05
+_UNSENT_BYTES: Final = 16_384
+"""So much of an answer lies in the system unsent, so that the slowest progress shows here."""
 _FRAMES: Final = 8
 _METHODS: Final = (b"GET", b"HEAD")
 _LONGEST_METHOD: Final = 20
@@ -103,6 +114,70 @@ class GuardedConnection(ServerConnection):
         if self._caller is not None:
             self._caller.stay()
 
+    async def deliver(self, answer: Answer) -> None:
+        """Answer the request and wait until the connection is closed, however slowly it is read;
+        it is cut when the other end has taken nothing for half a minute."""
+        if answer.status < HTTPStatus.BAD_REQUEST and not self.reserved:
+            self.stay()
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux
+            raw = self.transport.get_extra_info("socket")
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+        response = answer.response()
+        if self.head:
+            response.body = b""
+        try:
+            async with self._progress() as write:
+                await write(response.serialize())
+                if answer.pieces is not None and not self.head:
+                    async with contextlib.aclosing(answer.pieces()) as pieces:
+                        async for piece in pieces:
+                            await write(piece)
+        except (OSError, TimeoutError) as error:
+            logger.debug("the answer for %s was given up: %r", self.address, error)
+        finally:
+            self.transport.abort()
+            await asyncio.shield(self.connection_lost_waiter)
+
+    @contextlib.asynccontextmanager
+    async def _progress(self) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+        """Write to the transport while the other end takes something now and then, and hang up.
+
+        Raises TimeoutError if it does not, OSError if it has gone.
+        """
+        handed = taken = 0
+        ending = False
+        timer = self.loop.call_later(_LOOK_S, lambda: look())
+
+        async def write(data: bytes) -> None:
+            nonlocal handed
+            if self.transport.is_closing():
+                raise ConnectionAbortedError
+            handed += len(data)
+            self.transport.write(data)
+            await self.drain()
+
+        def look() -> None:
+            nonlocal taken, timer
+            waiting = self.transport.get_write_buffer_size()
+            if handed - waiting > taken or not (waiting or ending):
+                limit.reschedule(self.loop.time() + _STALLED_S)
+            taken = handed - waiting
+            timer = self.loop.call_later(_LOOK_S, look)
+
+        try:
+            async with asyncio.timeout(_STALLED_S) as limit:
+                yield write
+                if self.transport.can_write_eof():
+                    self.transport.write_eof()
+                else:  # TLS, which shuts down for two seconds at most
+                    while self.transport.get_write_buffer_size():
+                        await asyncio.sleep(_FLUSH_LOOK_S)
+                    self.transport.close()
+                ending = True
+                await asyncio.shield(self.connection_lost_waiter)
+        finally:
+            timer.cancel()
+
     @property
     def has_room(self) -> bool:
         """Whether what is sent now goes out, or nearly so."""
@@ -176,12 +251,3 @@ class GuardedConnection(ServerConnection):
         super().resume_writing()
         if self.on_room is not None:
             self.on_room()
-
-
-def without_body(
-    connection: ServerConnection, request: Request, response: Response
-) -> Response | None:
-    """What the library sends in place of ``response`` to who asked for the headers alone."""
-    if isinstance(connection, GuardedConnection) and connection.head:
-        response.body = b""
-    return response

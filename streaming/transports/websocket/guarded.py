@@ -14,8 +14,9 @@ from websockets.http11 import Request, Response
 
 from streaming.support.guard import Gate, Limits
 from streaming.transports.websocket.common import library_logger
-from streaming.transports.websocket.connection import GuardedConnection, without_body
+from streaming.transports.websocket.connection import GuardedConnection
 from streaming.transports.websocket.door import Door, listen_on
+from streaming.web.http import Answer
 
 __all__ = ["GuardedServer"]
 
@@ -27,9 +28,9 @@ Listen = Callable[[str, int, Door], Awaitable[Sequence[socket.socket]]]
 class GuardedServer:
     """Serves all addresses of a host, with one gate before them.
 
-    gate: counts the connections. handler, answer: the library's ``handler`` and
-    ``process_request``, called with a :class:`GuardedConnection`. listen: makes the sockets; in a
-    simulated network, others. options: of the library's ``serve``, except for what is said here.
+    gate: counts the connections. handler: serves a WebSocket. answer: what a request gets; None
+    lets a WebSocket begin. listen: makes the sockets; in a simulated network, others. options: of
+    the library's ``serve``, except for what is said here.
 
     Attributes: ``port``, once it is open.
     """
@@ -39,13 +40,15 @@ class GuardedServer:
         gate: Gate,
         limits: Limits,
         handler: Callable[[GuardedConnection], Awaitable[None]],
-        answer: Callable[[GuardedConnection, Request], Awaitable[Response | None]],
+        answer: Callable[[GuardedConnection, Request], Awaitable[Answer | None]],
         tls: ssl.SSLContext | None = None,
         listen: Listen = listen_on,
         **options: Any,
     ) -> None:
         self._door = Door(gate, limits)
         self._listen = listen
+        self._answer = answer
+        self._answering: set[GuardedConnection] = set()
         self._servers: list[Server] = []
         self.port = 0
         self._serve = functools.partial(
@@ -56,10 +59,10 @@ class GuardedServer:
                 type[ServerConnection], functools.partial(GuardedConnection, self._door, limits)
             ),
             process_request=cast(
-                Callable[[ServerConnection, Request], Awaitable[Response | None]], answer
+                Callable[[ServerConnection, Request], Awaitable[Response | None]], self._respond
             ),
-            process_response=without_body,
-            open_timeout=limits.handshake_s,
+            open_timeout=None,  # the door has one; answers take as long as they are read
+            ssl_handshake_timeout=limits.handshake_s if tls else None,
             ping_interval=None,
             logger=library_logger,
             server_header=None,
@@ -87,11 +90,25 @@ class GuardedServer:
             raise
 
     async def close(self) -> None:
-        """Listen no longer, close all connections, and cut those that only begin."""
+        """Listen no longer, close all WebSockets, and cut what only begins or is being answered."""
         for server in self._servers:
             server.close()
         for caller in list(self._door.callers.values()):
             if not caller.stays:
                 caller.cut()
+        for connection in self._answering:
+            connection.transport.abort()
         for server in self._servers:
             await server.wait_closed()
+
+    async def _respond(self, connection: GuardedConnection, request: Request) -> Response | None:
+        """Answer in the library's stead, which gives an answer two seconds to be read."""
+        self._answering.add(connection)
+        try:
+            answer = await self._answer(connection, request)
+            if answer is None:
+                return None
+            await connection.deliver(answer)
+            return answer.response()  # which nobody gets: the connection is closed
+        finally:
+            self._answering.discard(connection)

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 
 from streaming.errors import TransportError
 from streaming.stream.hub import Hub
@@ -36,6 +36,7 @@ from streaming.web.http import (
     FULL_HOUSE,
     HEALTH,
     TOO_MANY_GUESSES,
+    Answer,
     bearer,
     origin_hosts,
     origin_may,
@@ -45,8 +46,9 @@ from streaming.web.http import (
 from streaming.wire.messages import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE, Failure, Publish
 
 if TYPE_CHECKING:
+    from websockets.datastructures import Headers
+
     from streaming.transports.push.intake import Intake
-    from streaming.web.site import Site
 
 __all__ = ["WebSocketServer"]
 
@@ -63,6 +65,13 @@ _PROTOCOL_ERROR: Final = 1002
 _POLICY_VIOLATION: Final = 1008
 _FAILURE_CODES: Final = {"protocol": _PROTOCOL_ERROR}
 _TOO_MANY_GUESSES: Final = Failure("busy", TOO_MANY_GUESSES)
+
+
+class Site(Protocol):
+    """Answers plain requests; see :class:`streaming.web.site.Site`."""
+
+    async def answer(self, path: str, headers: Headers, address: str) -> Answer:
+        """What is at ``path``, for who asks from ``address``."""
 
 
 class WebSocketServer:
@@ -169,33 +178,32 @@ class WebSocketServer:
         while self._hub.listeners and self._clock() < deadline_s:
             await asyncio.sleep(0.02)
 
-    async def _answer(self, connection: GuardedConnection, request: Request) -> Response | None:
+    async def _answer(self, connection: GuardedConnection, request: Request) -> Answer | None:
         """Answer a plain request; None lets a WebSocket begin."""
         may_stay = connection.introduce(self._proxies) and not connection.reserved
         plain = not connection.wants_websocket
         if plain and self.site is not None and (may_stay or route(request.path) == HEALTH):
-            answer = await self.site.answer(request.path, request.headers, connection.address)
-            return answer.response()
+            return await self.site.answer(request.path, request.headers, connection.address)
         if not may_stay:
-            return FULL_HOUSE.response()
+            return FULL_HOUSE
         if plain:
             return text(
                 HTTPStatus.UPGRADE_REQUIRED, "Here are WebSockets alone.", Upgrade="websocket"
-            ).response()
+            )
         # No web page may listen in on somebody's sound input unless it is named or our own.
         if not origin_may(request.headers, self._origins, self.names):
-            return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.").response()
+            return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.")
         return await self._authorize(connection, bearer(request.headers))
 
-    async def _authorize(self, connection: GuardedConnection, given: str) -> Response | None:
+    async def _authorize(self, connection: GuardedConnection, given: str) -> Answer | None:
         """Check the header where there is one: a wrong secret gets no WebSocket at all."""
         if not self._auth or not given:
             return None
         if not await self.guesses.turn(connection.address):
-            return text(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_GUESSES).response()
+            return text(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_GUESSES)
         if not self._auth.admit(given):
             self._warn_of_secret(connection)
-            return text(HTTPStatus.UNAUTHORIZED, "Wrong access token.").response()
+            return text(HTTPStatus.UNAUTHORIZED, "Wrong access token.")
         self.guesses.right(connection.address)
         connection.authorized = True
         return None

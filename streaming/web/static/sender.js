@@ -22,7 +22,7 @@ const WORDS = {
   refused: ["trouble", "not let in"],
 };
 
-const stream = new Stream(60 * TOKEN_RATE, {
+const on = {
   state(word) {
     const [state, text] = WORDS[word];
     $("state").dataset.state = state;
@@ -49,7 +49,13 @@ const stream = new Stream(60 * TOKEN_RATE, {
     $("access").hidden = false;
     $("access-token").focus();
   },
-});
+  /** While the page plays, the player's connection is the only one. */
+  playing(whether) {
+    if (whether) stream.leave();
+    else stream.connect();
+  },
+};
+const stream = new Stream(60 * TOKEN_RATE, on);
 
 function announce(title) {
   const known = title || "Live music at 350 bits per second";
@@ -129,6 +135,23 @@ function showCommand() {
   show("command", `${secret}python client.py ${socketAddress().replace(/\/$/, "")} --play`);
 }
 
+/** Offer to play where the server has the files for it. */
+async function offerPlayer() {
+  const answer = await fetch("player.json");
+  const manifest = answer.ok ? await answer.json() : [];
+  const ui = manifest.find((file) => file.name === "ui.js");
+  if (!ui || !manifest.some((file) => file.name.endsWith(".onnx"))) return;
+  const base = new URL("./", location.href).href;
+  const { PlayerUi } = await import(new URL(ui.url, base));
+  new PlayerUi({
+    manifest,
+    base,
+    on,
+    command: () => $("command").textContent,
+    stream: () => ({ url: socketAddress(), authToken: stream.authToken }),
+  });
+}
+
 const seconds = (value) => `${value.toFixed(2)} s`;
 const volume = (bytes) =>
   bytes < 10000 ? `${bytes} bytes` : bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
@@ -158,4 +181,5 @@ showRateTable();
 showCommand();
 stream.connect();
 askStatus();
+offerPlayer();
 setInterval(askStatus, STATUS_EVERY_MS);

@@ -17,7 +17,7 @@ export class Sound {
   async start() {
     if (this.context === null) {
       this.context = new AudioContext({ sampleRate: 48000, latencyHint: "playback" });
-      await this.context.audioWorklet.addModule("player.js");
+      await this.context.audioWorklet.addModule("audio-thread.js");
       this.node = new AudioWorkletNode(this.context, "player", { outputChannelCount: [2] });
       this.gain = new GainNode(this.context, { gain: this.volume });
       this.node.connect(this.gain).connect(this.context.destination);
@@ -37,11 +37,11 @@ export class Sound {
   }
 
   flush() {
-    this.node?.port.postMessage("flush");
+    this.node?.port.postMessage({ flush: true });
   }
 
   /** samples: Int16Array, left and right in turns; it is given away. */
   push(samples) {
-    this.node?.port.postMessage(samples, [samples.buffer]);
+    this.node?.port.postMessage({ pcm: samples }, [samples.buffer]);
   }
 }

@@ -58,11 +58,20 @@ export class Stream {
     this.next = null;
     this.wait = FIRST_WAIT_MS;
     this.socket = null;
+    this.retry = 0;
     // A browser may keep a page that was left, connection and all, in case one comes back.
     addEventListener("pagehide", () => this.socket?.close());
   }
 
+  /** Close the connection and do not come back until `connect`. */
+  leave() {
+    clearTimeout(this.retry);
+    if (this.socket) this.socket.onmessage = this.socket.onclose = null;
+    this.socket?.close();
+  }
+
   connect() {
+    clearTimeout(this.retry);
     this.on.state("connecting");
     const socket = new WebSocket(socketAddress());
     this.socket = socket;
@@ -106,7 +115,7 @@ export class Stream {
       if (over) return;
       this.on.state("waiting");
       if (performance.now() - began >= LASTING_MS) this.wait = FIRST_WAIT_MS;
-      setTimeout(() => this.connect(), this.wait * (0.5 + Math.random() / 2));
+      this.retry = setTimeout(() => this.connect(), this.wait * (0.5 + Math.random() / 2));
       this.wait = Math.min(2 * this.wait, LONGEST_WAIT_MS);
     };
   }

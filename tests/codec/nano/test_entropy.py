@@ -29,11 +29,11 @@ from streaming.files.muc.messages import StreamHeader
 from streaming.send.service import open_hub
 from streaming.send.settings import ServiceSettings
 from streaming.stream.coded import MAX_CODED_TOKENS, PacketReader, context_before
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
 from streaming.stream.rewind import RewindBuffer
 from streaming.stream.sender_session import SenderSession
-from streaming.wire.messages import CODED_KIND, CodedTokens, Gap, Join, Tokens
+from streaming.wire.messages import CODED_KIND, CodedTokens, Gap, Join, StreamInfo, Tokens
 from streaming.wire.parsing import decode
 from tests import DATA
 
@@ -52,7 +52,7 @@ GOLDEN_TOKENS = [
 GOLDEN_CONTEXT = "0e6efc2408b8e4d3412d51d7c838505fe3f6eeeabd4768df60"
 GOLDEN_ALONE = "06a654455cffb4008cab1ce28174f443069d7d043ef4b5ad93939f"
 PACKET = 48
-INFO = StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, PACKET, "s")
+INFO = StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, "s", PACKET)
 
 
 def music(count, seed=0):
@@ -343,7 +343,7 @@ def test_a_lost_packet_is_a_gap_until_one_stands_for_itself(stream):
     (tokens,) = heard(listener, [coded(6, 48)])
     assert tokens == Tokens(6 * PACKET, stream[6 * PACKET : 7 * PACKET])
     assert listener.lost_tokens == 3 * PACKET
-    # What came twice is told from what came before it.
+    # A duplicate is conditioned on what came before it.
     assert heard(listener, [coded(6, 48), coded(6, 0)]) == []
     assert listener.duplicate_tokens == 2 * PACKET
 

@@ -28,8 +28,9 @@ from codec.torch_backend import tensor
 from streaming.errors import ProtocolError, SettingsError
 from streaming.files.convert import check_fits
 from streaming.files.muc.messages import StreamHeader
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
+from streaming.wire.messages import StreamInfo
 from tests import DATA
 
 CLIPS = sorted(DATA.glob("held_*.ogg"))
@@ -405,7 +406,7 @@ def test_music_of_earlier_weights_is_refused_with_what_to_do(nano: Nano) -> None
     told = r"the weights 'nano-5' \(c7604a4dc34a…\) .* has 'nano-6' .*use .*version.*--weights\.$"
     with pytest.raises(SettingsError, match=told):
         check_fits("old.muc", StreamHeader("nano", *earlier), nano)
-    hello = Hub(StreamInfo("nano", *earlier, 0, 48)).hello(0, 0.0)
+    hello = Hub(StreamInfo("nano", *earlier)).hello(0, 0.0)
     session = ListenerSession(CodecIdentity(nano.name, nano.weights, nano.digest))
     with pytest.raises(ProtocolError, match=told):
         session.receive(hello.encode(), 0.0)

@@ -16,13 +16,12 @@ import codec
 from benchmarks.metrics import level_difference_db
 from streaming.audio.sinks import FileSink
 from streaming.audio.sources import Playlist
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
+from streaming.receive.output import Output
 from streaming.send.sender import PacedSource, Sender
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.support.worker import Worker
-from streaming.wire.messages import Join
-from tests.support.listening import MemorySink, Script
+from streaming.wire.messages import Join, StreamInfo
+from tests.support.listening import MemorySink, Script, play, scripted
 from tests.support.rendition import MOST_LEVEL_DIFFERENCE_DB, SONGS, heard, sent
 
 Audio = NDArray[np.float32]
@@ -73,7 +72,7 @@ async def stream(songs: list[Path], out: Path) -> Audio:
     """All that lies between source and sinks but real time and sockets, into `out` and an array."""
     torch.set_num_threads(1)
     nano = codec.load("nano")
-    hub = Hub(StreamInfo(nano.name, nano.weights, nano.digest, 0, 48), max_lag_s=1e9)
+    hub = Hub(StreamInfo(nano.name, nano.weights, nano.digest, 0, packet_tokens=48), max_lag_s=1e9)
     outbox = hub.join(Join(), 0.0)
     now_s = 0.0
 
@@ -88,11 +87,10 @@ async def stream(songs: list[Path], out: Path) -> Audio:
     await source.close()
     await worker.close()
     sink = MemorySink()
-    listener = Listener(Output([sink, FileSink(out)]), nano)
     script = Script(then="silence")
     while (message := outbox.take()) is not None:
         script.add(message)
-    await listener.run(script)
+    await play(scripted(Output([sink, FileSink(out)]), script, codec=nano))
     return sink.sound
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,17 +25,17 @@ import soundfile
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as plain_serve
 
-import codec
 from codec.errors import DeviceError, WeightsError
 from streaming.cli import client
 from streaming.cli.client_arguments import make_settings
 from streaming.errors import ProtocolError, SettingsError, SinkError, TransportError, UserError
 from streaming.files.muc import MucReader
-from streaming.listen.settings import CatchUp
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.receive.settings import CatchUp
+from streaming.stream.hub import Hub
 from streaming.support.status_line import StatusLine
 from streaming.transports.link import Backoff
 from streaming.transports.websocket import WebSocketServer
+from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec
 from tests.support.listening import FakeCard, tokens, whole_sound
@@ -67,7 +68,7 @@ class Station:
 
 @pytest.fixture
 async def station() -> AsyncIterator[Station]:
-    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48))
+    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         yield Station(hub, server)
 
@@ -234,7 +235,7 @@ async def test_a_sender_that_comes_later_can_be_waited_for(
     )
     while not stats.exists() or not stats.read_text():
         await asyncio.sleep(0.01)  # it runs, and there is nothing to hear
-    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 0, 48))
+    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 0, packet_tokens=48))
     hub.publish(tokens(48), time.monotonic())
     hub.end("over", time.monotonic())
     async with WebSocketServer(hub, "127.0.0.1", port):
@@ -306,7 +307,7 @@ async def test_a_websocket_server_of_another_kind_is_refused(tmp_path: Path) -> 
 
 
 async def test_another_codec_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    hub = Hub(StreamInfo("fake", "fake-2", "f" * 64, 5, 48))
+    hub = Hub(StreamInfo("fake", "fake-2", "f" * 64, 5, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         with pytest.raises(ProtocolError, match="weights"):
             await run(server.url, "--out", tmp_path / "out.wav")
@@ -316,17 +317,17 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one sentence that says what it would need, before gigabytes are fetched for nothing."""
-    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    monkeypatch.setattr("codec.torch_backend.has_gpu", lambda: False)
     loaded: list[str] = []
 
     def load(name: str, **options: object) -> FakeCodec:
         loaded.append(name)
         return FakeCodec()
 
-    hub = Hub(StreamInfo("mucodec", "mucodec-abc", "a" * 64, 5, 48))
+    hub = Hub(StreamInfo("mucodec", "mucodec-abc", "a" * 64, 5, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         out = tmp_path / "out.wav"
-        with pytest.raises(DeviceError, match=r"mucodec.*GPU with 8 GiB.*--torch-device cpu"):
+        with pytest.raises(DeviceError, match=r"mucodec.*GPU with 6 GiB.*--torch-device cpu"):
             await run(server.url, "--out", out, load_codec=load)
         assert loaded == ["nano"]
         assert not out.exists()
@@ -339,7 +340,7 @@ async def test_a_mucodec_stream_is_refused_where_no_gpu_is(
 def test_a_mucodec_listener_without_a_gpu_is_told_before_it_connects(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "has_gpu", lambda: False)
+    monkeypatch.setattr("codec.torch_backend.has_gpu", lambda: False)
     assert client.main(["--codec", "mucodec", "--out", f"{tmp_path}/a.wav"], load_fake) == 2
     assert "keeps up with live music on a GPU" in error_of(capsys)
 
@@ -452,7 +453,7 @@ async def test_a_listener_hears_the_past_and_goes_back_to_live_on_a_signal(
     station: Station, tmp_path: Path
 ) -> None:
     station.hub = Hub(
-        StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, "s"), history_tokens=10_000
+        StreamInfo("fake", "fake-1", FakeCodec.digest, 5, "s", 48), history_tokens=10_000
     )
     async with WebSocketServer(station.hub, "127.0.0.1", 0) as server:
         station.publish(60)
@@ -592,3 +593,23 @@ async def test_a_signal_ends_the_process_with_0_though_nobody_reads_its_pipe(
     assert await process.wait() == 0, err.decode()
     assert b"tokens received" in err
     assert b"Traceback" not in err
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg")
+async def test_any_player_hears_the_stream_and_its_title(station: Station, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    station.hub.set_title("First song", 0, time.monotonic())
+    station.publish(8)
+    playing = asyncio.create_task(station.play())
+    listening = asyncio.create_task(run(station.url, "--serve", "0"))
+    while not (found := re.search(r"listen at http://127.0.0.1:(\d+)/", caplog.text)):
+        await asyncio.sleep(0.01)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))
+    writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    await reader.readuntil(b"title=First song")
+    await reader.readexactly(10_000)
+    playing.cancel()
+    station.hub.end("over", time.monotonic())
+    await reader.read()  # ends with the stream
+    await listening
+    writer.close()

@@ -13,7 +13,13 @@ import torch
 
 import codec
 from codec.errors import DeviceError
-from streaming.cli.common import add_common_arguments, codec_loader, number, run_program
+from streaming.cli.common import (
+    add_common_arguments,
+    add_decoder_arguments,
+    codec_loader,
+    number,
+    run_program,
+)
 from streaming.errors import SettingsError
 from streaming.support.status_line import StatusLine
 from tests.support.fake_codec import FakeCodec
@@ -31,7 +37,7 @@ def _as_before() -> Iterator[None]:
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--compile", action="store_true")
+    add_decoder_arguments(parser)
     add_common_arguments(parser, "decoding")
     return parser.parse_args(arguments)
 
@@ -50,13 +56,22 @@ def options_of(name: str, *arguments: str) -> dict[str, object]:
 
 def test_codecs_are_loaded_as_the_arguments_ask() -> None:
     assert options_of("nano") == {"name": "nano", "part": "decoder"}
-    assert options_of("nano", "--compile", "--torch-device", "cuda:1", "--weights", "w") == {
+    assert options_of("nano", "--no-compile", "--torch-device", "cuda:1", "--weights", "w") == {
         "name": "nano",
         "part": "decoder",
-        "compiled": True,
+        "compiled": False,
         "device": "cuda:1",
         "weights": Path("w"),
     }
+
+
+def test_precision_and_guidance_interval_reach_the_codec() -> None:
+    options = options_of("mucodec", "--precision=fp8", "--guidance-interval=0.1:0.6")
+    assert options["precision"] == "fp8"
+    assert options["guidance_interval"] == (0.1, 0.6)
+    for bad in ("0.1", "0.1:1.6", "0.6:0.1", "a:b"):
+        with pytest.raises(SystemExit):
+            options_of("mucodec", f"--guidance-interval={bad}")
 
 
 def test_weights_are_those_of_the_codec_that_was_named() -> None:

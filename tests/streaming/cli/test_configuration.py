@@ -12,7 +12,7 @@ import pytest
 from streaming.cli import client, server
 from streaming.cli.configuration import CONFIG_VARIABLE
 from streaming.cli.preset_file import PRESET_NAMES
-from streaming.listen import settings as listener_settings
+from streaming.receive import settings as listener_settings
 from streaming.send import settings as service_settings
 from streaming.support.guard import AUTH_TOKEN_VARIABLE
 from streaming.support.json_log import JsonFormatter
@@ -77,7 +77,7 @@ def test_several_values_stand_on_lines_of_their_own(config):
     ("text", "told"),
     [
         ("[server]\ncolour = blue\n", "'colour' in"),
-        ("[server]\nloop = perhaps\n", "is yes or no, not 'perhaps'"),
+        ("[server]\nloop = perhaps\n", "must be yes or no, not 'perhaps'"),
         ("[server]\nport = many\n", "is not a number from 0 to 65535"),
         ("port = 1\n", "makes no sense"),
         ("[server]\nport = 1\nport = 2\n", "makes no sense"),

@@ -21,13 +21,14 @@ from codec.constants import SAMPLES_PER_TOKEN
 from streaming.cli import client, server
 from streaming.cli.mqtt import publisher_settings
 from streaming.errors import SettingsError, UserError
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.support.status_line import StatusLine
 from streaming.support.tls import client_context
 from streaming.transports.mqtt import broker as broker_module
 from streaming.transports.mqtt.address import PASSWORD_VARIABLE, USER_VARIABLE, MqttAddress
 from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
 from streaming.transports.mqtt.wire import listener_traffic, wire_bytes
+from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.certificates import make_certificate
 from tests.support.fake_codec import FakeCodec
@@ -108,7 +109,7 @@ async def test_the_program_listens_by_the_address_alone_and_counts_what_mqtt_cos
     mosquitto, tmp_path
 ):
     url = mosquitto().url("radio/noise")
-    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, "stream"))
+    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, "stream", 48))
     out, stats = tmp_path / "out.wav", tmp_path / "stats.jsonl"
     async with MqttPublisher(hub, MqttSettings(MqttAddress.parse(url))):
         hub.publish(np.arange(48), time.monotonic(), 0.3, time.time())

@@ -29,7 +29,7 @@ from streaming.cli import client, server
 from streaming.cli.oneway import lean_dial, lean_settings
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.files.muc import MucReader
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.support.status_line import StatusLine
 from streaming.transports.link import Backoff, Link
@@ -42,7 +42,7 @@ from streaming.transports.oneway.framing import Kind, encode_frame
 from streaming.transports.oneway.hello import Fec, LeanHello
 from streaming.transports.oneway.ports import SerialAddress, UdpAddress
 from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
-from streaming.wire.messages import End, Gap, Hello, Title, Tokens
+from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec, load_fake
 from tests.support.programs import Programs, programs
@@ -122,7 +122,7 @@ def song(tmp_path):
 
 
 def make_hub(stream="stream", packet_tokens=8, digest=FakeCodec.digest):
-    return Hub(StreamInfo("fake", "fake-1", digest, 5, packet_tokens, stream))
+    return Hub(StreamInfo("fake", "fake-1", digest, 5, stream, packet_tokens))
 
 
 def music(first, count=8):
@@ -412,7 +412,7 @@ async def test_a_relay_that_begins_anew_goes_on_with_the_new_stream(caplog):
         hub.skip(100, time.monotonic())
         publish(hub, 4)
         await asyncio.sleep(0.05)
-        long = StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 250, "third")
+        long = StreamInfo("fake", "fake-1", FakeCodec.digest, 5, "third", 250)
         hub.begin_anew(long, 0)
         await until(lambda: "nothing more goes to" in caplog.text)
     assert "--packet-tokens" in caplog.text

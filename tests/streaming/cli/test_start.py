@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from streaming.cli.start import end_on_signals, interruptible, undone
 from streaming.files.muc import MucEncoder, StreamHeader
+from streaming.support.ending import end_on_signals, interruptible, undone
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec
 

@@ -16,18 +16,18 @@ import pytest
 import soundfile
 
 from streaming.cli import client, server
-from streaming.cli.client_wiring import find_sender, open_output
+from streaming.cli.client_wiring import find_stream, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
 from streaming.files.convert import decode_file
 from streaming.files.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
 from streaming.files.muc.messages import Clock, Record
 from streaming.files.playback import load_hub, place_in
 from streaming.send.replay import MucPlaylist
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
 from streaming.stream.timeline import StartAt
 from streaming.transports.websocket import WebSocketServer, connect
-from streaming.wire.messages import End, Gap, Hello, Title, Tokens
+from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.streaming.cli.test_client import run as listen_program
 from tests.support.fake_codec import FakeCodec, load_none
@@ -165,7 +165,7 @@ DAY_S = 1_700_000_000.0
 @contextlib.asynccontextmanager
 async def live(folder):
     """A stream that goes on, with 40 s of past of which the times are known."""
-    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, 48, "s"), history_tokens=10_000)
+    hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, "s", 48), history_tokens=10_000)
     played = tokens(5000)
 
     def publish():
@@ -189,7 +189,7 @@ async def live(folder):
 @contextlib.asynccontextmanager
 async def tape(folder):
     """A recording of its first 40 s."""
-    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest, 5, 0, "s"))
+    muxer = MucMuxer(StreamHeader("fake", "fake-1", FakeCodec.digest, 5, "s", 0))
     played = tokens(5000)
     records: list[Record] = [Clock(0, DAY_S), Finish(960)]
     records[1:1] = [Tokens(n, played[n : n + 48]) for n in range(0, 960, 48)]
@@ -419,8 +419,8 @@ def test_the_seed_of_a_file_can_be_another(file, capsys):
     assert "sent 12.0 s" in capsys.readouterr().err
 
 
-def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
+async def test_what_is_given_to_client_is_checked_before_anything_is_loaded():
     with pytest.raises(TransportError):
-        find_sender(client.parse_arguments(["x.mp3", "--play"]))
+        await find_stream(client.parse_arguments(["x.mp3", "--play"]), StartAt())
     with pytest.raises(SettingsError, match=r"--save FILE\.muc"):
         open_output(client.parse_arguments([]))

@@ -269,7 +269,7 @@ def test_what_cannot_work_is_said_in_one_sentence(tmp_path, capsys, monkeypatch,
 
 
 def test_info_says_what_is_there(tmp_path, capsys):
-    header = StreamHeader("nano", "nano-3", "a" * 64, 7, 100, "0123456789abcdef")
+    header = StreamHeader("nano", "nano-3", "a" * 64, 7, "0123456789abcdef", 100)
     encoder = MucEncoder(header)
     data = (
         encoder.title("A \x1b[31msong") + encoder.tokens(np.arange(300)) + encoder.finish(575_000)

@@ -191,8 +191,8 @@ def test_records_have_bounds(message):
     "record",
     [
         HEADER,
-        StreamHeader("mucodec", "x", "0" * 64, 2**53 - 1, 2**32 - 1, "0123456789abcdef"),
-        StreamHeader("mucodec", "x", "0" * 64, 0, 1000, "0123456789abcdef", 1256),
+        StreamHeader("mucodec", "x", "0" * 64, 2**53 - 1, "0123456789abcdef", 2**32 - 1),
+        StreamHeader("mucodec", "x", "0" * 64, 0, "0123456789abcdef", 1000, 1256),
         Clock(5, 1_764_000_000.25),
         Tokens(3, np.array([0, 16_383, 1])),
         Title("“Ünïcode” – 音楽", 9),
@@ -413,5 +413,5 @@ def test_the_document_shows_every_record():
         Clock(48, 1_764_028_800.5),
         Gap(96, 25),
         Finish(480, reason="the source has ended"),
-        StreamHeader("nano", "nano-3", "0123456789abcdef" * 4, 5, 1000, "s", 1256),
+        StreamHeader("nano", "nano-3", "0123456789abcdef" * 4, 5, "s", 1000, 1256),
     ]

@@ -32,7 +32,20 @@ ALL = tokens(500)
 
 
 def greeting(first=0, edge=0, *, stream="s", seed=5, title="Song", at_s=None):
-    return Hello("fake", "fake-1", "a" * 64, seed, first, edge, 0.0, 0.2, 48, title, stream, at_s)
+    return Hello(
+        "fake",
+        "fake-1",
+        "a" * 64,
+        seed,
+        first_token=first,
+        next_token=edge,
+        age_s=0.0,
+        delay_s=0.2,
+        packet_tokens=48,
+        title=title,
+        stream=stream,
+        first_at_s=at_s,
+    )
 
 
 def packets(first, end, size=48):
@@ -57,7 +70,7 @@ def test_a_stream_is_recorded_as_it_is(tmp_path):
     take(recorder, Gap(196, 4), *packets(200, 300), End(310, "over"))
     recorder.close("never said")
     reader = MucReader(tmp_path / "a.muc")
-    assert reader.header == StreamHeader("fake", "fake-1", "a" * 64, 5, 100, "s")
+    assert reader.header == StreamHeader("fake", "fake-1", "a" * 64, 5, "s", 100)
     info = reader.describe()
     assert (info.tokens, info.lost_tokens, info.end_token, info.complete) == (196, 14, 310, True)
     assert info.titles == [Title("Song", 100), Title("Next", 150)]

@@ -22,9 +22,9 @@ from streaming.files.muc.framing import MAGIC, frame
 from streaming.files.store import TokenStore, restore, stored_place
 from streaming.send.service import open_hub
 from streaming.send.settings import ServiceSettings
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
-from streaming.wire.messages import Gap, Hello, Join, Title, Tokens
+from streaming.wire.messages import Gap, Hello, Join, StreamInfo, Title, Tokens
 from streaming.wire.parsing import decode
 from tests import ROOT
 from tests.support.limits import limited
@@ -67,7 +67,7 @@ def test_what_was_stored_is_there_again_with_the_same_numbers_and_name(tmp_path)
     store.gap(Gap(528, 12))
     store.close()
     store.close()
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 7, 48, identity.stream), history_tokens=KEEP)
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 7, identity.stream, 48), history_tokens=KEEP)
     store = open_store(folder)
     restore(hub, store)
     hub.go_on_at(store.next_token)
@@ -94,7 +94,7 @@ def test_a_hole_of_any_length_is_a_gap_for_who_listens_to_the_past(tmp_path, hol
         store.tokens(packet(480 + hole + 48 * index), 9000.0 + 1.92 * index)
     store.close()
     store = open_store(tmp_path)
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 7, 48, "s"), history_tokens=keep)
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 7, "s", 48), history_tokens=keep)
     restore(hub, store)
     store.close()
     session = ListenerSession(None)

@@ -13,8 +13,8 @@ from streaming.files.muc.messages import Record
 from streaming.files.store import TokenStore
 from streaming.send.publisher import Publisher
 from streaming.send.replay import MucPlaylist, Replay
-from streaming.stream.hub import Hub, StreamInfo
-from streaming.wire.messages import End, Gap, Hello, Join, Title, Tokens
+from streaming.stream.hub import Hub
+from streaming.wire.messages import End, Gap, Hello, Join, StreamInfo, Title, Tokens
 from streaming.wire.parsing import decode
 
 HEADER = StreamHeader("nano", "nano-1", "a" * 64, seed=7)
@@ -44,7 +44,7 @@ class Time:
 
 def hub_of(packet_tokens=48):
     return Hub(
-        StreamInfo("nano", "nano-1", "a" * 64, 7, packet_tokens, "s"), history_tokens=100_000
+        StreamInfo("nano", "nano-1", "a" * 64, 7, "s", packet_tokens), history_tokens=100_000
     )
 
 

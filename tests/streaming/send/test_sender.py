@@ -13,9 +13,9 @@ from codec.stream import StreamEncoder
 from streaming.audio.sources import Source
 from streaming.errors import SourceError
 from streaming.send.sender import BLOCK_SAMPLES, PacedSource, Sender
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.support.worker import Worker
-from streaming.wire.messages import End, Join, Title, Tokens
+from streaming.wire.messages import End, Join, StreamInfo, Title, Tokens
 from streaming.wire.parsing import decode
 from tests.support.fake_codec import FakeCodec
 
@@ -80,7 +80,7 @@ def music(seconds, seed=0):
 def make_hub(packet_tokens=48):
     codec = FakeCodec()
     return Hub(
-        StreamInfo(codec.name, codec.weights, codec.digest, 0, packet_tokens),
+        StreamInfo(codec.name, codec.weights, codec.digest, 0, packet_tokens=packet_tokens),
         history_tokens=10_000,
         max_lag_s=1e9,
     )

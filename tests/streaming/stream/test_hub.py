@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.stream.hub import HISTORY_TOKENS, Hub, StreamInfo
-from streaming.wire.messages import End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.stream.hub import HISTORY_TOKENS, Hub
+from streaming.wire.messages import End, Failure, Gap, Hello, Join, StreamInfo, Title, Tokens
 from streaming.wire.parsing import decode
 
-INFO = StreamInfo("nano", "nano-1", "a" * 64, 3, 48)
+INFO = StreamInfo("nano", "nano-1", "a" * 64, 3, packet_tokens=48)
 
 
 def sent(outbox):

@@ -11,10 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import ProtocolError, TransportError
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession, State
 from streaming.stream.sender_session import JOIN_TIMEOUT_S, SenderSession
-from streaming.wire.messages import MAX_GAP_TOKENS, End, Failure, Gap, Hello, Join, Title, Tokens
+from streaming.wire.messages import (
+    MAX_GAP_TOKENS,
+    End,
+    Failure,
+    Gap,
+    Hello,
+    Join,
+    StreamInfo,
+    Title,
+    Tokens,
+)
 from streaming.wire.parsing import decode
 
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)
@@ -277,7 +287,7 @@ def test_one_can_begin_anew_on_purpose():
 
 
 def make_hub():
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48))
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, packet_tokens=48))
     hub.publish(np.arange(48), 0.0)
     return hub
 
@@ -375,7 +385,7 @@ def test_who_was_asked_and_does_not_answer_is_dropped():
 
 
 def test_who_catches_up_is_sent_the_rest_when_it_has_answered():
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48), history_tokens=20_000)
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, packet_tokens=48), history_tokens=20_000)
     for _ in range(10):
         hub.publish(np.zeros(1000, np.int64), 0.0)
     woken = []

@@ -28,7 +28,7 @@ from streaming.cli import client, server
 from streaming.errors import RefusedError, SettingsError, TransportError
 from streaming.send.service import _warn_of_strangers
 from streaming.send.settings import ServiceSettings
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.support import guard
 from streaming.support.guard import (
@@ -49,7 +49,7 @@ from streaming.transports.websocket import WebSocketServer, connect
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
-from streaming.wire.messages import Hello, Join
+from streaming.wire.messages import Hello, Join, StreamInfo
 from streaming.wire.parsing import decode
 from tests.support.certificates import make_certificate
 
@@ -58,7 +58,7 @@ SECRET = "correct horse"
 
 
 def serving(**options: object) -> WebSocketServer:
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48))
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, packet_tokens=48))
     hub.publish(np.arange(48), time.monotonic())
     return WebSocketServer(hub, "127.0.0.1", 0, **options)  # type: ignore[arg-type]
 

@@ -11,15 +11,8 @@ from pathlib import Path
 import pytest
 
 from streaming.errors import UserError
-from streaming.support.stats import (
-    KEEPALIVE_BITS_PER_S,
-    LoopStall,
-    RateMeter,
-    RealTimeFactor,
-    StatsWriter,
-    Traffic,
-    wire_bytes,
-)
+from streaming.stream.traffic import KEEPALIVE_BITS_PER_S, RateMeter, Traffic, wire_bytes
+from streaming.support.stats import LoopStall, RealTimeFactor, StatsWriter
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from streaming.errors import RefusedError, TransportError
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession, State
 from streaming.support.tls import client_context
 from streaming.transports.link import Backoff, Link
@@ -31,7 +31,7 @@ from streaming.transports.mqtt.connection import connect_mqtt
 from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
 from streaming.transports.mqtt.view import OFFLINE, ONLINE
 from streaming.transports.websocket import WebSocketServer, connect
-from streaming.wire.messages import End, Gap, Hello, Title, Tokens
+from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.support.certificates import make_authority, make_certificate, make_signed
 from tests.support.mosquitto import mosquitto
@@ -44,7 +44,7 @@ QUICK = Backoff(first_s=0.02, most_s=0.1)
 
 
 def make_hub(stream="stream", seed=3):
-    return Hub(StreamInfo("nano", "nano-1", "a" * 64, seed, 48, stream))
+    return Hub(StreamInfo("nano", "nano-1", "a" * 64, seed, stream, 48))
 
 
 def publish(hub, count=48):
@@ -496,7 +496,7 @@ async def test_a_silent_sender_is_waited_for_and_a_silent_broker_is_not(
 
 
 async def test_a_publisher_that_lags_takes_up_its_place_again(mosquitto, monkeypatch):
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 3, 48, "stream"), max_lag_s=3.0)
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 3, "stream", 48), max_lag_s=3.0)
     join, joined = hub.join, []
 
     def watched(*arguments, **options):
@@ -522,7 +522,7 @@ async def test_a_publisher_that_lags_takes_up_its_place_again(mosquitto, monkeyp
 
 async def test_a_hub_that_begins_another_stream_is_followed(mosquitto):
     """As a relay's does when the sender that it listens to is started anew."""
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 3, 48, "one"), max_lag_s=3.0)
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 3, "one", 48), max_lag_s=3.0)
     address = address_of(mosquitto())
     async with sending(hub, address):
         publish(hub)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from streaming.errors import SettingsError
-from streaming.stream.hub import StreamInfo
 from streaming.transports.mqtt.address import (
     PASSWORD_VARIABLE,
     USER_VARIABLE,
@@ -14,6 +13,7 @@ from streaming.transports.mqtt.address import (
     read_credentials,
     stream_tag,
 )
+from streaming.wire.messages import StreamInfo
 
 
 @pytest.fixture(autouse=True)
@@ -138,14 +138,14 @@ def test_a_password_without_a_user_or_a_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_streams_that_differ_in_anything_have_different_tags():
-    info = StreamInfo("nano", "nano-1", "a" * 64, 3, 48, "stream")
+    info = StreamInfo("nano", "nano-1", "a" * 64, 3, "stream", 48)
     others = [
-        StreamInfo("nano", "nano-1", "a" * 64, 3, 48, "other"),
-        StreamInfo("nano", "nano-1", "a" * 64, 4, 48, "stream"),
-        StreamInfo("nano", "nano-1", "b" * 64, 3, 48, "stream"),
+        StreamInfo("nano", "nano-1", "a" * 64, 3, "other", 48),
+        StreamInfo("nano", "nano-1", "a" * 64, 4, "stream", 48),
+        StreamInfo("nano", "nano-1", "b" * 64, 3, "stream", 48),
     ]
     tags = {stream_tag(each) for each in (info, *others)}
     assert len(tags) == 4
     assert all(len(tag) == 4 and tag.isalnum() for tag in tags)
     # What only says how it is sent is no part of it.
-    assert stream_tag(StreamInfo("nano", "nano-2", "a" * 64, 3, 8, "stream")) == stream_tag(info)
+    assert stream_tag(StreamInfo("nano", "nano-2", "a" * 64, 3, "stream", 8)) == stream_tag(info)

@@ -20,7 +20,20 @@ from streaming.wire.messages import End, Gap, Hello, Join, Title, Tokens
 from streaming.wire.parsing import decode
 
 ADDRESS = MqttAddress.parse("mqtt://h/radio")
-HELLO = Hello("nano", "nano-1", "a" * 64, 3, 0, 0, 0.0, 0.4, 48, "Song", "stream", 1000.0)
+HELLO = Hello(
+    "nano",
+    "nano-1",
+    "a" * 64,
+    3,
+    first_token=0,
+    next_token=0,
+    age_s=0.0,
+    delay_s=0.4,
+    packet_tokens=48,
+    title="Song",
+    stream="stream",
+    first_at_s=1000.0,
+)
 TAG = stream_tag(HELLO)
 OTHER = replace(HELLO, stream="another")
 OURS = CodecIdentity("nano", "nano-1", "a" * 64)

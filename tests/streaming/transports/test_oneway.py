@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from benchmarks.lab.lossy import GilbertElliott
 from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
-from streaming.stream.hub import StreamInfo
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.transports.oneway import fec as fec_module
 from streaming.transports.oneway.fec import FecEncoder, Repair
@@ -24,12 +23,12 @@ from streaming.transports.oneway.hello import Fec, LeanHello
 from streaming.transports.oneway.line import LineQueue
 from streaming.transports.oneway.receiver import LeanReceiver
 from streaming.transports.oneway.sender import HELLO_INTERVAL_TOKENS, Framer, bit_rate
-from streaming.wire.messages import MAX_INDEX, End, Gap, Hello, Title, Tokens
+from streaming.wire.messages import MAX_INDEX, End, Gap, Hello, StreamInfo, Title, Tokens
 from streaming.wire.parsing import decode
 from tests import ROOT
 
 OURS = CodecIdentity("nano", "nano-1", "ab" * 32)
-INFO = StreamInfo("nano", "nano-1", "ab" * 32, 7, 48, "stream")
+INFO = StreamInfo("nano", "nano-1", "ab" * 32, 7, "stream", 48)
 CODE = Fec(10, 2)
 KEY = bytes(range(16))
 
@@ -94,7 +93,7 @@ def test_everything_together_takes_as_much_as_it_says(packet_tokens, fec, key, m
 def test_the_documents_vector_is_what_is_sent():
     text = (ROOT / "docs" / "radio.md").read_text(encoding="utf-8")
     blocks = text.split("### A test vector")[1].split("```")
-    info = StreamInfo("nano", "nano", "01234567" * 8, 7, 8, "example")
+    info = StreamInfo("nano", "nano", "01234567" * 8, 7, "example", 8)
 
     def begun(key=b""):
         framer = Framer(info, Fec(2, 1), key)
@@ -464,7 +463,20 @@ def test_the_end_is_said_three_times_and_heard_once(fec):
     frames = [*last, *framer.end()]
     session = ListenerSession(OURS)
     session.join()
-    session.receive(Hello("nano", "n", OURS.digest, 7, 144, 144, 0, 0, 48).encode(), 0.0)
+    session.receive(
+        Hello(
+            "nano",
+            "n",
+            OURS.digest,
+            7,
+            first_token=144,
+            next_token=144,
+            age_s=0,
+            delay_s=0,
+            packet_tokens=48,
+        ).encode(),
+        0.0,
+    )
     found = [i for f in frames for m in one.receive(f, 9.0) for i in session.receive(m, 9.0)]
     assert found == [Gap(144, 48), music(192), End(240)]
 

@@ -11,9 +11,10 @@ from typing import TypeAlias
 import pytest
 
 from streaming.errors import TransportError
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.support.guard import is_loopback
 from streaming.transports.websocket import WebSocketServer, connect
+from streaming.wire.messages import StreamInfo
 from tests.support.fake_codec import FakeCodec
 
 HOST = "radio.example"
@@ -32,7 +33,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def station() -> AsyncIterator[int]:
     """The port of a sender on this machine."""
-    hub = Hub(StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, 8, "proxies"))
+    hub = Hub(StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, "proxies", 8))
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         yield server.port
 
@@ -126,7 +127,7 @@ async def test_another_machine_is_reached_through_the_proxy(
 async def test_this_machine_is_never_reached_through_a_proxy(
     host: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub = Hub(StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, 8, "proxies"))
+    hub = Hub(StreamInfo("fake", FakeCodec.weights, FakeCodec.digest, 5, "proxies", 8))
     for name in NAMES:
         monkeypatch.setenv(name, f"{scheme}://127.0.0.1:{closed_port()}")
     assert is_loopback(host.strip("[]"))

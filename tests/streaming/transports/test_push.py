@@ -19,7 +19,6 @@ from websockets.exceptions import ConnectionClosed
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.send.forwarding import serve_publisher
 from streaming.send.settings import ServiceSettings
-from streaming.stream.hub import StreamInfo
 from streaming.stream.listener_session import ListenerSession
 from streaming.support.guard import AuthTokens
 from streaming.support.stats import StatsWriter
@@ -37,6 +36,7 @@ from streaming.wire.messages import (
     Hello,
     Join,
     Publish,
+    StreamInfo,
     Title,
     Tokens,
 )
@@ -233,7 +233,7 @@ async def test_a_stream_that_begins_anew_does_so_for_the_relays_listeners(caplog
     async with relay(caplog) as here, pusher(hub, here.url):
         listener = Listening(here.url, Join(history=1000), waits=True)
         await until(lambda: listener.place == 96)
-        hub.begin_anew(StreamInfo("fake", "fake-1", "a" * 64, 9, 48, "t"), 0)
+        hub.begin_anew(StreamInfo("fake", "fake-1", "a" * 64, 9, "t", 48), 0)
         publish(hub, 1)
         await until(lambda: len(listener.of(Hello)) == 2 and listener.place == 48)
         await listener.end()

@@ -16,7 +16,7 @@ from websockets.typing import Origin
 
 from codec.nano.weights import BUNDLED_SHA256
 from streaming.errors import ProtocolError, TransportError
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession, State
 from streaming.transports.websocket import WebSocketServer, client, connect
 from streaming.wire.messages import (
@@ -26,6 +26,7 @@ from streaming.wire.messages import (
     Failure,
     Hello,
     Join,
+    StreamInfo,
     Tokens,
 )
 from streaming.wire.parsing import decode
@@ -35,7 +36,7 @@ OURS = CodecIdentity("nano", "nano-1", "a" * 64)
 
 
 def make_hub(**options):
-    return Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48), **options)
+    return Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, packet_tokens=48), **options)
 
 
 def publish(hub, count=48):
@@ -420,7 +421,7 @@ async def test_broken_connection_is_said():
 
 async def test_coded_and_plain_packets_of_one_stream_are_heard_alike():
     """Tokens that repeat are easy to tell from those before them."""
-    info = StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, 48)
+    info = StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, packet_tokens=48)
     tokens = np.array(GOLDEN_TOKENS[:24] * 2)
     ours = CodecIdentity("nano", "nano-6", BUNDLED_SHA256)
     for entropy_coding in (True, False):

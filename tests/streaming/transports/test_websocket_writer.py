@@ -14,13 +14,13 @@ from websockets.asyncio.client import connect as plain_connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.sender_session import NO_PUBLISHERS
 from streaming.support.tls import client_context, server_context
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.transports.websocket.connection import Framing, GuardedConnection
 from streaming.transports.websocket.writer import Turns, Writer
-from streaming.wire.messages import End, Hello, Join, Title, Tokens
+from streaming.wire.messages import End, Hello, Join, StreamInfo, Title, Tokens
 from streaming.wire.parsing import decode
 from tests.support.certificates import make_certificate
 
@@ -53,7 +53,7 @@ class Listeners:
     """A hub and writers of connections that are none."""
 
     def __init__(self, turn_s=1.0, **options):
-        self.hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48), **options)
+        self.hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, packet_tokens=48), **options)
         self.turns = Turns(turn_s)
         self.now_s = 100.0
         self.ended = []
@@ -293,7 +293,7 @@ async def test_who_has_no_room_in_silence_costs_no_computing(monkeypatch):
 
 @contextlib.asynccontextmanager
 async def serving(**options):
-    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, 48))
+    hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, packet_tokens=48))
     async with WebSocketServer(hub, "127.0.0.1", 0, **options) as server:
         yield hub, server
 

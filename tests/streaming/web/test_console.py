@@ -20,10 +20,7 @@ from websockets.typing import Origin
 from codec.constants import SAMPLE_RATE
 from streaming.cli import client
 from streaming.errors import TransportError
-from streaming.listen.listener import Listener
-from streaming.listen.output import Output
-from streaming.listen.report import ListenerReport
-from streaming.listen.settings import ListenerSettings
+from streaming.receive.output import Output
 from streaming.stream.timeline import StartAt
 from streaming.support.guard import Guesses
 from streaming.web.clock_card import ClockCard
@@ -33,8 +30,7 @@ from streaming.web.feed import Feed
 from streaming.web.monitor import Monitor
 from streaming.web.spectrum import BANDS, COLUMN_SAMPLES, HIGHEST_HZ, LOWEST_HZ, Spectrum
 from streaming.wire.messages import End
-from tests.support.fake_codec import FakeCodec
-from tests.support.listening import FakeCard, Script, hello, token_messages, tokens
+from tests.support.listening import FakeCard, Script, hello, play, scripted, token_messages, tokens
 
 
 class Clock:
@@ -387,7 +383,8 @@ async def test_files_and_figures_of_the_page_are_there():
             writer.close()
             return answer
 
-        for path in ("", "listener.js", "player.js", "spectrogram.js", "sound.js", "stream.js"):
+        scripts = ("listener.js", "audio-thread.js", "spectrogram.js", "sound.js", "stream.js")
+        for path in ("", *scripts):
             answer = await get(path)
             assert answer.startswith("HTTP/1.1 200")
             assert "Referrer-Policy: no-referrer" in answer
@@ -473,12 +470,12 @@ async def test_the_page_moves_the_listener_in_the_stream_and_sets_the_volume(mon
         volume = 0.5
 
     moves: list[StartAt] = []
-    listener = Listener(Output(card=FakeCard()), FakeCodec(), settings=ListenerSettings())
     all_tokens = tokens(480)
     connection = Script(hello(next_token=480), *token_messages(all_tokens), End(480).encode())
-    controls = ListenerControls(listener, ListenerReport(listener, 0.0, None), Card())  # type: ignore[arg-type]
+    listener = scripted(Output(card=FakeCard()), connection)
+    controls = ListenerControls(listener, Card())  # type: ignore[arg-type]
     assert controls.figures()["connected"] is False
-    await listener.run(connection)
+    await play(listener)
     monkeypatch.setattr(listener, "go_to", moves.append)
     figures = controls.figures()
     assert figures["title"] == "Song"

@@ -17,13 +17,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from codec.base import DecoderWindow
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.support.guard import AuthTokens, Limits
 from streaming.support.stats import LoopStall
 from streaming.transports.websocket.server import WebSocketServer
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
+from streaming.wire.messages import StreamInfo
 from tests.support.browser import Browser, browser  # noqa: F401
 from tests.support.programs import Programs, Running, programs  # noqa: F401
 
@@ -40,7 +41,7 @@ class Radio:
         self.port = 0
         self._proxies = Proxies(proxies)
         self._limits = limits
-        self.hub = Hub(StreamInfo("nano", "nano-3", "a" * 64, 0, 48, "s1"))
+        self.hub = Hub(StreamInfo("nano", "nano-3", "a" * 64, 0, "s1", 48))
         self._secrets = secrets
         self._ready = threading.Event()
         self._stop = threading.Event()

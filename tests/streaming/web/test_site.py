@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import json
 import re
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -20,17 +22,19 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from codec.base import DecoderWindow
-from streaming.stream.hub import Hub, StreamInfo
+from streaming.stream.hub import Hub
 from streaming.stream.sender_session import SenderSession
 from streaming.support.guard import AuthTokens, Gate, Limits
 from streaming.support.stats import LoopStall
 from streaming.support.timing import Timing
+from streaming.transports.websocket import connection
+from streaming.transports.websocket import server as websocket_server
 from streaming.transports.websocket.server import WebSocketServer
 from streaming.web import http
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import Encoding, SenderStatus, latency_terms
-from streaming.wire.messages import Failure, Join
+from streaming.wire.messages import Failure, Join, StreamInfo
 
 SECRET = "correct horse"
 NANO = DecoderWindow(context=128, hop=24, lookahead=8)
@@ -41,7 +45,7 @@ class Sending:
 
     def __init__(self, packets: int = 3) -> None:
         self.now_s = 1000.0
-        self.hub = Hub(StreamInfo("nano", "nano-3", "a" * 64, 0, 48, "s1"))
+        self.hub = Hub(StreamInfo("nano", "nano-3", "a" * 64, 0, "s1", 48))
         self.hub.set_title("Tune", 0, self.now_s)
         self.gate = Gate(Limits())
         self.timing = Timing()
@@ -405,3 +409,92 @@ def test_colours_stand_out_as_much_as_people_need(scheme):
             assert (pair[1] + 0.05) / (pair[0] + 0.05) >= least, (name, behind)
     button = sorted(_luminance(colours[which]) for which in ("accent", "accent-text"))
     assert (button[1] + 0.05) / (button[0] + 0.05) >= 4.5
+
+
+# Slow readers
+
+
+def _long(sending: Sending, pieces: int) -> Site:
+    """A site that answers everything with so many pieces of 64 KiB."""
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        for _ in range(pieces):
+            yield bytes(65_536)
+
+    class Long(Site):
+        async def answer(self, path: str, headers: Headers, address: str = "") -> http.Answer:
+            return http.Answer(HTTPStatus.OK, pieces=body, length=pieces * 65_536)
+
+    return Long(sending.status)
+
+
+async def _ask_slowly(port: int) -> socket.socket:
+    """A request on a connection that has room for little on its way."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, ("127.0.0.1", port))
+    await loop.sock_sendall(raw, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    return raw
+
+
+async def _rest(raw: socket.socket, pause_s: float = 0.0) -> int:
+    """Read to the end, however that comes; returns the bytes of the body that came."""
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while piece := await asyncio.get_running_loop().sock_recv(raw, 65_536):
+            got += piece
+            await asyncio.sleep(pause_s)
+    raw.close()
+    return len(got.partition(b"\r\n\r\n")[2])
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(connection, "_STALLED_S", 0.5)
+    monkeypatch.setattr(connection, "_LOOK_S", 0.1)
+
+
+async def test_a_reader_who_takes_nothing_is_cut_off(impatient):
+    sending = Sending()
+    async with WebSocketServer(sending.hub, "127.0.0.1", 0) as server:
+        server.site = _long(sending, pieces=64)
+        raw = await _ask_slowly(server.port)
+        while server.gate.open == 0:
+            await asyncio.sleep(0.01)
+        while server.gate.open:
+            await asyncio.sleep(0.01)
+        assert await _rest(raw) < 64 * 65_536
+
+
+async def test_a_slow_reader_gets_everything(impatient, monkeypatch):
+    monkeypatch.setattr(websocket_server, "CLOSE_TIMEOUT_S", 0.1)  # as the library gives an answer
+    sending = Sending()
+    limits = Limits(handshake_s=0.5)
+    async with WebSocketServer(sending.hub, "127.0.0.1", 0, limits=limits) as server:
+        server.site = _long(sending, pieces=8)
+        raw = await _ask_slowly(server.port)
+        assert await _rest(raw, pause_s=0.05) == 8 * 65_536
+
+
+async def test_who_reads_slowly_does_not_hold_up_the_end():
+    sending = Sending()
+    async with WebSocketServer(sending.hub, "127.0.0.1", 0) as server:
+        server.site = _long(sending, pieces=64)
+        raw = await _ask_slowly(server.port)
+        while server.gate.open == 0:
+            await asyncio.sleep(0.01)
+    assert await _rest(raw) < 64 * 65_536
+
+
+async def test_who_asks_for_headers_alone_gets_the_length_and_no_body():
+    sending = Sending()
+    async with WebSocketServer(sending.hub, "127.0.0.1", 0) as server:
+        server.site = _long(sending, pieces=2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        got = await reader.read()
+        assert b"Content-Length: 131072\r\n" in got
+        assert got.endswith(b"\r\n\r\n")
+        writer.close()

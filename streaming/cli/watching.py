@@ -1,0 +1,81 @@
+"""What a running program shows of itself: a status line, statistics, a summary at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final
+
+from streaming.support.stats import LoopStall, StatsWriter
+from streaming.support.status_line import StatusLine
+
+__all__ = ["Figures", "process_age_s", "watched"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.25
+_STATS_INTERVAL_S: Final = 1.0
+
+Figures = dict[str, Any]
+
+
+@contextlib.asynccontextmanager
+async def watched(
+    figures: Callable[[], Figures],
+    parts: Callable[[Figures], list[str]],
+    summary: Callable[[Figures], str],
+    status: StatusLine,
+    stats: StatsWriter,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[None]:
+    """Show a service's figures while it runs, and sum them up at the end.
+
+    Args:
+        figures: the service's, at the moment of the call; ``max_loop_stall_ms``, the longest time
+            that the event loop was held up, is added to them.
+        parts: what the status line shows after ``title``, the most important first.
+        summary: one line about the whole session, for the log.
+    """
+    stall = LoopStall()
+
+    def now() -> Figures:
+        return {**figures(), "max_loop_stall_ms": stall.longest_ms}
+
+    async def show() -> None:
+        written_s = clock()
+        while True:
+            await asyncio.sleep(_TICK_S)
+            if clock() - written_s >= _STATS_INTERVAL_S:
+                written_s += _STATS_INTERVAL_S
+                stats.write(now())
+            if status.due():
+                shown = now()
+                status.update(shown["title"], parts(shown))
+
+    helpers = [asyncio.create_task(stall.watch()), asyncio.create_task(show())]
+    try:
+        yield
+    finally:
+        last = now()
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        status.close()
+        logger.info("%s", summary(last))
+        stats.write(last, final=True)
+
+
+def process_age_s() -> float | None:
+    """Seconds since this process was started, imports and all; None where the system won't say."""
+    try:
+        stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace")
+        ticks = int(stat.rpartition(")")[2].split()[19])  # field 22; the name may hold spaces
+        started_s = ticks / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None

@@ -1,0 +1,399 @@
+"""What one listener hears, for any player: an HTTP audio stream, as Internet radios send it."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+import time
+from base64 import b64decode
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from types import TracebackType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+
+from codec.constants import CHANNELS, SAMPLE_RATE
+from streaming.audio.sinks.base import Sink
+from streaming.errors import SettingsError, TransportError
+from streaming.support.guard import AuthTokens, Gate, Guesses, Limits, is_loopback
+from streaming.support.sparse_log import SparseLog
+from streaming.support.worker import call_on_thread
+from streaming.transports.websocket.connection import GuardedConnection
+from streaming.transports.websocket.guarded import GuardedServer
+from streaming.web.encoding import BURST_S, FORMATS, Broadcast, encoders
+from streaming.web.http import (
+    FULL_HOUSE,
+    HEALTH,
+    POLICY,
+    TOO_MANY_GUESSES,
+    Answer,
+    asset,
+    bearer,
+    host_is_known,
+    one,
+    origin_may,
+    route,
+    text,
+)
+
+__all__ = ["Gateway", "with_titles"]
+
+logger = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.25
+_SILENT_S: Final = 1.0
+"""If nothing has come for so long, players get silence, so that they stay."""
+_METAINT: Final = 16_000
+_MOST_TITLE_BYTES: Final = 4000
+_LAST_S: Final = 3.0
+_STREAM: Final = "/stream"
+_PLAYLIST: Final = ".m3u"
+_POLICY: Final = f"{POLICY}; media-src 'self'"
+_FILES: Final = {"/page.css": "page.css", "/icon.svg": "icon.svg"}
+
+
+class Gateway(Sink):
+    """Serves the sound that is written to it, within ``async with``; port 0 takes any free one.
+
+    Make it inside the event loop. The formats of :data:`streaming.web.encoding.FORMATS` that ffmpeg
+    can encode are each encoded once, and only while somebody listens.
+
+    Args:
+        auth: who may listen: as ``Authorization: Bearer`` or as the password of a user of any name.
+        name: of the station.
+
+    Attributes: ``title``, asked for what is heard now.
+
+    Raises SettingsError if there is no ffmpeg, TransportError if it cannot listen there.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        auth: AuthTokens | None = None,
+        limits: Limits | None = None,
+        name: str = "music350",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.port = port
+        self.title: Callable[[], str] = str
+        self._host = host
+        self._auth = auth or AuthTokens()
+        self._name = name
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._guesses = Guesses(clock=clock)
+        self._wrong_secrets = SparseLog(logger)
+        self._broadcasts: list[Broadcast] = []
+        self._recent: deque[bytes] = deque()
+        self._recent_bytes = 0
+        self._last_title = ""
+        self._last_s = clock()
+        self._silent = True
+        self._ended = False
+        self._began = datetime.now(UTC)
+        limits = limits or Limits()
+        self._gate = Gate(limits)
+        self._server = GuardedServer(
+            self._gate, limits, self._refuse, self._answer, max_size=1, max_queue=1
+        )
+        self._ticking: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a player finds the stream."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}/"
+
+    async def __aenter__(self) -> Gateway:
+        found = await call_on_thread(encoders)
+        self._broadcasts = [Broadcast(made) for made in FORMATS if made.encoder in found]
+        if not self._broadcasts:
+            raise SettingsError("--serve needs ffmpeg with libopus; install it, as by your system.")
+        try:
+            await self._server.open(self._host, self.port)
+        except (OSError, OverflowError) as error:
+            number = error.errno if isinstance(error, OSError) else None
+            in_use = number == errno.EADDRINUSE
+            reason = "it is in use" if in_use else os.strerror(number) if number else str(error)
+            raise TransportError(
+                f"Players cannot be served at {self._host} port {self.port} ({reason}); choose "
+                "another: --serve [HOST:]PORT."
+            ) from None
+        self.port = self._server.port
+        self._ticking = asyncio.create_task(self._tick())
+        logger.info("any player can listen at %s", self.url)
+        if not is_loopback(self._host) and not self._auth:
+            logger.warning(
+                "everybody who can reach %s can listen: --serve-token-file keeps others out",
+                self._host,
+            )
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._ticking is not None
+        self._ticking.cancel()
+        await asyncio.gather(self._ticking, return_exceptions=True)
+        self._end()
+        if exc_type is None:  # players get the rest
+            deadline_s = self._clock() + _LAST_S
+            while self.listeners and self._clock() < deadline_s:
+                await asyncio.sleep(0.05)
+        for broadcast in self._broadcasts:
+            await broadcast.close()
+        await self._server.close()
+
+    @property
+    def listeners(self) -> int:
+        """How many players listen."""
+        return sum(broadcast.listeners for broadcast in self._broadcasts)
+
+    # As a sink
+
+    def write(self, block: NDArray[np.float32]) -> None:
+        """Take float32 ``[2, n]``, in time; from any thread."""
+        self._call(self._take, np.ascontiguousarray(block.T, "<f4").tobytes())
+
+    def drain(self) -> None:
+        """Nothing to wait for: players are behind."""
+
+    def close(self) -> None:
+        """Nothing more comes; from any thread."""
+        self._call(self._end)
+
+    def _call(self, call: Callable[..., None], *arguments: bytes) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _take(self, pcm: bytes) -> None:
+        if self._silent:
+            self._fill()
+            self._silent = False
+        self._last_s = self._clock()
+        self._push(pcm)
+
+    def _fill(self) -> None:
+        """Silence up to now."""
+        now_s = self._clock()
+        samples = round((now_s - self._last_s) * SAMPLE_RATE)
+        self._last_s = now_s
+        self._push(bytes(4 * CHANNELS * max(0, samples)))
+
+    def _push(self, pcm: bytes) -> None:
+        self._recent.append(pcm)
+        self._recent_bytes += len(pcm)
+        most = round(BURST_S * SAMPLE_RATE) * 4 * CHANNELS
+        while self._recent_bytes - len(self._recent[0]) >= most:
+            self._recent_bytes -= len(self._recent.popleft())
+        for broadcast in self._broadcasts:
+            broadcast.push(pcm)
+
+    def _end(self) -> None:
+        self._ended = True
+        for broadcast in self._broadcasts:
+            broadcast.end()
+
+    async def _tick(self) -> None:
+        """Titles, silence, and encoders that have failed, until cancelled."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            if self._ended:
+                continue
+            if self._clock() - self._last_s >= _SILENT_S:
+                self._silent = True
+            if self._silent:
+                self._fill()
+            title = self.title()
+            for broadcast in self._broadcasts:
+                if title != self._last_title:
+                    broadcast.turn(title)
+                if broadcast.listeners:
+                    broadcast.begin(self._recent, title)
+            self._last_title = title
+
+    # Over HTTP
+
+    async def _refuse(self, connection: GuardedConnection) -> None:
+        """There are no WebSockets here: :meth:`_answer` lets none begin."""
+
+    async def _answer(self, connection: GuardedConnection, request: Request) -> Answer:
+        where, headers = route(request.path), request.headers
+        if where == HEALTH:
+            return text(HTTPStatus.OK, "ok")
+        if connection.reserved:
+            return FULL_HOUSE
+        refusal = await self._refusal(headers, connection.address)
+        if refusal is not None:
+            return refusal
+        if where in _FILES:
+            return asset(_FILES[where], headers)
+        if where == "/" and "text/html" in one(headers, "Accept"):
+            page = asset("gateway.html", headers)
+            page.headers["Content-Security-Policy"] = _POLICY
+            return page
+        if where == "/status-json.xsl":
+            return self._figures(headers)
+        broadcast = self._broadcast(where.removesuffix(_PLAYLIST), headers)
+        if broadcast is None:
+            return text(
+                HTTPStatus.NOT_FOUND,
+                "There is nothing here; players find the stream at "
+                + ", ".join(_path(broadcast) for broadcast in self._broadcasts),
+            )
+        if where.endswith(_PLAYLIST):
+            return self._playlist(broadcast, where, headers)
+        return self._stream(broadcast, headers)
+
+    async def _refusal(self, headers: Headers, address: str) -> Answer | None:
+        """Why whoever asks may not listen."""
+        # A page elsewhere may let its name point at this machine: then only addresses are ours.
+        here = not is_loopback(self._host) or host_is_known(headers, [self._host])
+        if not here or not origin_may(headers, (), [self._host, *_hosts(headers)]):
+            return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.")
+        given = bearer(headers) or _password(headers)
+        if not self._auth:
+            return None
+        if given and not await self._guesses.turn(address):
+            return text(HTTPStatus.TOO_MANY_REQUESTS, TOO_MANY_GUESSES)
+        if self._auth.admit(given):
+            self._guesses.right(address)
+            return None
+        if given:
+            self._wrong_secrets.warning("%s has no right access token", address)
+        return text(
+            HTTPStatus.UNAUTHORIZED,
+            "This needs the access token, as the password of any user.",
+            WWW_Authenticate='Basic realm="music350", charset="UTF-8"',
+        )
+
+    def _broadcast(self, where: str, headers: Headers) -> Broadcast | None:
+        """The format that an address or, if it names none, ``Accept`` asks for."""
+        for broadcast in self._broadcasts:
+            if where == _path(broadcast):
+                return broadcast
+        if where not in ("/", _STREAM):
+            return None
+        accepted = one(headers, "Accept").lower()
+        named = {"mp3": "audio/mpeg", "flac": "audio/flac", "opus": "audio/ogg"}
+        for broadcast in self._broadcasts:
+            if named[broadcast.format.name] in accepted:
+                return broadcast
+        return self._broadcasts[0]
+
+    def _stream(self, broadcast: Broadcast, headers: Headers) -> Answer:
+        fields = {
+            "Cache-Control": "no-cache, no-store",
+            "Accept-Ranges": "none",
+            "Vary": "Accept, Icy-MetaData",
+            "icy-name": _latin(self._name),
+            "icy-pub": "0",
+        }
+        if broadcast.format.bits_per_s is not None:
+            fields["icy-br"] = str(broadcast.format.bits_per_s // 1000)
+        broadcast.begin(self._recent, self._last_title)
+        titles = not broadcast.format.titled and one(headers, "Icy-MetaData") == "1"
+        if titles:
+            fields["icy-metaint"] = str(_METAINT)
+
+        def pieces() -> AsyncGenerator[bytes, None]:
+            sound = broadcast.listen()
+            return with_titles(sound, lambda: self._last_title) if titles else sound
+
+        return Answer(HTTPStatus.OK, kind=broadcast.format.kind, headers=fields, pieces=pieces)
+
+    def _playlist(self, broadcast: Broadcast, where: str, headers: Headers) -> Answer:
+        host = one(headers, "Host") or f"{self._host}:{self.port}"
+        named = where.removesuffix(_PLAYLIST)
+        path = named if named in map(_path, self._broadcasts) else _path(broadcast)
+        lines = f"#EXTM3U\n#EXTINF:-1,{self._name}\nhttp://{host}{path}\n"
+        return Answer(HTTPStatus.OK, lines.encode(), "audio/x-mpegurl")
+
+    def _figures(self, headers: Headers) -> Answer:
+        """As Icecast tells them."""
+        host = one(headers, "Host") or f"{self._host}:{self.port}"
+        began = self._began.isoformat(timespec="seconds")
+        sources = [
+            {
+                "listenurl": f"http://{host}{_path(broadcast)}",
+                "server_name": self._name,
+                "server_type": broadcast.format.kind,
+                "title": self._last_title,
+                "listeners": broadcast.listeners,
+                "listener_peak": broadcast.most,
+                "slow_listeners": broadcast.dropped,
+                "samplerate": SAMPLE_RATE,
+                "channels": CHANNELS,
+                "stream_start_iso8601": began,
+            }
+            | ({"bitrate": rate // 1000} if (rate := broadcast.format.bits_per_s) else {})
+            for broadcast in self._broadcasts
+        ]
+        figures = {"icestats": {"server_start_iso8601": began, "source": sources}}
+        body = json.dumps(figures, ensure_ascii=False)
+        return Answer(HTTPStatus.OK, body.encode(), "application/json")
+
+
+async def with_titles(
+    pieces: AsyncGenerator[bytes, None], title: Callable[[], str], interval: int = _METAINT
+) -> AsyncGenerator[bytes, None]:
+    """Sound with the title between every ``interval`` bytes of it, if it is another."""
+    left, told = interval, ""
+    async with contextlib.aclosing(pieces):
+        async for piece in pieces:
+            out = []
+            while len(piece) >= left:
+                now = title()
+                out += [piece[:left], b"\0" if now == told else _icy_block(now)]
+                piece, left, told = piece[left:], interval, now
+            left -= len(piece)
+            yield b"".join([*out, piece])
+
+
+def _icy_block(title: str) -> bytes:
+    # There is no escaping: a quotation mark before a semicolon would end the title.
+    plain = title.replace("';", "’;").encode()[:_MOST_TITLE_BYTES]
+    block = b"StreamTitle='" + plain.decode(errors="ignore").encode() + b"';"
+    size = -(-len(block) // 16)
+    return bytes([size]) + block.ljust(16 * size, b"\0")
+
+
+def _path(broadcast: Broadcast) -> str:
+    return f"{_STREAM}.{broadcast.format.name}"
+
+
+def _hosts(headers: Headers) -> list[str]:
+    """The name by which a player has come."""
+    return [re.sub(r":\d+$", "", one(headers, "Host"))]
+
+
+def _password(headers: Headers) -> str:
+    """The password in ``Authorization: Basic``; empty if there is none."""
+    kind, _, given = one(headers, "Authorization").partition(" ")
+    if kind.lower() != "basic":
+        return ""
+    with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+        return b64decode(given.strip(), validate=True).decode().partition(":")[2]
+    return ""
+
+
+def _latin(words: str) -> str:
+    """What can stand in a header."""
+    return re.sub(r"[^\x20-\x7e\xa0-\xff]", "?", words)
