@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 
+from codec.nano.weights import BUNDLED
 from streaming.support.worker import Worker, call_on_thread
 from streaming.web.http import POLICY, TYPES, Answer, part, takes_gzip, text
 
@@ -27,8 +28,9 @@ __all__ = ["Player", "PlayerFile", "files", "manifest"]
 
 _STATIC: Final = Path(__file__).parent / "static"
 _VENDOR: Final = _STATIC / "vendor"
-_GRAPHS: Final = Path(__file__).parents[2] / "nano-onnx"
-"""Where ``make export`` leaves them; without them the page does not offer to play."""
+_EXPORTED: Final = Path(__file__).parents[2] / "nano-onnx"
+"""Where ``make export`` leaves graphs, if none come with the program. Without any the page does not
+offer to play."""
 _LARGE_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 1 << 16
 _MOST_READERS: Final = 32
@@ -102,7 +104,11 @@ def _paths() -> Iterator[Path]:
     """Where the files lie; this is the list of them."""
     yield from sorted((_STATIC / "player").glob("*.js"))
     yield from sorted(_VENDOR.glob("*.gz"))
-    yield from sorted(_GRAPHS.glob("nano-*"))
+    if graphs := sorted(BUNDLED.parent.glob("nano-*.onnx")):
+        yield from (path for path in graphs if path.stem != "nano-encoder")
+        yield BUNDLED
+    else:
+        yield from sorted(_EXPORTED.glob("nano-*"))
 
 
 @functools.lru_cache(maxsize=1)
