@@ -122,7 +122,7 @@ class History:
     ) -> tuple[Piece | None, int]:
         """At most ``most`` tokens from ``place`` on, or the gap that is there; and where it ends.
 
-        known_from: the newest packet may be a coded one, as far as it is told from tokens that are
+        known_from: the newest packet may be a coded one, if it is conditioned on tokens that are
         not before this one.
         """
         packet, coded = self._newest.get(place, (None, None))
