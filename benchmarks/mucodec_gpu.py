@@ -136,6 +136,7 @@ def limits(study: Study) -> None:
     study.note("copies, TB/s read and written", 8e-9 * source.numel() / ms)
 
 
+@torch.inference_mode()
 def stages(study: Study, codec: MuCodec, how: str) -> None:
     """Every stage for both windows; by :attr:`MuCodec.fast`, which is eager until it is ready."""
     rate = study.rates.get(codec.dtype, float("nan"))

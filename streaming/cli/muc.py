@@ -374,15 +374,14 @@ def _shown(path: Path, info: MucInfo, *, as_json: bool) -> str:
 def _fetch(arguments: argparse.Namespace) -> tuple[Path, str]:
     """Path and digest of the weights."""
     if arguments.name == "nano":
-        from codec.nano.codec import load_nano
-        from codec.nano.weights import BUNDLED
+        from codec.nano.weights import BUNDLED, read_weights
 
         if arguments.repo or arguments.revision or arguments.replace:
             raise WeightsError(
                 "nano comes with the program and is on no hub; leave out --repo, --revision and "
                 "--replace"
             )
-        return arguments.weights or BUNDLED, load_nano(arguments.weights).digest
+        return arguments.weights or BUNDLED, read_weights(arguments.weights).digest
     from codec.mucodec import weights
 
     with interruptible():

@@ -28,9 +28,11 @@ __all__ = ["Player", "PlayerFile", "files", "manifest"]
 
 _STATIC: Final = Path(__file__).parent / "static"
 _VENDOR: Final = _STATIC / "vendor"
-_EXPORTED: Final = Path(__file__).parents[2] / "nano-onnx"
-"""Where ``make export`` leaves graphs, if none come with the program. Without any the page does not
-offer to play."""
+_NANO: Final = (
+    BUNDLED,
+    *(BUNDLED.with_name(f"nano-{graph}.onnx") for graph in ("decoder", "vocoder")),
+)
+"""Weights, and the graphs that have them in their places."""
 _LARGE_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 1 << 16
 _MOST_READERS: Final = 32
@@ -104,11 +106,7 @@ def _paths() -> Iterator[Path]:
     """Where the files lie; this is the list of them."""
     yield from sorted((_STATIC / "player").glob("*.js"))
     yield from sorted(_VENDOR.glob("*.gz"))
-    if graphs := sorted(BUNDLED.parent.glob("nano-*.onnx")):
-        yield from (path for path in graphs if path.stem != "nano-encoder")
-        yield BUNDLED
-    else:
-        yield from sorted(_EXPORTED.glob("nano-*"))
+    yield from _NANO
 
 
 @functools.lru_cache(maxsize=1)

@@ -121,11 +121,17 @@ def test_a_closed_path_makes_nothing_fast_any_more() -> None:
     with path.watch():
         path.run("double", x)
     path.wait()
-    path.close()
+    wanted = path.close()
     with path.watch():
         path.run("double", x)
     path.wait()
     assert path.ready == 0
+    # Whoever takes its place knows what was to be fast.
+    next_path = FastPath({"double": Stage(stage.double, lambda: stage.compiled)}, CPU, wanted)
+    next_path.run("double", x)
+    next_path.run("double", torch.ones(1, 5))
+    next_path.wait()
+    assert next_path.ready == 1
 
 
 def test_a_recorded_call_returns_what_the_next_one_leaves_alone() -> None:

@@ -21,7 +21,6 @@ from streaming.web import player
 from streaming.web.export import export_page
 from tests.streaming.web.test_player_page import Player
 from tests.support.browser import Browser, browser  # noqa: F401
-from tests.support.player_graphs import graphs  # noqa: F401
 
 pytestmark = pytest.mark.system
 
@@ -37,7 +36,7 @@ def write_song(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(graphs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:  # noqa: F811
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an exported page, served by nothing but a plain file server."""
     folder = tmp_path_factory.mktemp("page")
     song = folder / "song.muc"
@@ -98,7 +97,7 @@ def test_a_file_that_is_dropped_plays(browser, page, tmp_path):  # noqa: F811
     player.until(lambda: "is no .muc file" in player.state)
 
 
-def test_two_recordings_of_one_name_are_refused(graphs, tmp_path):  # noqa: F811
+def test_two_recordings_of_one_name_are_refused(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         write_song(tmp_path / folder / "song.muc")
@@ -113,7 +112,7 @@ def test_what_is_no_recording_is_named(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_manifest_of_an_exported_page_names_files_that_are_there(graphs, tmp_path):  # noqa: F811
+def test_the_manifest_of_an_exported_page_names_files_that_are_there(tmp_path):
     export_page(tmp_path, [])
     listed = json.loads((tmp_path / "player.json").read_text())
     assert [file["name"] for file in listed] == [file["name"] for file in player.manifest()]
