@@ -33,14 +33,10 @@ def export_page(folder: Path, recordings: Sequence[Path]) -> None:
     A plain host does not say that a file is compressed, so the page unpacks the large ones itself.
 
     Raises:
-        SettingsError: the page would have nothing to play with, or two recordings have one name.
+        SettingsError: two recordings have one name.
         SourceError: a recording is none.
         OSError: something cannot be written.
     """
-    if not player.manifest():
-        raise SettingsError(
-            "The decoder's graphs, with which a page plays, are missing here; run: make export"
-        )
     names = [path.name for path in recordings]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise SettingsError(

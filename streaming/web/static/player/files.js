@@ -111,13 +111,10 @@ async function fetchOne({ name, url, bytes: size }, base, count) {
 /** The decoder, ready to run, with the manifest's files. */
 export async function loadNano(manifest, base, progress) {
   const named = (end) => manifest.find((file) => file.name.endsWith(end));
-  const [script, runtime] = [".mjs", ".wasm"].map(named);
-  // Weights lie in a file of their own, or in graphs that came with a description.
-  const weights = named(".safetensors");
-  const described = named("nano-onnx.json");
+  const [script, runtime, weights] = [".mjs", ".wasm", ".safetensors"].map(named);
   const graphs = ["decoder.onnx", "vocoder.onnx"].map(named);
   const [files, ort, { Nano }] = await Promise.all([
-    fetchAll([runtime, weights ?? described, ...graphs], base, progress),
+    fetchAll([runtime, weights, ...graphs], base, progress),
     import(new URL(script.url, base)),
     import("./nano.js"),
   ]);
@@ -129,12 +126,9 @@ export async function loadNano(manifest, base, progress) {
       await ort.InferenceSession.create(files.get(graph.name), {
         executionProviders: ["wasm"],
         graphOptimizationLevel: OPTIMISATION,
-        externalData: weights ? [{ path: weights.name, data: files.get(weights.name) }] : [],
+        externalData: [{ path: weights.name, data: files.get(weights.name) }],
       }),
     );
   }
-  const digest = weights
-    ? weights.sha256
-    : JSON.parse(new TextDecoder().decode(files.get(described.name))).digest;
-  return new Nano(ort, digest, ...sessions);
+  return new Nano(ort, weights.sha256, ...sessions);
 }
