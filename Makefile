@@ -18,14 +18,14 @@ coverage := 95
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test test-slow chaos fuzz soak lint format docs bench listen train export clean \
-	setup-demo setup-test setup-train setup-export
+	setup-demo setup-listen setup-test setup-train setup-export
 
 help: ## this list
 	@echo "Live music at 350 bits per second. Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "Variables: PYTHON=python3.12  TORCH_INDEX=https://download.pytorch.org/whl/cpu  ARGS=...  MUSIC=..."
 
-setup-demo setup-test setup-train setup-export: setup-%:
+setup-demo setup-listen setup-test setup-train setup-export: setup-%:
 	@scripts/setup.sh $*
 
 demo: setup-demo ## set up, stream the demo track to a listener, leave demo.wav and demo.png
@@ -67,17 +67,17 @@ bench: setup-test ## the figures of the README, as tables
 	$(python) -m benchmarks.codec --codec nano $(ARGS)
 	$(python) -m benchmarks.latency $(ARGS)
 
-listen: setup-demo ## leave a page to listen to in listen-out/; MUSIC=FOLDER adds music of your own
+listen: setup-listen ## leave a page to listen to in listen-out/; MUSIC=FOLDER adds music of your own
 	@$(python) -m benchmarks.quality streaming/data/demo.ogg tests/data/held_*.ogg \
 		$(if $(MUSIC),"$(MUSIC)") --out listen-out $(ARGS)
 
 train: setup-train ## render the training music and train the nano codec (two to three hours on two cores)
 	$(python) -m training.train_all $(ARGS)
 
-export: setup-export ## write nano's decoder as ONNX graphs into the folder nano-onnx
+export: setup-export ## write nano's ONNX graphs anew, beside its weights
 	@$(python) -m codec.nano.onnx_export $(ARGS)
 
 clean: ## remove what the targets left behind (.venv stays)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis htmlcov .coverage .coverage.*
-	rm -rf demo.wav demo.png listen-out nano-onnx
+	rm -rf demo.wav demo.png listen-out
 	find $(wildcard $(sources)) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks import opus
 from codec.base import DecodeSettings
 from codec.constants import TOKEN_BITS, TOKEN_RATE
-from codec.nano import Nano
+from codec.nano import TorchNano
 from codec.torch_backend import tensor
 
 __all__ = ["DESCRIPTIONS", "Version", "shuffle_learnt", "versions"]
@@ -45,13 +45,13 @@ class Version:
     bits_per_s: float | None
 
 
-def shuffle_learnt(nano: Nano, tokens: Tensor, order: Tensor) -> Tensor:
+def shuffle_learnt(nano: TorchNano, tokens: Tensor, order: Tensor) -> Tensor:
     """Tokens whose learnt part is in another order, while the slow channel stays in place."""
     fast = nano.models.codec.fast_codes
     return tokens // fast * fast + tokens[order] % fast
 
 
-def decode(nano: Nano, tokens: Tensor, settings: DecodeSettings) -> Tensor:
+def decode(nano: TorchNano, tokens: Tensor, settings: DecodeSettings) -> Tensor:
     """Sound of tokens with the sampler set as asked."""
     return tensor(
         nano.code2sound(tokens, settings.steps, settings.guidance, temperature=settings.temperature)
@@ -60,7 +60,7 @@ def decode(nano: Nano, tokens: Tensor, settings: DecodeSettings) -> Tensor:
 
 @torch.inference_mode()
 def versions(
-    nano: Nano,
+    nano: TorchNano,
     audio: Tensor,
     tokens: Tensor,
     settings: DecodeSettings,

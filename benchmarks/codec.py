@@ -32,7 +32,7 @@ from codec.base import (
     TokenArray,
 )
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
-from codec.nano import Nano
+from codec.nano import TorchNano
 from codec.stream import StreamDecoder, StreamEncoder
 from codec.torch_backend import tensor
 from streaming.support.compute import use_threads
@@ -84,7 +84,7 @@ def decode(
     return np.concatenate(list(decoder), axis=1)
 
 
-def stages(nano: Nano, sound: Audio, codes: TokenArray) -> dict[str, Callable[[], object]]:
+def stages(nano: TorchNano, sound: Audio, codes: TokenArray) -> dict[str, Callable[[], object]]:
     """nano's parts over the whole recording at once: what each costs without any overlap."""
     models, audio, tokens = nano.models, tensor(sound), tensor(codes)
     with torch.inference_mode():
@@ -116,7 +116,7 @@ def run(model: Codec, audio: Audio, passes: int, settings: DecodeSettings) -> li
         "encode, low latency": lambda: encode(model, audio, narrow),
         "decode, low latency": lambda: decode(model, tokens, short, settings),
     }
-    if isinstance(model, Nano):
+    if isinstance(model, TorchNano):
         tasks |= stages(model, audio, tokens)
     return medians(tasks, passes, seconds)
 
@@ -149,6 +149,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--codec", default="nano")
     parser.add_argument("--weights", type=Path)
+    parser.add_argument(
+        "--engine", choices=["onnx", "torch"], default="onnx", help="of nano (default: onnx)"
+    )
     parser.add_argument("--music", type=Path, default=DEMO, help="a 48 kHz stereo recording")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--passes", type=int, default=5)
@@ -172,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         measure_mucodec(args)
         return
     began = time.perf_counter()
-    model = codec.load(args.codec, args.weights)
+    model = codec.load(args.codec, args.weights, "cpu" if args.engine == "torch" else None)
     load_s = time.perf_counter() - began
     data, _ = sf.read(args.music, dtype="float32", always_2d=True)
     samples = int(args.seconds * SAMPLE_RATE) // SAMPLES_PER_TOKEN * SAMPLES_PER_TOKEN
@@ -189,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 {
                     "codec": model.name,
                     "weights": model.weights,
+                    "engine": args.engine,
                     "threads": args.threads,
                     "load_s": load_s,
                     "rtf": {row.name: row.value for row in rows},

@@ -81,7 +81,7 @@ class Contestant:
     sound: str
     problem: Callable[[], str | None]
     threaded: bool = True
-    round_trip: Callable[[Nano, Tensor], tuple[Tensor, float]] | None = None
+    round_trip: Callable[[Codec, Tensor], tuple[Tensor, float]] | None = None
 
 
 def _no_problem() -> None:

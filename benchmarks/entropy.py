@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, metavar="FILE", help="an entropy model to try")
     args = parser.parse_args(argv)
     from codec.errors import CodecError
-    from codec.nano.codec import load_nano
+    from codec.nano import load_nano
 
     try:
         codec = load_nano(args.weights)

@@ -28,7 +28,7 @@ from benchmarks.results import Recording, Results
 from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE
 from codec.errors import CodecError
-from codec.nano import Nano
+from codec.nano import TorchNano
 from codec.torch_backend import tensor
 from streaming.support.compute import use_threads
 
@@ -43,7 +43,7 @@ class MissingError(Exception):
 
 
 def measure(
-    nano: Nano,
+    nano: TorchNano,
     file: str,
     audio: Tensor,
     settings: DecodeSettings,
@@ -76,8 +76,8 @@ def run(args: argparse.Namespace) -> tuple[Results, Path | None]:
     Raises:
         MusicError, MissingError, CodecError, OpusError, OSError: with a sentence each.
     """
-    nano = codec.load("nano", args.weights)
-    assert isinstance(nano, Nano)
+    nano = codec.load("nano", args.weights, device="cpu")
+    assert isinstance(nano, TorchNano)
     settings = DecodeSettings(args.steps, args.guidance, args.temperature)
     files = find(args.music)[: args.limit]
     if said := opus.problem():

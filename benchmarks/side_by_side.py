@@ -33,7 +33,7 @@ from benchmarks.programs import ProgramError
 from benchmarks.recordings import SHORTEST_S, MusicError, find, load
 from benchmarks.runners import Facts, Network, NetworkError, Program, Work
 from codec.errors import CodecError
-from codec.nano import Nano
+from codec.nano import TorchNano
 from streaming.support.compute import use_threads
 
 __all__ = ["Row", "main", "present", "quality", "run", "table"]
@@ -77,7 +77,7 @@ def present(names: Iterable[str]) -> list[str]:
     return [name for name, problem in problems.items() if problem is None]
 
 
-def quality(name: str, nano: Nano, recordings: Sequence[Tensor]) -> tuple[float, Figures]:
+def quality(name: str, nano: TorchNano, recordings: Sequence[Tensor]) -> tuple[float, Figures]:
     """Mean bits a second and mean measures over recordings ``[2, samples]`` at 48 kHz."""
     round_trip = CONTESTANTS[name].round_trip
     assert round_trip is not None
@@ -142,8 +142,8 @@ def run(args: argparse.Namespace) -> list[Row]:
     """
     files = find(args.music)
     recordings = [load(file, args.seconds) for file in files]
-    nano = codec.load("nano", args.weights)
-    assert isinstance(nano, Nano)
+    nano = codec.load("nano", args.weights, device="cpu")
+    assert isinstance(nano, TorchNano)
     names = present(dict.fromkeys(args.only or CONTESTANTS))
     rows = {name: Row(CONTESTANTS[name].label, CONTESTANTS[name].sound) for name in names}
     for name, row in rows.items():

@@ -30,7 +30,7 @@ from benchmarks.recordings import load
 from benchmarks.runners import Facts, Work
 from codec.base import DecodeSettings
 from codec.constants import SAMPLE_RATE
-from codec.nano import Nano
+from codec.nano import TorchNano
 from streaming.support.compute import use_threads
 
 __all__ = ["main"]
@@ -72,8 +72,8 @@ class Task:
 
 def nano_task(name: str, weights: Path | None, audio: Tensor) -> tuple[Task, Facts]:
     """nano through its live windows."""
-    nano, windows = codec.load("nano", weights), NANO_WINDOWS[name]
-    assert isinstance(nano, Nano)
+    nano, windows = codec.load("nano", weights, device="cpu"), NANO_WINDOWS[name]
+    assert isinstance(nano, TorchNano)
     parameters = sum(weights.numel() for weights in nano.models.parameters())
     task = Task(
         lambda: encode(nano, audio, windows.encoder),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ __all__ = [
     "default_threads",
     "load",
     "require_live_decoding",
+    "require_torch",
 ]
 
 
@@ -97,11 +99,12 @@ def load(
     weights: another weights file than the one that comes with the program; for mucodec the folder
     of the release's checkpoints, or a file that was converted from them. Without it, mucodec's are
     taken from the cache, or fetched. device: as torch names it; by default nano computes on the
-    CPU, mucodec on a GPU where there is one. part: "encoder" or "decoder", to spend memory on that
-    half of mucodec alone; nano is small and always whole. The rest is mucodec's decoder's alone:
-    compiled: have it compiled in the background by its ``warm_up`` (default: on a GPU). precision:
-    one of :data:`PRECISIONS` (default: float16 on a GPU, float32 on a CPU). guidance_interval:
-    times of the flow, 0 to 1, between which guidance is applied (default: always).
+    CPU, without torch, and mucodec on a GPU if there is one. part: "encoder" or "decoder", to spend
+    memory on that half of mucodec alone; nano loads what it is used for. The rest is mucodec's
+    decoder's alone: compiled: have it compiled in the background by its ``warm_up`` (default: on a
+    GPU). precision: one of :data:`PRECISIONS` (default: float16 on a GPU, float32 on a CPU).
+    guidance_interval: times of the flow, 0 to 1, between which guidance is applied (default:
+    always).
     Raises UnknownCodecError, WeightsError, DeviceError or SettingError, each with one sentence for
     the user.
     """
@@ -109,16 +112,15 @@ def load(
         raise UnknownCodecError(
             f"there is no codec {name!r} here; choose one of: {', '.join(CODECS)}"
         )
+    if name == "nano":
+        from codec.nano.weights import load_nano
+
+        return load_nano(weights, device)
+    require_torch(name)
+    from codec.mucodec.codec import load_mucodec
     from codec.torch_backend import check_device, has_gpu
 
-    on_gpu = CODECS[name].needs_gpu and has_gpu()
-    place = check_device(device or ("cuda" if on_gpu else "cpu"))
-    if name == "nano":
-        from codec.nano import load_nano
-
-        return load_nano(weights, place)
-    from codec.mucodec.codec import load_mucodec
-
+    place = check_device(device or ("cuda" if has_gpu() else "cpu"))
     return load_mucodec(
         weights,
         place,
@@ -132,6 +134,18 @@ def load(
 def _traits(name: str) -> CodecTraits:
     """Those of a codec; one that is not known here is refused when it is loaded."""
     return CODECS.get(name, CodecTraits(parallel=True, needs_gpu=False))
+
+
+def require_torch(purpose: str) -> None:
+    """Raises DeviceError with one sentence if torch is not installed; ``purpose`` needs it."""
+    try:
+        missing = find_spec("torch") is None
+    except ValueError:  # the name is blocked in sys.modules
+        missing = True
+    if missing:
+        raise DeviceError(
+            f"{purpose} needs torch, which is not installed; run: pip install 'torch'"
+        )
 
 
 def default_threads(name: str, processes: int = 1) -> int:
@@ -148,9 +162,12 @@ def bundled() -> tuple[tuple[str, str, str], ...]:
 
 def require_live_decoding(name: str) -> None:
     """Raises DeviceError where this machine is too slow to listen to a codec as it is sent."""
+    if not _traits(name).needs_gpu:
+        return
+    require_torch(name)
     from codec.torch_backend import has_gpu
 
-    if _traits(name).needs_gpu and not has_gpu():
+    if not has_gpu():
         raise DeviceError(
             f"this stream is in {name}, whose decoder keeps up with live music on a GPU with 6 GiB "
             "alone, and torch sees none here; listen on a machine that has one, ask for a stream "

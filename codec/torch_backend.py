@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.errors import DeviceError
+from codec.threads import threads
+
+torch.set_num_threads(threads())
 
 __all__ = ["array", "check_device", "has_gpu", "tensor"]
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes this checkout ready to run: system packages, .venv, Python packages.
 #
-#   scripts/setup.sh demo|test|train|export
+#   scripts/setup.sh demo|listen|test|train|export
 #
 # Each profile brings what its make targets need and nothing else. A second run finds the stamp of
 # the first and returns at once. Variables:
@@ -19,10 +19,11 @@ die() { say "setup: $*"; exit 2; }
 
 case "$PROFILE" in
     demo) EXTRAS=demo,play ;;
+    listen) EXTRAS=demo,torch ;;
     test) EXTRAS=demo,dev,docs,export,metrics,mqtt,mucodec,play,radio,socks,train ;;
     train) EXTRAS=demo,train ;;
     export) EXTRAS=export ;;
-    *) die "say which profile to set up: scripts/setup.sh demo|test|train|export" ;;
+    *) die "say which profile to set up: scripts/setup.sh demo|listen|test|train|export" ;;
 esac
 
 # ---------------------------------------------------------------- system packages
@@ -60,6 +61,7 @@ missing_packages() {
         has_alsa_plugin libasound_module_pcm_pulse.so || echo libasound2-plugins
         has_chromium || echo chromium
         command -v chromedriver >/dev/null || echo chromium-driver
+        command -v firefox-esr >/dev/null || command -v firefox >/dev/null || echo firefox-esr
         has_program mosquitto && has_program mosquitto_passwd || echo mosquitto
         has_program nginx || echo nginx
         command -v mpv >/dev/null || echo mpv
@@ -143,8 +145,8 @@ install_python_packages() {
     [ -t 2 ] && quiet=--no-input # on a terminal pip's progress bars are worth having
     wanted=$(cat pyproject.toml scripts/setup.sh - <<<"${TORCH_INDEX:-}" | cksum)
     [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return 0
-    say "setup: installing the Python packages into $VENV (once; torch is the large one)"
-    if [ -n "${TORCH_INDEX:-}" ]; then
+    say "setup: installing the Python packages into $VENV (once)"
+    if [ -n "${TORCH_INDEX:-}" ] && [ "$PROFILE" != demo ]; then # which needs no torch
         "$VENV/bin/python" -m pip install $quiet --index-url "$TORCH_INDEX" 'torch>=2.6,<2.14' >&2 ||
             die "pip could not install torch from $TORCH_INDEX (see above)."
     fi

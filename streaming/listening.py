@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from streaming.audio.sinks import SoundCardSink
-from streaming.errors import TransportError
 from streaming.receive.listener import Listener
 from streaming.receive.output import Output
 from streaming.receive.settings import ListenerSettings
@@ -22,7 +20,7 @@ from streaming.support.tls import client_context
 from streaming.support.worker import call_model, call_on_thread
 from streaming.transports.link import Dial, Link
 from streaming.transports.mqtt.address import MqttAddress, is_mqtt, read_credentials
-from streaming.transports.websocket import TIMEOUT_S, connect
+from streaming.transports.websocket import TIMEOUT_S, check_address, connect
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from streaming.receive.decoding import DecodeOptions
     from streaming.wire.messages import Join
 
-__all__ = ["Origin", "check_address", "find", "listen", "tokens"]
+__all__ = ["Origin", "find", "listen", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -95,15 +93,6 @@ async def find(
         return Origin(way, listener_traffic(broker), start)
     check_address(address)
     return Origin(functools.partial(connect, address, timeout_s, tls=tls()), Traffic(), start)
-
-
-def check_address(url: str) -> None:
-    """Raise TransportError if ``url`` can be no sender's address."""
-    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname:
-            return
-    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 @contextlib.asynccontextmanager

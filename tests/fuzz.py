@@ -105,7 +105,7 @@ def _listener(data: bytes) -> None:
 def _coded(data: bytes) -> None:
     """Lines are messages after a hello by which they can be decoded."""
     session = ListenerSession(None)
-    hub = Hub(StreamInfo("nano", "nano-5", BUNDLED_SHA256, 0, "s", 16))
+    hub = Hub(StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, "s", 16))
     session.receive(hub.hello(0, 0.0), 0.0)
     with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:20]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from codec.nano.onnx_codec import GRAPHS
 from streaming.cli import server
 from streaming.cli.configuration import CONFIG_VARIABLE
 from tests import ROOT
@@ -71,7 +72,8 @@ def test_the_wheel_says_that_the_weights_have_a_licence_of_their_own(wheel):
         names = archive.namelist()
         licences = next(name for name in names if name.endswith("/licenses/LICENSE_weights"))
         text = archive.read(licences).decode()
-    assert "codec/nano/nano-5.works.json" in names
+    assert "codec/nano/nano-6.works.json" in names
+    assert {f"codec/nano/nano-{graph}.onnx" for graph in GRAPHS} <= set(names)
     for title in ("Attribution-ShareAlike 4.0", "Attribution-NonCommercial 4.0"):
         assert f"\n{title} International\n" in text
 
@@ -81,7 +83,7 @@ def test_what_not_everybody_needs_is_an_extra(wheel):
     assert {"mqtt", "play", "gpu", "train", "dev"} <= set(metadata.get_all("Provides-Extra", []))
     needed = metadata.get_all("Requires-Dist", [])
     always = {re.split(r"[^\w-]", line)[0] for line in needed if "extra ==" not in line}
-    assert always == {"numpy", "safetensors", "soundfile", "soxr", "torch", "websockets"}
+    assert always == {"numpy", "onnxruntime", "safetensors", "soundfile", "soxr", "websockets"}
     play = [line for line in needed if re.search(r"extra == .play.", line)]
     assert [re.split(r"[^\w-]", line)[0] for line in play] == ["sounddevice"]
 

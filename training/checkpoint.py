@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from codec.nano.torch_weights import load_models
+from codec.nano.weights import read_weights
 from streaming.errors import SettingsError
 
 __all__ = ["Checkpoint", "Progress", "stored_weights", "warm_start"]
@@ -109,9 +110,10 @@ def stored_weights(path: Path, prefix: str) -> dict[str, Tensor]:
     """Weights of one model from ``averaged.pt`` of a run, or from an exported file.
 
     If the file holds other models as well, names begin with ``prefix``.
+    Raises WeightsError.
     """
     if path.suffix == ".safetensors":
-        stored = load_file(path)
+        stored = load_models(read_weights(path)).state_dict()
     else:
         stored = torch.load(path, weights_only=True, map_location="cpu")
     own = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}

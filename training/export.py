@@ -10,8 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from codec.nano.codec import NanoModels, save_nano
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+import streaming
+from codec.constants import SAMPLE_RATE
+from codec.nano.codec import NanoModels, TorchNano
 from codec.nano.config import NanoConfig
+from codec.nano.torch_weights import save_nano
 from codec.nano.weights import BUNDLED
 from streaming.errors import SettingsError
 from training.card import (
@@ -24,9 +32,13 @@ from training.card import (
 )
 from training.options import load_weights, weights_file
 from training.program import run_program
+from training.rounding import rounded
 from training.works import WorkList
 
 __all__ = ["export", "main"]
+
+DEMO_TRACK = Path(streaming.__file__).parent / "data" / "demo.ogg"
+PITCHES = (0.7, 1.5)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -53,12 +65,22 @@ def export(args: argparse.Namespace) -> None:
     )
     try:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        digest = save_nano(models, args.out, card.strings())
+        digest = save_nano(models, args.out, card.strings(), _rounded(models))
         page = args.out.with_suffix(".md")
         page.write_text(card.markdown(args.out, digest))
     except OSError as error:
         raise SettingsError(f"{args.out} cannot be written: {error.strerror}") from error
     print(f"{digest}  {args.out}  {args.out.stat().st_size / 2**20:.1f} MiB, and {page.name}")
+
+
+def _rounded(models: NanoModels) -> dict[str, NDArray[np.int8]]:
+    """The token decoder's matrices rounded on the demonstration track, at several pitches."""
+    track, _ = soundfile.read(DEMO_TRACK, dtype="float32", always_2d=True)
+    nano = TorchNano(models, "to be rounded", "")
+    variants = [track] + [
+        soxr.resample(track, SAMPLE_RATE, round(SAMPLE_RATE * r)) for r in PITCHES
+    ]
+    return rounded(models, [nano.sound2code(variant.T) for variant in variants])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
+from codec.errors import WeightsError
 from codec.nano.weights import BUNDLED
 from streaming.errors import SettingsError
 from training.checkpoint import stored_weights, warm_start
@@ -137,7 +137,7 @@ def load_weights(model: nn.Module, path: Path, prefix: str) -> None:
     """
     try:
         model.load_state_dict(stored_weights(path, prefix))
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, WeightsError, pickle.UnpicklingError) as error:
         raise SettingsError(
             f"{path} does not hold the weights of this stage's {type(model).__name__}; "
             "train the stage before it first"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
-from codec.nano.codec import Nano, NanoModels
+from codec.nano.codec import NanoModels, TorchNano
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import soft_limit
 from codec.torch_backend import tensor
@@ -122,7 +122,7 @@ def listen_to_codec(
 
     def decode(model: nn.Module, audio: Tensor) -> Tensor:
         models.add_module(part, model)
-        nano = Nano(models, "in training", "")
+        nano = TorchNano(models, "in training", "")
         return tensor(nano.code2sound(nano.sound2code(audio), steps=None if part == "flow" else 0))
 
     return decode
@@ -134,7 +134,7 @@ def listen_to_vocoder(config: NanoConfig) -> Callable[[nn.Module, Tensor], Tenso
 
     def decode(model: nn.Module, audio: Tensor) -> Tensor:
         models.add_module("vocoder", model)
-        nano = Nano(models, "in training", "")
+        nano = TorchNano(models, "in training", "")
         return tensor(nano.render(nano.features(audio), first_token=0, seed=0))
 
     return decode

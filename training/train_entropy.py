@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from codec.constants import SAMPLE_RATE
-from codec.nano.codec import load_nano
+from codec.nano import load_nano
 from codec.nano.entropy.coder import CONTEXT
 from codec.nano.entropy.features import DIGITS, ROWS, SIZES, features, split_digits
 from codec.nano.entropy.network import FRACTION_BITS, OUTPUTS, EntropyNetwork

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from codec.nano.codec import Nano
+from codec.nano import Nano
 from codec.nano.config import NanoConfig
 from codec.nano.flow import FlowDecoder
 from codec.nano.level import SPAN

@@ -1,6 +1,6 @@
-"""nano: the embedded codec, small enough for the repository, faster than real time on two cores.
+"""nano: the embedded codec, small enough for the repository, faster than real time on one core.
 
-Importing this package does not import torch; asking it for one of its names does.
+Importing this package imports neither torch nor onnxruntime; asking it for one of its names may.
 """
 
 from __future__ import annotations
@@ -8,14 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codec.nano.codec import Nano, load_nano
+    from codec.nano.base import Nano
+    from codec.nano.codec import TorchNano
+    from codec.nano.onnx_codec import OnnxNano
+    from codec.nano.weights import load_nano
 
-__all__ = ["Nano", "load_nano"]
+__all__ = ["Nano", "OnnxNano", "TorchNano", "load_nano"]
+
+_HOMES = {"Nano": "base", "OnnxNano": "onnx_codec", "TorchNano": "codec", "load_nano": "weights"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from codec.nano import codec
+    if name in _HOMES:
+        from importlib import import_module
 
-        return getattr(codec, name)
+        return getattr(import_module(f"codec.nano.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

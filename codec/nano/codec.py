@@ -1,27 +1,18 @@
-"""The nano codec as the engine sees it, and its weights file."""
+"""nano in torch, and everything of it that is trained."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
-
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from codec.base import (
-    Audio,
-    Codec,
-    DecoderWindow,
-    DecodeSettings,
-    EncoderWindow,
-    Latents,
-    TokenArray,
+from codec.base import Audio, DecodeSettings, EncoderWindow, Latents, TokenArray
+from codec.nano.base import (
+    DEFAULT_STEPS,
+    DEFAULT_TEMPERATURE,
+    FLOW_CONTEXT,
+    FLOW_PURPOSE,
+    Nano,
 )
-from codec.constants import SAMPLES_PER_TOKEN
-from codec.errors import WeightsError
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import mel_centres, soft_limit
 from codec.nano.features import Features
@@ -29,30 +20,12 @@ from codec.nano.flow import FlowDecoder, sample
 from codec.nano.level import mel_level
 from codec.nano.model import Autoencoder
 from codec.nano.vocoder import Vocoder
-from codec.nano.weights import BUNDLED, BUNDLED_SHA256
 from codec.noise import keyed_normal
 from codec.sampling import time_grid
 from codec.torch_backend import array, tensor
 
-__all__ = [
-    "DEFAULT_STEPS",
-    "DEFAULT_TEMPERATURE",
-    "FLOW_CONTEXT",
-    "FLOW_PURPOSE",
-    "Nano",
-    "NanoModels",
-    "load_nano",
-    "save_nano",
-    "with_texture",
-]
+__all__ = ["NanoModels", "TorchNano", "with_texture"]
 
-_FORMAT = "music350-nano"
-FLOW_PURPOSE = 1
-FLOW_CONTEXT = 16
-"""Tokens of known latents that the flow sees: its reach to the left."""
-DEFAULT_STEPS = 1
-"""Evaluations of the flow: it was trained to need no more (training/train_texture.py)."""
-DEFAULT_TEMPERATURE = 1.0
 _LEAST_TEXTURE, _TEXTURE_FROM_HZ = 0.4, 1800.0
 """How much of the flow's texture goes into low mels, and from where on all of it does: what is
 guessed there costs harmony, and it is heard less than in the treble."""
@@ -78,15 +51,8 @@ def _texture_amount(config: NanoConfig) -> Tensor:
     return torch.cat([amount, amount.new_zeros(config.feature_dims - config.mel_dims)])
 
 
-class Nano(Codec):
-    """Latents are the codec's features themselves: mels, semitones and stereo image of a token."""
-
-    name = "nano"
-    encoder_window = EncoderWindow(left=30, hop=24, lookahead=8)
-    decoder_window = DecoderWindow(context=128, hop=24, lookahead=8)
-    latent_tokens = 1
-    render_margin_tokens = Vocoder.reach_tokens
-    crossfade_samples = SAMPLES_PER_TOKEN // 2
+class TorchNano(Nano):
+    """nano in torch: for training, all settings of the flow, and weights in half precision."""
 
     def __init__(self, models: NanoModels, weights: str, digest: str) -> None:
         self.models = models.eval().requires_grad_(False)
@@ -169,51 +135,3 @@ def with_texture(codec: Autoencoder, expected: Tensor, residual: Tensor) -> Tens
     textured = plain + residual[..., : c.mel_dims].unflatten(-1, (c.mel_frames, c.mels))
     change = mel_level(plain, codec.widths) - mel_level(textured, codec.widths)
     return torch.cat([(textured + change.unsqueeze(-1)).flatten(-2), rest], dim=-1)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def save_nano(models: NanoModels, path: Path, card: dict[str, str]) -> str:
-    """Write weights in half precision with a card of plain strings; returns the file's SHA-256."""
-    tensors = {
-        name: value.half().contiguous() if value.is_floating_point() else value.contiguous()
-        for name, value in models.state_dict().items()
-    }
-    save_file(tensors, path, metadata={"format": _FORMAT, "card": json.dumps(card)})
-    return _digest(path)
-
-
-def load_nano(weights: Path | str | None = None, device: str = "cpu") -> Nano:
-    """Load the weights that come with the program, or another file of the same layout.
-
-    The bundled file must have the digest that this program was made with. Any other file is named
-    in the hello by its own digest, so that a listener without it refuses.
-    Raises WeightsError with one sentence for a missing, damaged or foreign file.
-    """
-    path = BUNDLED if weights is None else Path(weights)
-    if not path.is_file():
-        raise WeightsError(f"the nano weights are missing: there is no file {path}; restore it")
-    digest = _digest(path)
-    if weights is None and digest != BUNDLED_SHA256:
-        raise WeightsError(
-            f"the nano weights in {path} are damaged (SHA-256 {digest[:12]}…, expected "
-            f"{BUNDLED_SHA256[:12]}…); restore the file from the repository"
-        )
-    models = NanoModels(NanoConfig())
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("format") != _FORMAT:
-                raise WeightsError(f"{path} does not hold nano weights; give a file that does")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        models.load_state_dict(state)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is no readable safetensors file: {error}") from error
-    except RuntimeError as error:
-        raise WeightsError(
-            f"{path} holds nano weights of another shape; use the program version it was made with"
-        ) from error
-    name = BUNDLED.stem if digest == BUNDLED_SHA256 else path.stem
-    return Nano(models.to(device), name, digest)

@@ -37,7 +37,8 @@ def image_from_shares(shares: Tensor) -> Tensor:
 
     What is 27 dB down counts as that far down: nobody hears the rest, and mono has a finite value.
     """
-    return torch.atanh(shares.clamp(-1, 1) * _WIDEST)
+    part = shares.clamp(-1, 1) * _WIDEST
+    return 0.5 * torch.log((1 + part) / (1 - part))
 
 
 def shares_from_image(image: Tensor) -> Tensor:
@@ -96,19 +97,22 @@ class Features(nn.Module):
         c = self.config
         frames = frame(audio, c.n_fft, c.hop, c.hop // 2, tokens * c.mel_frames)
         spectrum = torch.fft.rfft(frames * self.window)
-        left, right = spectrum[0], spectrum[1]
-        power_left = left.real.square() + left.imag.square()
-        power_right = right.real.square() + right.imag.square()
+        return self.of_spectrum(spectrum.real, spectrum.imag)
+
+    def of_spectrum(self, real: Tensor, imag: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`spectral` from the two channels' spectra, ``[2, frames, bins]``."""
+        c = self.config
+        power_left, power_right = real.square() + imag.square()
         total = power_left + power_right
         magnitude = (0.5 * total).sqrt()
         mel = torch.log(magnitude @ self.mel_filters.T + c.mel_floor)
 
-        cross = 2 * (left.real * right.real + left.imag * right.imag)
+        cross = 2 * (real[0] * real[1] + imag[0] * imag[1])
         parts = torch.stack([power_left - power_right, cross, total])  # [3, frames, bins]
-        parts = (parts @ self.bands.T).unflatten(1, (tokens, c.mel_frames)).sum(dim=2)
+        parts = (parts @ self.bands.T).unflatten(1, (-1, c.mel_frames)).sum(dim=2)
         part = parts[:2] / (parts[2] + 1e-4)
         stereo = image_from_shares(torch.stack([part[0], -part[1]]))
-        return mel.unflatten(0, (tokens, c.mel_frames)), stereo.transpose(0, 1)
+        return mel.unflatten(0, (-1, c.mel_frames)), stereo.transpose(0, 1)
 
     def semitones(self, audio: Tensor, tokens: int) -> Tensor:
         """ln amplitudes of the sines in each semitone, ``[tokens, 2, semitones]``.
@@ -123,14 +127,22 @@ class Features(nn.Module):
         keep = slice(self.first_bin, self.last_bin)
         direct = torch.fft.rfft(frames * self.semitone_window)[..., keep]
         derived = torch.fft.rfft(frames * self.semitone_derivative)[..., keep]
-        power = direct.real.square() + direct.imag.square()
-        shift = derived.imag * direct.real - derived.real * direct.imag
-        bins = torch.arange(self.first_bin, self.last_bin, device=audio.device)
+        return self.of_pair(direct.real, direct.imag, derived.real, derived.imag)
+
+    def of_pair(self, real: Tensor, imag: Tensor, d_real: Tensor, d_imag: Tensor) -> Tensor:
+        """:meth:`semitones` from spectra with the window and with its derivative.
+
+        All ``[2, frames, bins]``, of the bins that matter alone.
+        """
+        c = self.config
+        power = real.square() + imag.square()
+        shift = d_imag * real - d_real * imag
+        bins = torch.arange(self.first_bin, self.last_bin, device=real.device)
         hz = (bins / c.semitone_n_fft - shift / (power + 1e-12) / (2 * math.pi)) * c.semitone_rate
         note = torch.round(69 + 12 * torch.log2(hz.clamp_min(1.0) / 440)).long() - c.semitone_low
         inside = (note >= 0) & (note < c.semitones)
-        total = power.new_zeros(*power.shape[:-1], c.semitones)
+        total = 0 * power[..., : c.semitones]  # of a length that graphs do not freeze
         total.scatter_add_(-1, note.clamp(0, c.semitones - 1), power * inside)
         amplitude = (total.mean(dim=0) * self.semitone_scale).sqrt()
         ln = torch.log(amplitude + c.semitone_floor)
-        return ln.unflatten(0, (tokens, c.semitone_frames))
+        return ln.unflatten(0, (-1, c.semitone_frames))

@@ -1,4 +1,4 @@
-"""nano's decoder as two plain graphs of real tensors, for machines without torch.
+"""nano as three plain graphs of real tensors, for machines without torch.
 
 What a window needs besides its tokens (noise, start phases of the oscillators, latents of its
 context) comes in from outside, so the graphs hold no state, no generator and no double precision.
@@ -9,17 +9,59 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codec.nano.codec import DEFAULT_STEPS, NanoModels, with_texture
+from codec.constants import SAMPLES_PER_TOKEN
+from codec.nano.base import DEFAULT_STEPS
+from codec.nano.codec import NanoModels, with_texture
 from codec.nano.dsp import soft_limit
+from codec.nano.features import Features, decimate
 from codec.nano.flow import sample
+from codec.nano.slow import write_slow
 from codec.nano.vocoder import Vocoder
 from codec.sampling import time_grid
 
-__all__ = ["DecoderGraph", "RealFourier", "VocoderGraph"]
+__all__ = [
+    "CONSTANTS",
+    "LEAST_SHARED",
+    "DecoderGraph",
+    "EncoderGraph",
+    "RealFourier",
+    "VocoderGraph",
+    "constants",
+    "graphs",
+]
+
+LEAST_SHARED = 1024
+"""Constants of fewer numbers are written into the graphs; the others lie in the weights file:"""
+CONSTANTS = (
+    "direct.cos",
+    "direct.first",
+    "direct.second",
+    "direct.sin",
+    "features.bands.T",
+    "features.mel_filters.T",
+    "features.semitone_derivative",
+    "features.semitone_window",
+    "features.window",
+    "fourier.cos",
+    "fourier.first",
+    "fourier.first.T",
+    "fourier.second",
+    "fourier.second.T",
+    "fourier.sin",
+    "low_fourier.second",
+    "vocoder.band_to_bin.T",
+    "vocoder.level_to_bin.T",
+    "vocoder.mel_to_bin.T",
+    "vocoder.mel_to_level",
+    "vocoder.rotation",
+    "vocoder.semitone_to_noise.T",
+)
 
 
 class RealFourier(nn.Module):
@@ -74,13 +116,20 @@ class RealFourier(nn.Module):
         blocks = F.pad(signal, (margin, margin)).unflatten(-1, (-1, self.hop))
         # Ends counted from the back, since they are written into the graph as they are.
         parts = [blocks[..., part : part - 3 or None, :] for part in range(4)]
-        framed = (torch.cat(parts, dim=-1) * self.window).unflatten(-1, (self.a, self.b))
+        return torch.stack(self.transform(torch.cat(parts, dim=-1)))
+
+    def transform(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part of windowed frames, ``[..., size]`` to ``[..., bins]``."""
+        framed = (frames * self.window).unflatten(-1, (self.a, self.b))
         real, imag = (self.first @ framed).split(self.a, dim=-2)
         turned = torch.cat(
             [real * self.cos + imag * self.sin, imag * self.cos - real * self.sin], dim=-1
         )
-        parts = (turned @ self.second).split(self.rows, dim=-1)
-        return torch.stack([x.transpose(-1, -2).flatten(-2)[..., : self.bins] for x in parts])
+        real, imag = (
+            part.transpose(-1, -2).flatten(-2)[..., : self.bins]
+            for part in (turned @ self.second).split(self.rows, dim=-1)
+        )
+        return real, imag
 
     def synthesise(self, spectrum: Tensor) -> Tensor:
         """The inverse, windowed again and overlapped: ``[..., frames * hop]``."""
@@ -101,8 +150,44 @@ class RealFourier(nn.Module):
         return signal[..., margin:-margin] / 1.5
 
 
+class EncoderGraph(nn.Module):
+    """Sound of a window to its tokens, as :meth:`TorchNano.encode_window` has them."""
+
+    def __init__(self, models: NanoModels) -> None:
+        super().__init__()
+        self.codec = models.codec
+        self.features = Features(models.codec.config)
+        self.fourier = RealFourier(self.features.window)
+        self.direct = RealFourier(self.features.semitone_window)
+        self.derived = RealFourier(self.features.semitone_derivative)
+
+    def forward(self, audio: Tensor, first_token: Tensor) -> Tensor:
+        """audio: ``[2, n * 1920]``. first_token: int64 ``[]``. Returns int64 ``[n]``."""
+        features, c = self.features, self.features.config
+        mel, stereo = features.of_spectrum(*self.fourier.analyse(audio))
+        low = decimate(audio, c.decimation, features.lowpass)
+        hop = SAMPLES_PER_TOKEN // c.decimation // c.semitone_frames
+        # Frames are so many hops long, the last one in part, and cut from the hops as they lie.
+        size, hops = c.semitone_n_fft, -(-c.semitone_n_fft // hop)
+        left = (size - hop) // 2
+        blocks = F.pad(low, (left, (hops - 1) * hop - left)).unflatten(-1, (-1, hop))
+        parts = [blocks[..., part : part + 1 - hops or None, :] for part in range(hops)]
+        frames = torch.cat(parts, dim=-1)[..., :size]
+        keep = slice(features.first_bin, features.last_bin)
+        spectra = (*self.direct.transform(frames), *self.derived.transform(frames))
+        notes = features.of_pair(*(part[..., keep] for part in spectra))
+        rows = torch.cat([mel.flatten(1), notes.flatten(1), stereo.flatten(1)], dim=1)
+        # [every] takes all there are: the trace would freeze their number otherwise.
+        every = torch.arange(audio.shape[1] // SAMPLES_PER_TOKEN)
+        rows = rows[every].unsqueeze(0)
+        levels = self.codec.levels(rows)[:, every]
+        level = self.codec.level.write(levels, first_token)[:, every]
+        slow = write_slow(rows, levels, first_token, c)
+        return self.codec.join(rows, level, slow, first_token)[0]
+
+
 class DecoderGraph(nn.Module):
-    """Tokens of a window to its latents, as :meth:`Nano.decode_window` has them by default."""
+    """Tokens of a window to its latents, as :meth:`TorchNano.decode_window` has them by default."""
 
     def __init__(self, models: NanoModels) -> None:
         super().__init__()
@@ -138,7 +223,7 @@ class DecoderGraph(nn.Module):
 
 
 class VocoderGraph(nn.Module):
-    """Latents to sound, as :meth:`Nano.render` has it."""
+    """Latents to sound, as :meth:`TorchNano.render` has it."""
 
     def __init__(self, vocoder: Vocoder) -> None:
         super().__init__()
@@ -167,3 +252,27 @@ class VocoderGraph(nn.Module):
 def _power(spectra: Tensor) -> Tensor:
     """Mean power of two channels, ``[2, 2, frames, bins]`` to ``[frames, bins]``."""
     return 0.5 * spectra.square().sum(dim=(0, 1))
+
+
+def graphs(models: NanoModels) -> dict[str, nn.Module]:
+    """All three by name."""
+    return {
+        "encoder": EncoderGraph(models),
+        "decoder": DecoderGraph(models),
+        "vocoder": VocoderGraph(models.vocoder),
+    }
+
+
+def constants(models: NanoModels) -> dict[str, NDArray[np.float32]]:
+    """What the graphs need besides weights, by name; a matrix ``NAME.T`` is a buffer transposed."""
+    buffers: dict[str, Tensor] = {}
+    for graph in graphs(models).values():
+        buffers |= dict(graph.named_buffers())
+    return {
+        f"constants.{name}": np.ascontiguousarray(
+            buffers[name.removesuffix(".T")].numpy().T
+            if name.endswith(".T")
+            else buffers[name].numpy()
+        )
+        for name in CONSTANTS
+    }

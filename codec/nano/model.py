@@ -169,7 +169,12 @@ class Autoencoder(nn.Module):
 
     def encode(self, features: Tensor, first_token: Tensor | int) -> Tensor:
         """Features ``[batch, tokens, dims]`` to tokens 0 ... 16383, int64 ``[batch, tokens]``."""
-        level, slow = self.side_channels(features, first_token)
+        return self.join(features, *self.side_channels(features, first_token), first_token)
+
+    def join(
+        self, features: Tensor, level: Tensor, slow: Tensor, first_token: Tensor | int
+    ) -> Tensor:
+        """:meth:`encode` given the digits of level and slow channel, ``[batch, tokens]``."""
         fast = self.quantizer.encode(self.values(features, self.level.read(level, first_token)))
         return fast + self.fast_codes * (level + BASE * slow)
 

@@ -1,14 +1,16 @@
-"""Write nano's decoder as two ONNX graphs and a manifest, for listeners without torch.
+"""Write nano as three ONNX graphs whose tensors lie in the packed weights file.
 
-    python -m codec.nano.onnx_export --out FOLDER [--weights FILE]
+    python -m codec.nano.onnx_export [--out FOLDER]
 
-Windows may have any length; :mod:`codec.nano.onnx_run` plays what this writes.
+The graphs come with the program, beside the weights. They know no weights: they hold the layers,
+and offsets into whatever packed file (:mod:`codec.nano.weights`) they are run with. So they are
+made anew only if the networks' shape or what surrounds them changes. docs/portable.md describes
+them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,127 +22,86 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codec.constants import CODEBOOK_SIZE, SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import CodecError
-from codec.nano.codec import (
-    DEFAULT_STEPS,
-    DEFAULT_TEMPERATURE,
-    FLOW_CONTEXT,
-    FLOW_PURPOSE,
-    Nano,
-    load_nano,
-)
-from codec.nano.graphs import DecoderGraph, VocoderGraph
-from codec.nano.onnx_run import FORMAT, MANIFEST, OnnxDecoder, OnnxNano
-from codec.nano.vocoder import NOISE_PURPOSE
-from codec.stream import StreamDecoder
+from codec.nano.base import FLOW_CONTEXT
+from codec.nano.codec import NanoModels
+from codec.nano.graphs import LEAST_SHARED, graphs
+from codec.nano.onnx_codec import GRAPHS
+from codec.nano.torch_weights import load_models, packed_tensors
+from codec.nano.weights import BUNDLED, offsets, read_weights
 
-__all__ = ["OPSET", "difference", "export", "main"]
+__all__ = ["OPSET", "export", "main"]
 
 OPSET = 18
 """Of the standard operators: layer normalisation came with 17, and every runtime knows 18."""
-_HALF_FROM = 1024
-"""Weights of fewer numbers are not worth a cast."""
 
 
 class ExportError(CodecError):
     """The packages that write ONNX are not there."""
 
 
-def export(nano: Nano, folder: Path) -> dict[str, Any]:
-    """Write both graphs and the manifest into ``folder``; returns the manifest.
+def export(models: NanoModels, folder: Path) -> list[Path]:
+    """Write the graphs into ``folder``; returns their paths.
 
-    Raises ExportError with one sentence where the package onnx is missing.
+    models: trained ones, since torch makes one tensor of those that are equal.
+
+    Raises ExportError with one sentence if the package onnx is missing.
     """
     if find_spec("onnx") is None:
         raise ExportError("exporting needs the package onnx; run: pip install '.[export]'")
     folder.mkdir(parents=True, exist_ok=True)
-    dims, notes = nano.config.feature_dims, nano.config.semitones
+    c = models.codec.config
+    dims, notes = c.feature_dims, c.semitones
     # The lengths of these examples leave no trace in the graphs.
     n, known = 40, 20
-    tokens, context = torch.arange(n) * 401, torch.zeros(known, dims)
-    example = (tokens, torch.tensor(0), context, torch.zeros(n - known + FLOW_CONTEXT, dims))
-    decoder = _write(
-        DecoderGraph(nano.models),
-        folder / "nano-decoder.onnx",
-        {
-            "tokens": ["tokens"],
-            "first_token": [],
-            "context": ["known", dims],
-            "noise": ["generated", dims],
-        },
-        example,
-        {"latents": ["tokens", dims]},
-    )
+    first = torch.tensor(0)
     phases = torch.zeros(2 * n + 1, notes)
-    vocoder = _write(
-        VocoderGraph(nano.models.vocoder),
-        folder / "nano-vocoder.onnx",
-        {
-            "latents": ["tokens", dims],
-            "cos": ["segments", notes],
-            "sin": ["segments", notes],
-            "noise": [2, "samples"],
-        },
-        (torch.zeros(n, dims), phases, phases, torch.zeros(2, n * SAMPLES_PER_TOKEN)),
-        {"sound": [2, "samples"]},
-    )
-    manifest = _manifest(nano) | {"decoder": decoder, "vocoder": vocoder}
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
-    return manifest
-
-
-def _manifest(nano: Nano) -> dict[str, Any]:
-    """All that a player must know besides the graphs."""
-    window, vocoder = nano.decoder_window, nano.models.vocoder
-    return {
-        "format": FORMAT,
-        "weights": nano.weights,
-        "digest": nano.digest,
-        "opset": OPSET,
-        "sample_rate": SAMPLE_RATE,
-        "samples_per_token": SAMPLES_PER_TOKEN,
-        "feature_dims": nano.config.feature_dims,
-        "window": {"context": window.context, "hop": window.hop, "lookahead": window.lookahead},
-        "flow_context_tokens": FLOW_CONTEXT,
-        "render_margin_tokens": nano.render_margin_tokens,
-        "crossfade_samples": nano.crossfade_samples,
-        "steps": DEFAULT_STEPS,
-        "temperature": DEFAULT_TEMPERATURE,
-        "noise": {
-            "rule": "a row of width numbers per absolute token: Philox 4x64 with 10 rounds, key "
-            "[seed, 0], counter [0, 0, token, purpose], its first word incremented before each "
-            "block of four; each 64-bit word gives (its upper 53 bits + 1/2) / 2^53 in float64; "
-            "of the row's words the first half u and the second half v give the row's first half "
-            "sqrt(-2 ln u) cos(2 pi v) and its second sqrt(-2 ln u) sin(2 pi v); decoder: times "
-            "the temperature, from flow_context_tokens before the end of the context on; vocoder: "
-            "the first half of each row is one channel's, the second half the other's",
-            "decoder": {"purpose": FLOW_PURPOSE, "width": nano.config.feature_dims},
-            "vocoder": {"purpose": NOISE_PURPOSE, "width": 2 * SAMPLES_PER_TOKEN},
-        },
-        "oscillators": {
-            "rule": "segment j = 0 ... 2 * tokens starts at sample s = first_token * "
-            "samples_per_token * sample_rate / 48000 + (j - 1/2) * segment_samples, at this "
-            "sample_rate; cosine and sine of 2 pi (s * hz / sample_rate + start_turns), turns in "
-            "float64",
-            "sample_rate": nano.config.semitone_rate,
-            "segment_samples": vocoder.ramp_hop,
-            "hz": vocoder.tone_hz.tolist(),
-            "start_turns": vocoder.tone_phase.tolist(),
-        },
+    examples: dict[str, tuple[Tensor, ...]] = {
+        "encoder": (torch.zeros(2, n * SAMPLES_PER_TOKEN), first),
+        "decoder": (
+            torch.arange(n) * 401,
+            first,
+            torch.zeros(known, dims),
+            torch.zeros(n - known + FLOW_CONTEXT, dims),
+        ),
+        "vocoder": (
+            torch.zeros(n, dims),
+            phases,
+            phases,
+            torch.zeros(2, n * SAMPLES_PER_TOKEN),
+        ),
     }
+    tensors = packed_tensors(models)
+    paths = []
+    for name, graph in graphs(models.eval()).items():
+        path = folder / f"nano-{name}.onnx"
+        inputs, outputs = (
+            _shapes(GRAPHS[name].inputs, dims, notes),
+            _shapes(GRAPHS[name].outputs, dims, notes),
+        )
+        _write(graph, path, inputs, examples[name], outputs)
+        _refer(path, tensors)
+        paths.append(path)
+    return paths
 
 
 Shapes = dict[str, list[int | str]]
 
 
+def _shapes(shapes: dict[str, tuple[int | str, ...]], dims: int, notes: int) -> Shapes:
+    """With the sizes that follow from the configuration in the place of their names."""
+    sizes = {"features": dims, "semitones": notes}
+    return {
+        name: [sizes.get(size, size) if isinstance(size, str) else size for size in shape]
+        for name, shape in shapes.items()
+    }
+
+
 def _write(
     graph: nn.Module, path: Path, inputs: Shapes, example: tuple[Tensor, ...], outputs: Shapes
-) -> dict[str, Any]:
-    """One graph as a file; returns its entry in the manifest. Named dimensions are free."""
-    import onnx
-
+) -> None:
+    """One graph as a file. Named dimensions are free."""
     shapes = inputs | outputs
     with warnings.catch_warnings():
         # The tracing exporter is the one that writes free lengths without guarding each of them,
@@ -148,11 +109,12 @@ def _write(
         # numbers that a trace might have frozen are what the tests look for.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            graph.eval(),
+            graph,
             example,
             path,
             dynamo=False,
             opset_version=OPSET,
+            do_constant_folding=False,  # weights must stay as they are in the file
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_axes={
@@ -160,81 +122,104 @@ def _write(
                 for name, shape in shapes.items()
             },
         )
-    model = onnx.load(path)
-    for value in (*model.graph.input, *model.graph.output):
-        for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True):
-            if isinstance(size, int):  # the exporter does not always know
-                dim.dim_value = size
-    _halve(model)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    kinds = {"tokens": "int64", "first_token": "int64"}
-    described = {
-        name: {"type": kinds.get(name, "float32"), "shape": shape} for name, shape in shapes.items()
-    }
-    return {
-        "file": path.name,
-        "inputs": {name: described[name] for name in inputs},
-        "outputs": {name: described[name] for name in outputs},
-    }
 
 
-def _halve(model: Any) -> None:
-    """Store weights that half precision holds exactly, as those of the weights file, that way.
+def _refer(path: Path, tensors: dict[str, Any]) -> None:
+    """Have a graph's tensors lie in the weights file, at the places they have in every such file.
 
-    The graph begins by casting them, which a runtime does once, when it loads the graph.
+    A matrix is taken as int8 and multiplied by its columns' scales, as the graph's first steps.
     """
+    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _HALF_FROM:
-            continue
+    model = onnx.load(path)
+    graph = model.graph
+    places = offsets(tensors)
+    by_content = {
+        value.tobytes(): name for name, value in tensors.items() if value.dtype == np.float32
+    }
+    used: dict[str, Any] = {}
+    renamed: dict[str, str] = {}
+    unpacking: list[Any] = []
+
+    def refer(name: str) -> None:
+        if name in used:
+            return
+        kind = TensorProto.INT8 if tensors[name].dtype == np.int8 else TensorProto.FLOAT
+        tensor = TensorProto(name=name, data_type=kind, dims=tensors[name].shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        start, length = places[name]
+        for key, value in (("location", BUNDLED.name), ("offset", start), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        used[name] = tensor
+
+    for tensor in graph.initializer:
         value = numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            half = value.astype(np.float16)
-        if np.array_equal(half.astype(np.float32), value):
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend(casts + nodes)
-
-
-def difference(nano: Nano, folder: Path, tokens: int = 70, first_token: int = 25 * 86_400) -> float:
-    """Largest difference of the sound from torch's, over some windows far into a stream."""
-    codes = np.random.default_rng(0).integers(0, CODEBOOK_SIZE, tokens)
-    reference = StreamDecoder(nano, first_token=first_token)
-    reference.feed(codes)
-    reference.finish()
-    wanted = np.concatenate(list(reference), axis=1)
-    decoder = OnnxDecoder(OnnxNano(folder), first_token=first_token)
-    heard = np.concatenate([decoder.push(codes), decoder.finish()], axis=1)
-    return float(np.abs(heard - wanted).max())
+        name = tensor.name
+        scaled = f"{name}.scale"
+        if scaled in tensors:  # a matrix; what turns it round falls away below
+            refer(name)
+            refer(scaled)
+            unpacking += [
+                helper.make_node("Cast", [name], [f"{name}.float"], to=TensorProto.FLOAT),
+                helper.make_node("Mul", [f"{name}.float", scaled], [f"{name}.columns"]),
+            ]
+            renamed[name] = f"{name}.columns"
+        elif name in tensors and value.ndim == 2 and name.endswith(".weight"):
+            refer(name)  # a small matrix, stored [in, out] as well
+            renamed[name] = name
+        elif name in tensors:
+            refer(name)
+        elif value.dtype == np.float32 and value.size >= LEAST_SHARED:
+            raise ValueError(f"{name} {value.shape} is in no weights file")
+        else:
+            used[name] = tensor
+    matrices = set(renamed)
+    nodes: list[Any] = []
+    again: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == "Transpose" and node.input[0] in matrices:
+            again[node.output[0]] = renamed[node.input[0]]
+            continue
+        if node.op_type == "Constant":
+            value = numpy_helper.to_array(node.attribute[0].t)
+            if value.dtype == np.float32 and value.size >= LEAST_SHARED:
+                found = by_content[value.tobytes()]
+                refer(found)
+                again[node.output[0]] = found
+                continue
+        if any(name in matrices for name in node.input):
+            raise ValueError(f"{node.op_type} takes a matrix the other way round")
+        for place, name in enumerate(node.input):
+            node.input[place] = again.get(name) or renamed.get(name, name)
+        nodes.append(node)
+    del graph.node[:]
+    del graph.initializer[:]
+    del graph.value_info[:]
+    graph.node.extend(unpacking + nodes)
+    graph.initializer.extend(used.values())
+    model.doc_string = ""
+    for node in graph.node:
+        node.doc_string = ""
+    path.write_bytes(model.SerializeToString())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m codec.nano.onnx_export",
-        description="Write nano's decoder as ONNX graphs with a manifest.",
+        description="Write nano as ONNX graphs whose tensors lie in the weights file.",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("nano-onnx"), metavar="FOLDER", help="default: nano-onnx"
+        "--out",
+        type=Path,
+        default=BUNDLED.parent,
+        metavar="FOLDER",
+        help="default: where the program has them",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="other weights of nano")
     args = parser.parse_args(argv)
     try:
-        nano = load_nano(args.weights)
-        manifest = export(nano, args.out)
-        for name in ("decoder", "vocoder"):
-            path = args.out / manifest[name]["file"]
-            sys.stdout.write(f"{path}  {path.stat().st_size / 2**20:.1f} MiB\n")
-        sys.stdout.write(f"{args.out / MANIFEST}  {nano.weights}, opset {OPSET}\n")
-        if find_spec("onnxruntime") is None:
-            sys.stdout.write("not compared with torch: onnxruntime is not installed\n")
-        else:
-            sys.stdout.write(f"largest difference from torch  {difference(nano, args.out):.1e}\n")
+        for path in export(load_models(read_weights()), args.out):
+            sys.stdout.write(f"{path}  {path.stat().st_size / 1000:.0f} kB\n")
     except (CodecError, OSError) as error:
         sys.stderr.write(f"onnx_export: {error}\n")
         return 2

@@ -28,10 +28,19 @@ class FiniteScalarQuantizer(nn.Module):
 
     def indices(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Level per dimension, int64 ``[..., dims]``, and the value in (0, 1) it came from."""
-        shape = x.shape
-        unit = torch.sigmoid(1.7 * self.norm(x.reshape(-1, shape[-1]))).reshape(shape)
+        unit = torch.sigmoid(1.7 * self._normed(x))
         level = torch.minimum((unit * self.sizes).floor().long(), self.sizes - 1)
         return level, unit
+
+    def _normed(self, x: Tensor) -> Tensor:
+        norm, shape = self.norm, x.shape
+        if self.training:
+            normed: Tensor = norm(x.reshape(-1, shape[-1])).reshape(shape)
+            return normed
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        # Written out, since graphs of free lengths take no batch norm.
+        return (x - norm.running_mean) * torch.rsqrt(norm.running_var + norm.eps)
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes 0 ... 4095, int64 ``[...]``."""

@@ -67,7 +67,7 @@ def write_slow(
     tokens count more. first_token: absolute index of the first, ``[batch]``. Means near the edges
     run over what is there.
     """
-    (batch, tokens), device = features.shape[:2], features.device
+    batch, tokens, device = features.shape[0], features.shape[1], features.device
     rows = average(features, config)
     spectrum, image = rows.split([BANDS, 2 * IMAGES], dim=-1)
     rows = torch.cat([spectrum - levels.unsqueeze(-1), image], dim=-1)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.constants import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from codec.nano.base import NOISE_PURPOSE, RENDER_MARGIN
 from codec.nano.blocks import Stack
 from codec.nano.config import NanoConfig
 from codec.nano.dsp import (
@@ -34,9 +35,8 @@ from codec.nano.features import shares_from_image
 from codec.nano.level import mel_widths
 from codec.noise import keyed_normal
 
-__all__ = ["NOISE_PURPOSE", "Vocoder", "noise_excitation"]
+__all__ = ["Vocoder", "noise_excitation"]
 
-NOISE_PURPOSE = 2
 _LEVEL_BANDS = 14
 """Of eight mels each, but for the lowest: up to 765 Hz they are one. What a token says of narrower
 bands there is too rough to be worth the harmony that following it costs."""
@@ -60,7 +60,7 @@ def noise_excitation(seed: int, first_token: int, tokens: int) -> Tensor:
 class Vocoder(nn.Module):
     """Features of n tokens to sound; reaches :attr:`reach_tokens` tokens to both sides."""
 
-    reach_tokens = 6
+    reach_tokens = RENDER_MARGIN
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()

@@ -29,7 +29,6 @@ from streaming.cli.server_report import parts, summary
 from streaming.cli.watching import watched
 from streaming.errors import SettingsError
 from streaming.files.muc import MUC_SUFFIX, muc_files
-from streaming.listening import check_address
 from streaming.send.broadcast import Broadcast
 from streaming.send.forwarding import Upstream
 from streaming.send.settings import ServiceSettings
@@ -41,6 +40,7 @@ from streaming.support.status_line import StatusLine
 from streaming.support.tls import client_context
 from streaming.transports.link import Backoff
 from streaming.transports.mqtt.address import MqttAddress, is_mqtt
+from streaming.transports.websocket import check_address
 from streaming.transports.websocket.outlet import WebSocket
 from streaming.wire.messages import StreamInfo
 

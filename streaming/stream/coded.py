@@ -1,4 +1,4 @@
-"""Coded packets in a stream: which tokens they are told from, and whether both ends have them."""
+"""Coded packets in a stream: what they are conditioned on, and whether both ends have it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def code_packet(history: History, packet: Tokens) -> CodedTokens | None:
 
 
 class PacketReader:
-    """The listener's side: keeps the newest tokens, and decodes what is told from them."""
+    """The listener's side: keeps the newest tokens, and decodes packets conditioned on them."""
 
     def __init__(self) -> None:
         self._recent = _NONE

@@ -171,7 +171,7 @@ class ListenerSession:
         return self._follow(message)
 
     def _read(self, coded: CodedTokens) -> Tokens | None:
-        """Its tokens; None where those are missing that they are told from, so they are lost."""
+        """Its tokens; None if any on which they are conditioned is missing, so they are lost."""
         hello = self.hello
         if hello is None or self.state is State.JOINING:
             raise ProtocolError("The sender did not begin with a hello; check the address.")

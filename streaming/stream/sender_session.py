@@ -34,8 +34,8 @@ class SenderSession:
 
     wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
     session ended. admit: why a listener with the secret in the join message is not let in; None
-    lets it in. admit_publisher: the same of who has a stream for us; it is let in where it is no
-    listener, so that this session is over, ``publishes`` says why, and others read the connection.
+    lets it in. admit_publisher: the same for a publisher. If it is
+    admitted, this session ends, ``publishes`` says so, and others read the connection.
     carrier: see :meth:`streaming.stream.hub.Hub.join`. ``state`` is ENDED when nothing more will
     follow what :meth:`take` returns; ``failure`` then says whether that is for a fault.
     """

@@ -28,8 +28,8 @@ class Announcement:
 class Titles:
     """Titles in the order of their tokens; the oldest are forgotten beyond a thousand.
 
-    Everybody is told from here, each title by its number, so that they are kept once and not for
-    each listener. Of titles that begin with the same token the last one counts.
+    All listeners read from here, each title by its number, so that titles are kept once and not
+    for each listener. Of titles that begin with the same token the last one counts.
     """
 
     def __init__(self) -> None:

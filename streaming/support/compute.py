@@ -10,6 +10,8 @@ import atexit
 import gc
 import os
 
+from codec.threads import use_threads
+
 __all__ = ["settle", "use_threads"]
 
 _GARBAGE = (20_000, 20, 10)
@@ -22,13 +24,6 @@ of listeners come, which holds up all of them for half a second in the end."""
 # and listener share two cores, one then spins while the other would have work to do, and decoding
 # was seen to take twenty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-
-def use_threads(count: int) -> None:
-    """Import torch, which takes seconds, and let it compute with ``count`` threads."""
-    import torch
-
-    torch.set_num_threads(count)
 
 
 def settle() -> None:

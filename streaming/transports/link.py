@@ -223,7 +223,8 @@ class Link:
         if self.session.state is State.JOINING:
             timeout_s = self._hello_timeout_s
             try:
-                return await asyncio.wait_for(anext(messages), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    return await anext(messages)
             except TimeoutError:
                 raise TransportError(
                     f"The sender said nothing for {timeout_s:.0f} s; check the address."

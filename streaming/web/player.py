@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 
+from codec.nano.weights import BUNDLED
 from streaming.support.worker import Worker, call_on_thread
 from streaming.web.http import POLICY, TYPES, Answer, part, takes_gzip, text
 
@@ -27,8 +28,11 @@ __all__ = ["Player", "PlayerFile", "files", "manifest"]
 
 _STATIC: Final = Path(__file__).parent / "static"
 _VENDOR: Final = _STATIC / "vendor"
-_GRAPHS: Final = Path(__file__).parents[2] / "nano-onnx"
-"""Where ``make export`` leaves them; without them the page does not offer to play."""
+_NANO: Final = (
+    BUNDLED,
+    *(BUNDLED.with_name(f"nano-{graph}.onnx") for graph in ("decoder", "vocoder")),
+)
+"""Weights, and the graphs that have them in their places."""
 _LARGE_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 1 << 16
 _MOST_READERS: Final = 32
@@ -102,7 +106,7 @@ def _paths() -> Iterator[Path]:
     """Where the files lie; this is the list of them."""
     yield from sorted((_STATIC / "player").glob("*.js"))
     yield from sorted(_VENDOR.glob("*.gz"))
-    yield from sorted(_GRAPHS.glob("nano-*"))
+    yield from _NANO
 
 
 @functools.lru_cache(maxsize=1)

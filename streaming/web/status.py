@@ -1,5 +1,4 @@
-"""What a running sender tells about itself: one set of parts, read by `/status.json`, `/healthz`
-and `/metrics`."""
+"""What a running sender tells about itself, for `/status.json`, `/healthz` and `/metrics`."""
 
 from __future__ import annotations
 

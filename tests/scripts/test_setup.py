@@ -85,9 +85,15 @@ def test_changed_metadata_installs_again(checkout):
 
 def test_torch_comes_from_the_index_named_for_it(checkout):
     checkout.venv()
-    assert checkout.run("demo", TORCH_INDEX="https://wheels.example/cpu").returncode == 0
+    assert checkout.run("listen", TORCH_INDEX="https://wheels.example/cpu").returncode == 0
     torch, _ = checkout.pip_runs()
     assert "--index-url https://wheels.example/cpu torch" in torch
+
+
+def test_the_demonstration_installs_no_torch(checkout):
+    checkout.venv()
+    assert checkout.run("demo", TORCH_INDEX="https://wheels.example/cpu").returncode == 0
+    assert len(checkout.pip_runs()) == 1
 
 
 def test_a_system_package_that_cannot_be_installed_is_named_and_is_no_obstacle(checkout):
@@ -108,7 +114,7 @@ def test_failing_pip_ends_with_one_sentence_and_leaves_no_stamp(checkout):
 def test_unknown_profile_is_refused(checkout):
     result = checkout.run("everything")
     assert result.returncode == 2
-    assert "demo|test|train" in result.stderr
+    assert "demo|listen|test|train" in result.stderr
 
 
 def test_unsuitable_interpreter_is_refused(checkout):

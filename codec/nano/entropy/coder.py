@@ -19,6 +19,7 @@ from codec.errors import DataError
 from codec.nano.entropy.features import DIGITS, features, join_digits, split_digits
 from codec.nano.entropy.network import EntropyNetwork
 from codec.nano.entropy.range_coder import RangeDecoder, RangeEncoder
+from codec.nano.weights import BUNDLED_SHA256
 from codec.packing import packed_size
 
 __all__ = ["CONTEXT", "TokenCoder", "coder_for"]
@@ -28,7 +29,7 @@ Ints = NDArray[np.int64]
 CONTEXT: Final = 240
 """Most tokens that a packet is conditioned on: two rounds of the slow channel, 9.6 s."""
 _MODELS: Final = {
-    "c7604a4dc34aa70403724e43f0a0d5643203f30b160302f6bb88ce9698bc973b": "nano-5.npz",
+    BUNDLED_SHA256: "nano-6.npz",
 }
 """By the digest of the weights whose tokens they were trained on."""
 

@@ -55,7 +55,8 @@ class MqttConnection:
             raise ValueError("the join message comes first")
         while True:
             try:
-                received = await asyncio.wait_for(self._broker.receive(), self._patience_s(view))
+                async with asyncio.timeout(self._patience_s(view)):
+                    received = await self._broker.receive()
             except TimeoutError:
                 if view.begun:
                     await self._check()

@@ -41,7 +41,7 @@ from streaming.transports.websocket.common import (
 from streaming.wire.messages import MAX_SERVER_MESSAGE, Message
 from streaming.wire.parsing import decode
 
-__all__ = ["SILENCE_S", "TIMEOUT_S", "Connection", "connect"]
+__all__ = ["SILENCE_S", "TIMEOUT_S", "Connection", "check_address", "connect"]
 
 SILENCE_S: Final = 15.0
 """Eight packets of the default preset: unlikely on a connection that stands."""
@@ -101,9 +101,12 @@ class Connection:
         try:
             while True:
                 try:
-                    yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
+                    async with asyncio.timeout(self._silence_s):
+                        message = await self._connection.recv()
                 except TimeoutError:
                     await self._check()
+                else:
+                    yield message
         except ConnectionClosed as closed:
             received = closed.rcvd.code if closed.rcvd else None
             if received not in (NORMAL, GOING_AWAY):
@@ -198,6 +201,15 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     port = parts.port or {"ws": 80, "wss": 443}.get(parts.scheme)
     return parts.scheme, parts.hostname, port
+
+
+def check_address(url: str) -> None:
+    """Raise TransportError if ``url`` can be no sender's address."""
+    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
+        parts = urlsplit(url)
+        if parts.scheme in ("ws", "wss") and parts.hostname:
+            return
+    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 async def connect(

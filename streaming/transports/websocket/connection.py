@@ -44,6 +44,8 @@ _UNSENT_BYTES: Final = 16_384
 _FRAMES: Final = 8
 _METHODS: Final = (b"GET", b"HEAD")
 _LONGEST_METHOD: Final = 20
+_LONGEST_LINE: Final = 8192
+_OLD_VERSION: Final = re.compile(rb" HTTP/1\.0\r$")
 _TOKEN: Final = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,20}")
 
 
@@ -222,17 +224,22 @@ class GuardedConnection(ServerConnection):
             super().data_received(data)
 
     def _begin(self, data: bytes) -> None:
-        """Read the method: the library takes every request for a GET, and hangs up on a body."""
+        """Read the request line: the library takes every request for a GET, hangs up on a body, and
+        refuses HTTP/1.0, which old radios speak and which our answers suit."""
         self._begun += data
-        method, space, rest = self._begun.partition(b" ")
+        method, space, _ = self._begun.partition(b" ")
         if not space and len(self._begun) <= _LONGEST_METHOD:
             return
+        line, ended, rest = self._begun.partition(b"\n")
+        if method in _METHODS and not ended and len(self._begun) <= _LONGEST_LINE:
+            return
         begun, self._begun = self._begun, b""
-        if method == b"HEAD":
+        if method in _METHODS:
             self._method = method
-            super().data_received(b"GET " + rest)
-        elif method == b"GET" or not _TOKEN.fullmatch(method):
-            self._method = b"GET"  # or nothing of HTTP, which the library finds out
+            line = _OLD_VERSION.sub(b" HTTP/1.1\r", line).removeprefix(method)
+            super().data_received(b"GET" + line + ended + rest)
+        elif not _TOKEN.fullmatch(method):
+            self._method = b"GET"  # nothing of HTTP, which the library finds out
             super().data_received(begun)
         else:
             self._method = method

@@ -37,7 +37,7 @@ from streaming.wire.messages import CODED_KIND, CodedTokens, Gap, Join, StreamIn
 from streaming.wire.parsing import decode
 from tests import DATA
 
-MODEL = Path(codec.__file__).parent / "nano" / "entropy" / "nano-5.npz"
+MODEL = Path(codec.__file__).parent / "nano" / "entropy" / "nano-6.npz"
 HELD = DATA / "held_0.ogg"
 _CODER = coder_for(BUNDLED_SHA256)
 assert _CODER is not None
@@ -52,7 +52,7 @@ GOLDEN_TOKENS = [
 GOLDEN_CONTEXT = "0e6efc2408b8e4d3412d51d7c838505fe3f6eeeabd4768df60"
 GOLDEN_ALONE = "06a654455cffb4008cab1ce28174f443069d7d043ef4b5ad93939f"
 PACKET = 48
-INFO = StreamInfo("nano", "nano-5", BUNDLED_SHA256, 0, "s", PACKET)
+INFO = StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, "s", PACKET)
 
 
 def music(count, seed=0):
@@ -371,7 +371,7 @@ def test_the_last_packet_is_plain_where_it_is_shorter(stream):
 
 def test_the_senders_option_reaches_the_hub(stream):
     asked = server.parse_arguments(["--entropy-coding"]).entropy_coding
-    identity = StreamHeader("nano", "nano-5", BUNDLED_SHA256)
+    identity = StreamHeader("nano", "nano-6", BUNDLED_SHA256)
     for chosen in (asked, server.parse_arguments([]).entropy_coding):
         hub, _ = open_hub(ServiceSettings(entropy_coding=chosen), identity, PACKET)
         (_, packet) = follow(hub, joined(hub), stream[:PACKET])

@@ -39,8 +39,8 @@ COMMANDS = {
 DAMAGED = """
 import sys
 from pathlib import Path
-from codec.nano import codec
-codec.BUNDLED = Path(sys.argv.pop(1))
+from codec.nano import weights
+weights.BUNDLED = Path(sys.argv.pop(1))
 from streaming.cli import {0}
 sys.exit({0}.main())
 """

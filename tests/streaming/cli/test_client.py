@@ -134,7 +134,7 @@ async def test_the_sound_card_plays_as_well_as_the_file_is_written(
         asked.update(wanted)
         return card
 
-    monkeypatch.setattr("streaming.cli.client_wiring.SoundCardSink", open_card)
+    monkeypatch.setattr("streaming.cli.client.SoundCardSink", open_card)
     station.publish(10)
     out = tmp_path / "out.wav"
     options = ["--device", "3", "--volume", "0.5", "--seconds", "1", "--buffer", "0.1"]

@@ -370,9 +370,11 @@ def start_without(package: str, *arguments: object) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("package", "arguments", "install"),
     [
-        ("torch", ["server.py", SONG, "--port", "0"], "pip install 'torch'"),
-        ("torch", ["client.py", "FILE", "--out", "OUT"], "pip install 'torch'"),
-        ("torch", ["codec", "encode", SONG, "OUT"], "pip install 'torch'"),
+        ("onnxruntime", ["server.py", SONG, "--port", "0"], "pip install 'onnxruntime'"),
+        ("onnxruntime", ["client.py", "FILE", "--out", "OUT"], "pip install 'onnxruntime'"),
+        ("onnxruntime", ["codec", "encode", SONG, "OUT"], "pip install 'onnxruntime'"),
+        ("torch", ["server.py", SONG, "--codec", "mucodec"], "pip install 'torch'"),
+        ("torch", ["client.py", "FILE", "--out", "OUT", "--steps", "4"], "pip install 'torch'"),
         ("soundfile", ["server.py", SONG, "--port", "0"], "pip install 'soundfile'"),
         ("soxr", ["codec", "encode", SONG, "OUT"], "pip install 'soxr'"),
         ("safetensors", ["codec", "fetch", "nano"], "pip install 'safetensors'"),

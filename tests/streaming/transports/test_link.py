@@ -231,3 +231,20 @@ def test_waiting_grows_is_spread_and_bounded() -> None:
     assert backoff.wait_s(9, 1.0) == backoff.wait_s(10**6, 1.0) == 30.0
     assert backoff.wait_s(0, 0.0) == 0.25
     assert backoff.wait_s(10_000, 0.0) == 7.5
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_leaves_at_the_moment_a_message_comes_has_left(turns: int) -> None:
+    """However far the message has come by then: a cancellation that is lost is a task for ever."""
+    connection = Script(then="stay")
+    following = asyncio.create_task(collect(link(connection)))
+    while not connection.sent:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    connection.add(hello(stream="s"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    following.cancel()
+    done, _ = await asyncio.wait({following}, timeout=60)
+    assert done
+    assert following.cancelled()

@@ -421,9 +421,9 @@ async def test_broken_connection_is_said():
 
 async def test_coded_and_plain_packets_of_one_stream_are_heard_alike():
     """Tokens that repeat are easy to tell from those before them."""
-    info = StreamInfo("nano", "nano-5", BUNDLED_SHA256, 0, packet_tokens=48)
+    info = StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, packet_tokens=48)
     tokens = np.array(GOLDEN_TOKENS[:24] * 2)
-    ours = CodecIdentity("nano", "nano-5", BUNDLED_SHA256)
+    ours = CodecIdentity("nano", "nano-6", BUNDLED_SHA256)
     for entropy_coding in (True, False):
         hub = Hub(info, entropy_coding=entropy_coding)
         session, heard = ListenerSession(ours), []

@@ -21,14 +21,14 @@ DIGEST = "0123456789abcdef" * 4
 
 
 def whole_file() -> bytes:
-    file = MucEncoder(StreamHeader("nano", "nano-5", DIGEST, 5))
+    file = MucEncoder(StreamHeader("nano", "nano-6", DIGEST, 5))
     tokens = np.random.default_rng(0).integers(0, 16384, 700)
     return file.title("Song") + file.tokens(tokens) + file.finish(700 * 1920 - 600)
 
 
 def recording() -> bytes:
     """With context, holes, a long hole, what came twice, titles and a clock."""
-    muxer = MucMuxer(StreamHeader("nano", "nano-5", DIGEST, 7, "s", 1000, 1100))
+    muxer = MucMuxer(StreamHeader("nano", "nano-6", DIGEST, 7, "s", 1000, 1100))
     some = np.random.default_rng(1).integers(0, 16384, 200)
     records: list[Any] = [
         Tokens(1000, some[:90]),

@@ -192,7 +192,7 @@ def test_lost_tokens_are_replaced_as_in_python(run):
 def hello(first: int, live: int, stream: str = "s", seed: int = 4) -> str:
     return Hello(
         "nano",
-        "nano-5",
+        "nano-6",
         "a" * 64,
         seed,
         first_token=first,

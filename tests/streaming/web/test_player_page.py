@@ -19,7 +19,6 @@ from streaming.files.muc.messages import StreamHeader
 from streaming.files.muc.writer import MucEncoder
 from tests.support.browser import Browser, browser  # noqa: F401
 from tests.support.firefox import Firefox, firefox, pulse  # noqa: F401
-from tests.support.player_graphs import graphs  # noqa: F401
 from tests.support.programs import Programs, Running, programs  # noqa: F401
 
 TOKENS = 3000
@@ -36,7 +35,7 @@ def write_music(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def station(programs: Programs, graphs: Path) -> Iterator[str]:  # noqa: F811
+def station(programs: Programs) -> Iterator[str]:  # noqa: F811
     """Address of the page of a station that plays a file."""
     music = programs.folder / "waves.muc"
     write_music(music)
@@ -115,13 +114,14 @@ def test_the_page_plays_and_moves(player, station):
     before = page.text("#received")
     player.until(lambda: page.text("#received") != before)  # the picture goes on
     player.until(lambda: player.figure("token") > 300)  # there is something to go back to
-    place = player.place()
+    live = "return document.querySelector('#play-state').dataset.live"
     player.press("[data-move='-10']")
-    player.until(lambda: player.figure("token") < place)
+    player.until(lambda: page.value(live) == "false")
     player.hear()
-    player.until(lambda: player.state == "playing, from the past")
+    assert float(page.text("#reserve").split()[0]) > 9
     player.press("#live")
-    player.until(lambda: player.state == "playing")
+    player.until(lambda: page.value(live) == "true")
+    player.hear()
     assert page.text("#lost") == "0"
     player.press("#play")
     player.until(lambda: player.state == "")
@@ -181,7 +181,7 @@ def test_the_sound_is_that_of_python(browser, station, first):  # noqa: F811
     assert 10 * np.log10(np.square(expected).sum() / noise) >= 60
 
 
-def test_the_page_plays_under_a_plain_name(browser, programs, graphs):  # noqa: F811
+def test_the_page_plays_under_a_plain_name(browser, programs):  # noqa: F811
     music = programs.folder / "plain.muc"
     write_music(music)
     server = programs.start(
@@ -205,7 +205,6 @@ def test_the_page_plays_under_a_plain_name(browser, programs, graphs):  # noqa: 
 def test_a_server_that_was_killed_is_heard_again_without_a_lost_token(
     browser,  # noqa: F811
     programs,  # noqa: F811
-    graphs,  # noqa: F811
 ):
     music = programs.folder / "killed.muc"
     write_music(music)
