@@ -31,7 +31,7 @@ from benchmarks.crowd import UNDER_WAY_S, Arrivals, lateness, percentile_ms, rai
 from benchmarks.mqtt_load import MqttLoad
 from streaming.stream.hub import Hub
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
-from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.transports.mqtt.publisher import Mqtt, MqttPublisher
 from streaming.wire.messages import StreamInfo
 
 __all__ = ["Result", "measure"]
@@ -104,7 +104,7 @@ async def measure(port: int, pid: int, listeners: int, seconds: float, joins: fl
     ours, theirs = context.Pipe()
     arguments = (theirs, port, listeners, joins, address.live(tag), address.window(tag))
     crowd = context.Process(target=_subscribe, args=arguments, daemon=True)
-    async with MqttPublisher(hub, MqttSettings(address)):
+    async with MqttPublisher(hub, Mqtt(address)):
         playing = asyncio.ensure_future(play())
         try:
             await asyncio.sleep(0.5)

@@ -36,12 +36,21 @@ if TYPE_CHECKING:
     from streaming.listening import listen, tokens
     from streaming.receive.listener import Listener
     from streaming.receive.settings import CatchUp, ListenerSettings
+    from streaming.send.broadcast import Broadcast
+    from streaming.send.forwarding import Upstream
+    from streaming.send.replay import MucPlaylist
+    from streaming.send.settings import ServiceSettings
     from streaming.stream.timeline import StartAt
     from streaming.transports.link import Backoff
+    from streaming.transports.mqtt.publisher import Mqtt
+    from streaming.transports.oneway.publisher import OneWay
+    from streaming.transports.push.pusher import Push
+    from streaming.transports.websocket.outlet import WebSocket
     from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 
 __all__ = [
     "Backoff",
+    "Broadcast",
     "CaptureSource",
     "CatchUp",
     "DeviceError",
@@ -52,14 +61,19 @@ __all__ = [
     "Hello",
     "Listener",
     "ListenerSettings",
+    "Mqtt",
     "MucEncoder",
     "MucInfo",
+    "MucPlaylist",
     "MucReader",
+    "OneWay",
     "Playlist",
     "ProtocolError",
+    "Push",
     "RawFormat",
     "RawSink",
     "RefusedError",
+    "ServiceSettings",
     "SettingsError",
     "Sink",
     "SinkError",
@@ -73,7 +87,9 @@ __all__ = [
     "Title",
     "Tokens",
     "TransportError",
+    "Upstream",
     "UserError",
+    "WebSocket",
     "listen",
     "tokens",
 ]
@@ -87,8 +103,16 @@ _NAMES: Final = {
     "streaming.listening": "listen tokens",
     "streaming.receive.listener": "Listener",
     "streaming.receive.settings": "CatchUp ListenerSettings",
+    "streaming.send.broadcast": "Broadcast",
+    "streaming.send.forwarding": "Upstream",
+    "streaming.send.replay": "MucPlaylist",
+    "streaming.send.settings": "ServiceSettings",
     "streaming.stream.timeline": "StartAt",
     "streaming.transports.link": "Backoff",
+    "streaming.transports.mqtt.publisher": "Mqtt",
+    "streaming.transports.oneway.publisher": "OneWay",
+    "streaming.transports.push.pusher": "Push",
+    "streaming.transports.websocket.outlet": "WebSocket",
     "streaming.wire.messages": "End Gap Hello Title Tokens",
 }
 _HOMES: Final = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -33,7 +33,7 @@ from streaming.support.worker import Worker
 from streaming.transports.link import Dial
 from streaming.transports.oneway.connection import LeanDial
 from streaming.transports.oneway.hello import Fec
-from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
+from streaming.transports.oneway.publisher import LeanPublisher, OneWay
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.wire.messages import TOKENS_HEADER, StreamInfo
 
@@ -120,7 +120,7 @@ class Engine:
         line = SimulatedLine(network, datagrams=setting.transport == "udp")
         fec = None if setting.fec is None else Fec.parse(setting.fec)
         address = cast(Any, line)
-        async with LeanPublisher(hub, LeanSettings(address, fec), clock):
+        async with LeanPublisher(hub, OneWay(address, fec), clock):
             dial = LeanDial(address, clock)
             codec = self.codec
             dial.known.append(CodecIdentity(codec.name, codec.weights, codec.digest))

@@ -23,9 +23,9 @@ from streaming.transports.mqtt.address import (
 if TYPE_CHECKING:
     import ssl
 
-    from streaming.transports.mqtt.publisher import MqttSettings
+    from streaming.transports.mqtt.publisher import Mqtt
 
-__all__ = ["add_broker_arguments", "broker_of", "list_broker", "publisher_settings"]
+__all__ = ["add_broker_arguments", "broker_of", "list_broker", "mqtt_outlet"]
 
 
 def add_broker_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
@@ -84,7 +84,7 @@ def broker_of(
     return address, tls
 
 
-def publisher_settings(arguments: argparse.Namespace) -> MqttSettings | None:
+def mqtt_outlet(arguments: argparse.Namespace) -> Mqtt | None:
     """Where a sender publishes; None where it does not. Raises SettingsError."""
     if arguments.mqtt is None:
         needed = {"mqtt_window", "mqtt_user", "mqtt_password_file", "ca"}
@@ -98,10 +98,10 @@ def publisher_settings(arguments: argparse.Namespace) -> MqttSettings | None:
                 raise SettingsError(f"--{name.replace('_', '-')} needs the broker: give --mqtt.")
         return None
     address, tls = broker_of(arguments.mqtt, arguments)
-    from streaming.transports.mqtt.publisher import DEFAULT_WINDOW_S, MqttSettings
+    from streaming.transports.mqtt.publisher import DEFAULT_WINDOW_S, Mqtt
 
     window_s = DEFAULT_WINDOW_S if arguments.mqtt_window is None else arguments.mqtt_window
-    return MqttSettings(address, tls, window_s)
+    return Mqtt(address, tls, window_s)
 
 
 async def list_broker(url: str, arguments: argparse.Namespace) -> str:

@@ -13,9 +13,9 @@ from streaming.transports.oneway.fec import check_library
 from streaming.transports.oneway.framing import MAX_KEY_BYTES
 from streaming.transports.oneway.hello import MAX_SEED, Fec
 from streaming.transports.oneway.ports import Address, SerialAddress, UdpAddress
-from streaming.transports.oneway.publisher import LeanSettings
+from streaming.transports.oneway.publisher import OneWay
 
-__all__ = ["add_lean_arguments", "lean_dial", "lean_settings"]
+__all__ = ["add_lean_arguments", "lean_dial", "oneway_outlet"]
 
 _LEAST_KEY_BYTES: Final = 16
 _MOST_KEY_FILE: Final = 4096
@@ -57,7 +57,7 @@ def add_lean_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
         )
 
 
-def lean_settings(arguments: argparse.Namespace) -> LeanSettings | None:
+def oneway_outlet(arguments: argparse.Namespace) -> OneWay | None:
     """Where a sender sends; None where it does not. Raises UserError."""
     address = _address(arguments, host_needed=True)
     if address is None:
@@ -70,7 +70,7 @@ def lean_settings(arguments: argparse.Namespace) -> LeanSettings | None:
     fec = None if arguments.fec is None else Fec.parse(arguments.fec)
     if fec is not None:
         check_library()
-    return LeanSettings(address, fec, arguments.line_rate, _link_key(arguments.link_key_file))
+    return OneWay(address, fec, arguments.line_rate, _link_key(arguments.link_key_file))
 
 
 def lean_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> LeanDial | None:

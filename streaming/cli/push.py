@@ -13,9 +13,9 @@ from streaming.support.tls import client_context
 from streaming.transports.websocket import check_address
 
 if TYPE_CHECKING:
-    from streaming.transports.push.pusher import PushSettings
+    from streaming.transports.push.pusher import Push
 
-__all__ = ["add_push_arguments", "publish_tokens", "push_settings"]
+__all__ = ["add_push_arguments", "publish_tokens", "push_outlet"]
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def _add_token(group: argparse._ArgumentGroup, option: str, purpose: str, variab
     group.add_argument(f"{option}-file", type=Path, metavar="FILE", help="the same from a file")
 
 
-def push_settings(arguments: argparse.Namespace) -> PushSettings | None:
+def push_outlet(arguments: argparse.Namespace) -> Push | None:
     """Where a sender pushes; None where it does not. Raises UserError."""
     given, file = arguments.push_token, arguments.push_token_file
     if arguments.push is None:
@@ -68,9 +68,9 @@ def push_settings(arguments: argparse.Namespace) -> PushSettings | None:
     others = arguments.mqtt is not None or any(is_address(song) for song in arguments.songs)
     encrypted = arguments.push.lower().startswith("wss:")
     tls = client_context(arguments.push, arguments.ca if encrypted or not others else None)
-    from streaming.transports.push.pusher import PushSettings
+    from streaming.transports.push.pusher import Push
 
-    return PushSettings(arguments.push, secrets[0], tls)
+    return Push(arguments.push, secrets[0], tls)
 
 
 def publish_tokens(arguments: argparse.Namespace) -> list[str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,28 +24,36 @@ from streaming.cli.common import (
     run_program,
 )
 from streaming.cli.mqtt import broker_of
-from streaming.cli.server_arguments import make_settings, read_arguments
+from streaming.cli.server_arguments import make_outlets, make_settings, read_arguments
+from streaming.cli.server_report import parts, summary
+from streaming.cli.watching import watched
 from streaming.errors import SettingsError
 from streaming.files.muc import MUC_SUFFIX, muc_files
-from streaming.send.service import serve
+from streaming.send.broadcast import Broadcast
+from streaming.send.forwarding import Upstream
 from streaming.send.settings import ServiceSettings
+from streaming.stream.hub import Hub
 from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, read_auth_tokens
 from streaming.support.signals import run_loop, set_on_signals
 from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.support.tls import client_context
+from streaming.transports.link import Backoff
 from streaming.transports.mqtt.address import MqttAddress, is_mqtt
 from streaming.transports.websocket import check_address
+from streaming.transports.websocket.outlet import WebSocket
+from streaming.wire.messages import StreamInfo
 
 if TYPE_CHECKING:
     from codec.base import Codec
     from streaming.audio.sources import Source
-    from streaming.send.forwarding import Upstream
     from streaming.send.replay import MucPlaylist
     from streaming.transports.link import Dial
+    from streaming.transports.outlet import Outlet
 
-Send = Callable[[ServiceSettings, StatsWriter, StatusLine, asyncio.Event], Awaitable[None]]
+logger = logging.getLogger(__name__)
 
+_OWN = ("loop", "shuffle", "title", "seed", "packet_tokens")  # of a stream that begins here
 DEMO_TRACK = Path(__file__).parents[1] / "data" / "demo.ogg"
 
 
@@ -62,41 +72,63 @@ def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = c
 async def run(
     arguments: argparse.Namespace, load_codec: Callable[..., Codec], status: StatusLine
 ) -> None:
-    """Wire source, codec and server together, and end them on Ctrl-C or SIGTERM."""
-    settings = make_settings(arguments)
-    send = make_sender(arguments, load_codec)
+    """Wire source, codec and outlets together, and end them on Ctrl-C or SIGTERM."""
+    settings, outlets = make_settings(arguments), make_outlets(arguments)
     stop = asyncio.Event()
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
-        await send(settings, stats, status, stop)
+        if arguments.accept_push:
+            refuse_beside(arguments, "--accept-push", "reconnect", "upstream_token", *_OWN)
+            await serve_publishers(outlets, settings, stats, status, stop)
+            return
+        source, load = make_source(arguments), codec_loader(arguments, load_codec, "encoder")
+        encoder = functools.partial(load, arguments.codec)
+        await air(Broadcast(source, encoder, outlets, settings, stop=stop), stats, status)
 
 
-def make_sender(arguments: argparse.Namespace, load_codec: Callable[..., Codec]) -> Send:
-    """What runs until the stream ends, by what the arguments name; nothing is opened yet."""
-    own = ("loop", "shuffle", "title", "seed", "packet_tokens")
-    if arguments.accept_push:
-        from streaming.send.forwarding import serve_publisher
+async def air(broadcast: Broadcast, stats: StatsWriter, status: StatusLine) -> None:
+    """Broadcast until the end, and report on it meanwhile and afterwards."""
+    async with broadcast as on_air:
+        if on_air.figures():  # otherwise it was stopped before it was on the air
+            async with watched(on_air.figures, parts, summary, status, stats):
+                await on_air.finished()
 
-        refuse_beside(arguments, "--accept-push", "reconnect", "upstream_token", *own)
-        return serve_publisher
+
+async def serve_publishers(
+    outlets: Sequence[Outlet],
+    settings: ServiceSettings,
+    stats: StatsWriter,
+    status: StatusLine,
+    stop: asyncio.Event,
+) -> None:
+    """Broadcast what is pushed here, stream after stream."""
+    websocket, *others = outlets
+    assert isinstance(websocket, WebSocket)
+    assert websocket.intake is not None
+    silence = Hub(StreamInfo("", "", "", packet_tokens=1), max_lag_s=settings.max_lag_s)
+    async with websocket(silence) as server:
+        # The intake itself waits, so that nothing else has to.
+        backoff = Backoff(0.0, 0.0)
+        publisher = Upstream(websocket.intake.dial, backoff=backoff, anybody=True)
+        while not stop.is_set():
+            logger.info("waiting for a publisher")
+            on_air = [replace(websocket, server=server), *others]
+            await air(Broadcast(publisher, None, on_air, settings, stop=stop), stats, status)
+
+
+def make_source(
+    arguments: argparse.Namespace,
+) -> Source | Callable[[], MucPlaylist] | Upstream:
+    """What the arguments want to be streamed; nothing is opened yet."""
     if any(is_address(song) for song in arguments.songs):
-        from streaming.send.forwarding import serve_upstream
-
-        refuse_beside(arguments, "the address of another sender", *own)
-
-        return functools.partial(serve_upstream, make_upstream(arguments))
+        refuse_beside(arguments, "the address of another sender", *_OWN)
+        return make_upstream(arguments)
     if any(holds_tokens(song) for song in arguments.songs):
-        from streaming.send.forwarding import serve_files
-
-        return functools.partial(serve_files, make_playlist(arguments))
-    load = codec_loader(arguments, load_codec, "encoder")
-    return functools.partial(serve, make_source(arguments), lambda: load(arguments.codec))
+        return make_playlist(arguments)
+    return make_sound(arguments)
 
 
 def make_upstream(arguments: argparse.Namespace) -> Upstream:
     """The other sender that the arguments name."""
-    from streaming.send.forwarding import Upstream
-    from streaming.transports.link import Backoff
-
     if len(arguments.songs) > 1:
         raise SettingsError("Another sender's stream cannot be mixed with anything else.")
     check_wait(arguments)
@@ -172,7 +204,7 @@ def refuse_beside(arguments: argparse.Namespace, what: str, *names: str) -> None
             raise SettingsError(f"--{option} means nothing beside {what}; leave it out.")
 
 
-def make_source(arguments: argparse.Namespace) -> Source:
+def make_sound(arguments: argparse.Namespace) -> Source:
     """The source of sound that the arguments name; nothing is opened yet."""
     # Here and not above, since these bring libraries along that a stream of tokens does not need.
     from streaming.audio.sources import CaptureSource, Playlist, RawFormat, StdinSource

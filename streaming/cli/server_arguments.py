@@ -15,19 +15,22 @@ from streaming.cli.common import (
     parse,
     program_name,
 )
-from streaming.cli.mqtt import add_broker_arguments, publisher_settings
-from streaming.cli.oneway import add_lean_arguments, lean_settings
+from streaming.cli.mqtt import add_broker_arguments, mqtt_outlet
+from streaming.cli.oneway import add_lean_arguments, oneway_outlet
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
-from streaming.cli.push import add_push_arguments, publish_tokens, push_settings
+from streaming.cli.push import add_push_arguments, publish_tokens, push_outlet
 from streaming.send.settings import PRESETS, ServiceSettings
 from streaming.stream.hub import MAX_LAG_S
 from streaming.stream.timeline import parse_duration_s
-from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, Limits, read_auth_tokens
+from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, AuthTokens, Limits, read_auth_tokens
 from streaming.support.tls import server_context
+from streaming.transports.outlet import Outlet
+from streaming.transports.push.intake import Intake
+from streaming.transports.websocket.outlet import WebSocket
 from streaming.web.forwarded import Proxies
 from streaming.wire.messages import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 
-__all__ = ["make_parser", "make_settings", "read_arguments"]
+__all__ = ["make_outlets", "make_parser", "make_settings", "read_arguments"]
 
 
 def read_arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,28 +60,34 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
 def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
     """What the arguments ask of the sender. Raises SettingsError."""
     return ServiceSettings(
-        host=arguments.host,
-        port=arguments.port,
         preset=PRESETS[arguments.preset],
         packet_tokens=arguments.packet_tokens,
         seed=arguments.seed,
         rewind_s=parse_duration_s(arguments.rewind),
         store=arguments.store,
         max_lag_s=arguments.max_lag,
-        auth_tokens=read_auth_tokens(arguments.auth_token, arguments.auth_token_file),
-        limits=Limits(arguments.max_listeners, arguments.max_per_address),
-        origins=arguments.allow_origin,
-        proxies=Proxies(arguments.trust_proxy),
-        tls=server_context(arguments.tls_cert, arguments.tls_key),
         hop=arguments.hop,
         lookahead=arguments.lookahead,
-        mqtt=publisher_settings(arguments),
-        push=push_settings(arguments),
-        lean=lean_settings(arguments),
         entropy_coding=arguments.entropy_coding,
-        publish_tokens=publish_tokens(arguments),
-        web_player=arguments.web_player,
     )
+
+
+def make_outlets(arguments: argparse.Namespace) -> list[Outlet]:
+    """Where the arguments want the stream to go, WebSocket listeners first. Raises UserError."""
+    publishers = publish_tokens(arguments)
+    websocket = WebSocket(
+        arguments.host,
+        arguments.port,
+        read_auth_tokens(arguments.auth_token, arguments.auth_token_file),
+        Limits(arguments.max_listeners, arguments.max_per_address),
+        arguments.allow_origin,
+        Proxies(arguments.trust_proxy),
+        server_context(arguments.tls_cert, arguments.tls_key),
+        arguments.web_player,
+        Intake(AuthTokens(publishers)) if publishers else None,
+    )
+    others = (mqtt_outlet(arguments), push_outlet(arguments), oneway_outlet(arguments))
+    return [websocket, *(outlet for outlet in others if outlet is not None)]
 
 
 def _web_player(text: str) -> str:

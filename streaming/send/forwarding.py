@@ -3,57 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streaming.files.store import stored_place
 from streaming.send.publisher import Publisher
 from streaming.send.relay import Relay
 from streaming.send.replay import MucPlaylist, Replay
-from streaming.send.service import broadcast, open_hub, open_server
-from streaming.send.settings import ServiceSettings
+from streaming.send.service import open_hub
 from streaming.stream.history import HISTORY_TOKENS
-from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
-from streaming.support.guard import AuthTokens
 from streaming.support.signals import unless
-from streaming.support.stats import StatsWriter
-from streaming.support.status_line import StatusLine
 from streaming.support.worker import call_on_thread
 from streaming.transports.link import Backoff, Dial, Link
-from streaming.transports.push.intake import Intake
-from streaming.transports.websocket import WebSocketServer
-from streaming.wire.messages import Hello, Join, StreamInfo
+from streaming.wire.messages import Hello, Join
 
-__all__ = ["Upstream", "serve_files", "serve_publisher", "serve_upstream"]
+if TYPE_CHECKING:
+    from streaming.send.broadcast import Broadcast
 
-logger = logging.getLogger(__name__)
+__all__ = ["Upstream", "serve_files", "serve_upstream"]
 
 
 async def serve_files(
     open_playlist: Callable[[], MucPlaylist],
-    settings: ServiceSettings,
-    stats: StatsWriter,
-    status: StatusLine,
-    stop: asyncio.Event,
+    on_air: Broadcast,
 ) -> None:
-    """Send ``.muc`` files until they end or ``stop`` is set. Raises UserError.
+    """Send ``.muc`` files until they end or are stopped. Raises UserError.
 
     open_playlist: called once, off the event loop.
     """
     playlist = await call_on_thread(open_playlist)
     # A new stream, whatever the files were recorded from: its numbers begin at 0.
     identity = replace(playlist.header.identity, stream="")
+    settings = on_air.settings
     packet_tokens = settings.packet_tokens or settings.preset.packet_tokens
     hub, store = await call_on_thread(open_hub, settings, identity, packet_tokens)
     publisher = Publisher(hub, store)
     replay = Replay(playlist, publisher)
     try:
-        await broadcast(
-            hub, replay, replay.run, settings, stats, status, stop, outlives=store is not None
-        )
+        await on_air.carry(hub, replay, replay.run, outlives=store is not None)
     finally:
         await publisher.close()
 
@@ -74,33 +64,9 @@ class Upstream:
     anybody: bool = False
 
 
-async def serve_publisher(
-    settings: ServiceSettings, stats: StatsWriter, status: StatusLine, stop: asyncio.Event
-) -> None:
-    """Send what is pushed here, stream after stream, until ``stop`` is set. Raises UserError."""
-    intake = Intake(AuthTokens(settings.publish_tokens))
-    silence = Hub(StreamInfo("", "", "", 0, packet_tokens=1), max_lag_s=settings.max_lag_s)
-    async with open_server(silence, settings, intake) as server:
-        # The intake itself waits, so that nothing else has to.
-        upstream = Upstream(intake.dial, backoff=Backoff(0.0, 0.0), anybody=True)
-        while not stop.is_set():
-            logger.info("waiting for a publisher")
-            await serve_upstream(upstream, settings, stats, status, stop, server)
-            server.present(None)
-
-
-async def serve_upstream(
-    upstream: Upstream,
-    settings: ServiceSettings,
-    stats: StatsWriter,
-    status: StatusLine,
-    stop: asyncio.Event,
-    server: WebSocketServer | None = None,
-) -> None:
-    """Send another sender's stream until that ends or ``stop`` is set. Raises UserError.
-
-    server: see :func:`streaming.send.service.broadcast`.
-    """
+async def serve_upstream(upstream: Upstream, on_air: Broadcast) -> None:
+    """Send another sender's stream until that ends or is stopped. Raises UserError."""
+    settings, stop = on_air.settings, on_air.stop
     join = Join(HISTORY_TOKENS, "relay")
     if settings.store is not None:
         join = await call_on_thread(_go_on, settings.store, join)
@@ -117,21 +83,13 @@ async def serve_upstream(
         relay = Relay(link)
         hello = await unless(stop, relay.meet())
         if hello is not None:
-            await _relay(relay, hello, settings, stats, status, stop, server)
+            await _relay(relay, hello, on_air)
     finally:
         await link.close()
 
 
-async def _relay(
-    relay: Relay,
-    hello: Hello,
-    settings: ServiceSettings,
-    stats: StatsWriter,
-    status: StatusLine,
-    stop: asyncio.Event,
-    server: WebSocketServer | None,
-) -> None:
-    settings = replace(settings, seed=hello.seed)
+async def _relay(relay: Relay, hello: Hello, on_air: Broadcast) -> None:
+    settings = replace(on_air.settings, seed=hello.seed)
     hub, store = await call_on_thread(open_hub, settings, hello.identity, hello.packet_tokens)
     publisher = Publisher(hub, store)
     feeding = asyncio.ensure_future(relay.run(publisher))
@@ -141,10 +99,8 @@ async def _relay(
 
     try:
         # Who joins before the history is here would begin with nothing to begin from.
-        await unless(stop, relay.wait_filled())
-        await broadcast(
-            hub, relay, run, settings, stats, status, stop, outlives=True, server=server
-        )
+        await unless(on_air.stop, relay.wait_filled())
+        await on_air.carry(hub, relay, run, outlives=True)
     finally:
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)

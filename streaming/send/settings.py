@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from streaming.errors import SettingsError
 from streaming.stream.hub import MAX_LAG_S
-from streaming.support.guard import Limits
-from streaming.web.forwarded import Proxies
 
 if TYPE_CHECKING:
     from codec.base import Codec, EncoderWindow
-    from streaming.transports.mqtt.publisher import MqttSettings
-    from streaming.transports.oneway.publisher import LeanSettings
-    from streaming.transports.push.pusher import PushSettings
 
 __all__ = ["DEFAULT_REWIND_S", "PRESETS", "Preset", "ServiceSettings", "packets"]
 
@@ -40,41 +33,24 @@ PRESETS: Final = {
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Where to listen and how to send.
+    """How to send.
 
     packet_tokens, hop: override the preset's, and each follows from the other where one alone is
     given; lookahead: overrides the codec's. All in tokens. seed: None takes the store's, or 0.
     rewind_s: how much of the stream is held for those who come back or listen to the past. store:
     folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
-    auth_tokens, limits, origins, proxies, tls: see
-    :class:`streaming.transports.websocket.WebSocketServer`. mqtt: the broker to which the stream
-    goes as well. push: the relay to which it is pushed as well. publish_tokens: of those who may
-    push their stream here, where it is they who are served. lean: the one-way link to which it goes
-    as well. entropy_coding: packets in fewer bits for listeners that take them so. web_player:
-    from which server pages load what it takes to play: ``here``, an address, or ``off``.
+    entropy_coding: packets in fewer bits for listeners that take them so.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8765
     preset: Preset = PRESETS["default"]
     packet_tokens: int | None = None
     seed: int | None = None
     rewind_s: float = DEFAULT_REWIND_S
     store: Path | None = None
     max_lag_s: float = MAX_LAG_S
-    auth_tokens: Sequence[str] = field(default=(), repr=False)
-    limits: Limits = field(default_factory=Limits)
-    origins: Sequence[str] = ()
-    proxies: Proxies = field(default_factory=Proxies)
-    tls: ssl.SSLContext | None = None
     hop: int | None = None
     lookahead: int | None = None
-    mqtt: MqttSettings | None = None
-    push: PushSettings | None = None
-    publish_tokens: Sequence[str] = field(default=(), repr=False)
     entropy_coding: bool = False
-    lean: LeanSettings | None = None
-    web_player: str = "here"
 
 
 def packets(settings: ServiceSettings, codec: Codec) -> tuple[int, EncoderWindow]:

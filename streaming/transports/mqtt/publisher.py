@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, RefusedError, TransportError
@@ -38,7 +38,7 @@ from streaming.wire.messages import (
     Tokens,
 )
 
-__all__ = ["DEFAULT_WINDOW_S", "MqttPublisher", "MqttSettings"]
+__all__ = ["DEFAULT_WINDOW_S", "Mqtt", "MqttPublisher"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +55,21 @@ _CLOSE_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True)
-class MqttSettings:
-    """Where to publish. tls: for ``mqtts://``. window_s: how much of the stream is retained."""
+class Mqtt:
+    """Publish to a broker: an :class:`streaming.transports.outlet.Outlet`.
 
-    address: MqttAddress
+    address: ``mqtt://HOST:PORT/TOPIC``, or what was read of one. tls: for ``mqtts://``. window_s:
+    how much of the stream is retained.
+    """
+
+    address: MqttAddress | str
     tls: ssl.SSLContext | None = None
     window_s: float = DEFAULT_WINDOW_S
     backoff: Backoff = field(default_factory=Backoff)
+
+    def __call__(self, hub: Hub) -> MqttPublisher:
+        """Raises SettingsError where the address cannot be read."""
+        return MqttPublisher(hub, self)
 
 
 class MqttPublisher:
@@ -76,12 +84,13 @@ class MqttPublisher:
     """
 
     def __init__(
-        self, hub: Hub, settings: MqttSettings, clock: Callable[[], float] = time.monotonic
+        self, hub: Hub, settings: Mqtt, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._hub = hub
         self._settings = settings
         self._clock = clock
-        self._address = settings.address
+        address = settings.address
+        self._address = MqttAddress.parse(address) if isinstance(address, str) else address
         self._tag = stream_tag(hub.info)
         self._window_tokens = min(
             MAX_TOKENS_PER_MESSAGE,
@@ -101,6 +110,7 @@ class MqttPublisher:
 
     async def __aenter__(self) -> MqttPublisher:
         broker = await self._connect()
+        logger.info("publishing to %s", self._address)
         self._task = asyncio.create_task(self._run(broker))
         return self
 
@@ -119,6 +129,24 @@ class MqttPublisher:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    @property
+    def url(self) -> str:
+        """Where the stream is found, without user and password."""
+        return str(self._address)
+
+    def figures(self) -> dict[str, Any]:
+        """See :class:`streaming.transports.outlet.Running`."""
+        rate = self.traffic.wire_bits_per_s(self._clock())
+        return {
+            "kind": "mqtt",
+            "bits_per_s": rate,
+            "away": self.away,
+            "reconnects": self.reconnects,
+        }
+
+    async def failed(self) -> None:
+        """It comes back for ever."""
 
     async def _connect(self) -> Broker:
         broker = Broker(

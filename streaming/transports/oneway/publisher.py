@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from streaming.errors import SettingsError, TransportError
 from streaming.stream.hub import Hub
@@ -20,7 +20,7 @@ from streaming.transports.oneway.ports import Address, Port
 from streaming.transports.oneway.sender import Framer, bit_rate
 from streaming.wire.messages import Gap, Hello, Join, Message, Title, Tokens
 
-__all__ = ["LeanPublisher", "LeanSettings"]
+__all__ = ["LeanPublisher", "OneWay"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +29,21 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True)
-class LeanSettings:
-    """Where to send. bits_per_s: never faster than so; None: as fast as the link carries. key: of
-    the frames' tags; empty: they have none.
+class OneWay:
+    """Send over a one-way link: an :class:`streaming.transports.outlet.Outlet`.
+
+    bits_per_s: never faster than so; None: as fast as the link carries. key: of the frames' tags;
+    empty: they have none.
     """
 
     address: Address
     fec: Fec | None = None
     bits_per_s: float | None = None
     key: bytes = field(default=b"", repr=False)
+
+    def __call__(self, hub: Hub) -> LeanPublisher:
+        """Raises SettingsError where the link cannot carry the stream."""
+        return LeanPublisher(hub, self)
 
     @property
     def line_bits_per_s(self) -> float | None:
@@ -57,7 +63,7 @@ class LeanPublisher:
     """
 
     def __init__(
-        self, hub: Hub, settings: LeanSettings, clock: Callable[[], float] = time.monotonic
+        self, hub: Hub, settings: OneWay, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._hub = hub
         self._settings = settings
@@ -81,6 +87,7 @@ class LeanPublisher:
 
     async def __aenter__(self) -> LeanPublisher:
         port = await self._settings.address.open_writer()
+        logger.info("sending to %s, %.0f bit/s", self._settings.address, self.bits_per_s)
         self._began_s = self._clock()
         pulling = self._pull(self._join())
         self._tasks = [asyncio.create_task(pulling), asyncio.create_task(self._send(port))]
@@ -102,6 +109,23 @@ class LeanPublisher:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    @property
+    def url(self) -> str:
+        """The link."""
+        return str(self._settings.address)
+
+    def figures(self) -> dict[str, Any]:
+        """See :class:`streaming.transports.outlet.Running`."""
+        return {
+            "kind": "oneway",
+            "bits_per_s": self.bits_per_s,
+            "losses": self.losses,
+            "dropped_frames": self.line.dropped,
+        }
+
+    async def failed(self) -> None:
+        """It waits for a link that was lost."""
 
     def _join(self) -> Subscription:
         return self._hub.join(Join(history=0), self._clock(), self._wake.set, carrier=True)

@@ -15,10 +15,10 @@ import random
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.heartbeat import Heartbeat
@@ -32,7 +32,7 @@ from streaming.transports.websocket.common import CLOSE_TIMEOUT_S
 from streaming.wire.messages import Failure, Join, Message, Publish
 from streaming.wire.parsing import decode
 
-__all__ = ["PushSettings", "Pusher"]
+__all__ = ["Push", "Pusher"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,29 +43,36 @@ _PATIENCE_S: Final = 15.0
 
 
 @dataclass(frozen=True)
-class PushSettings:
-    """Where to push. auth_token: the relay's publish token. tls: for ``wss://``."""
+class Push:
+    """Push to a relay: an :class:`streaming.transports.outlet.Outlet`.
+
+    url: of the relay. auth_token: its publish token. tls: for ``wss://``.
+    """
 
     url: str
     auth_token: str = field(repr=False)
     tls: ssl.SSLContext | None = None
     backoff: Backoff = field(default_factory=Backoff)
 
+    def __call__(self, hub: Hub) -> Pusher:
+        """Nothing is connected yet."""
+        return Pusher(hub, self)
+
 
 class Pusher:
     """Pushes a hub to a relay within ``async with``, across as many connections as it takes.
 
     A relay that is away is waited for, from the first attempt on and for ever. What waiting cannot
-    mend (a secret that is refused, something that is no relay) ends :meth:`alongside` in answer to
-    the first attempt, when somebody is there to mend it. Later no word of a relay's does: it is
-    warned of and asked again, less and less. Leaving takes leave of the relay, after what the hub
-    has still to say.
+    mend (a secret that is refused, something that is no relay) comes out of :meth:`failed` if it
+    answers the first attempt, when somebody is there to mend it. Later no word of a relay's does:
+    it is warned of and asked again, less and less. Leaving takes leave of the relay, after what the
+    hub has still to say.
 
     Attributes: ``away``, whether there is no connection just now; ``reconnects`` so far.
     """
 
     def __init__(
-        self, hub: Hub, settings: PushSettings, clock: Callable[[], float] = time.monotonic
+        self, hub: Hub, settings: Push, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._hub = hub
         self._settings = settings
@@ -95,18 +102,19 @@ class Pusher:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def alongside(self, work: Awaitable[None]) -> None:
-        """Wait for ``work``, unless the relay refuses us first. Raises ProtocolError for that."""
+    @property
+    def url(self) -> str:
+        """Of the relay."""
+        return self._settings.url
+
+    def figures(self) -> dict[str, Any]:
+        """See :class:`streaming.transports.outlet.Running`."""
+        return {"kind": "push", "away": self.away, "reconnects": self.reconnects}
+
+    async def failed(self) -> None:
+        """Raises ProtocolError where the relay refuses us on the first attempt."""
         assert self._task is not None
-        working = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait({working, self._task}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                self._task.result()
-            await working
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+        await asyncio.shield(self._task)
 
     async def _run(self) -> None:
         """Push until the stream is over."""

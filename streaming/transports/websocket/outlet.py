@@ -27,8 +27,9 @@ class WebSocket:
     """Listen at ``host`` and ``port``, 0 for any free one; see
     :class:`streaming.transports.websocket.WebSocketServer`.
 
-    auth_tokens: of those who may listen; none: everybody may. web_player: who serves the player's
-    files, see :func:`streaming.web.site.open_site`. intake: takes publishers.
+    auth_tokens: of those who may listen; none: everybody may. web_player: from which server pages
+    load what it takes to play: ``here``, an address, or ``off``. intake: takes publishers. server:
+    one that listens already, and goes on when this stream is over.
     """
 
     host: str = "127.0.0.1"
@@ -38,12 +39,21 @@ class WebSocket:
     origins: Sequence[str] = ()
     proxies: Proxies = field(default_factory=Proxies)
     tls: ssl.SSLContext | None = None
-    web_player: str = ""
+    web_player: str = "here"
     intake: Intake | None = None
+    server: WebSocketServer | None = None
 
     @contextlib.asynccontextmanager
     async def __call__(self, hub: Hub) -> AsyncIterator[WebSocketServer]:
         """Raises TransportError where it cannot listen there."""
+        if self.server is not None:
+            self.server.present(hub)
+            try:
+                yield self.server
+            finally:
+                await self.server.drained()
+                self.server.present(None)
+            return
         self.warn_of_strangers()
         limits, too_many = fit_to_files(self.limits)
         if too_many:
@@ -57,7 +67,6 @@ class WebSocket:
             origins=self.origins,
             proxies=self.proxies,
             tls=self.tls,
-            web_player=self.web_player,
             intake=self.intake,
         ) as server:
             logger.info("listening on %s", server.url)

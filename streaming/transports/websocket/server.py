@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -148,6 +148,18 @@ class WebSocketServer:
         """Where listeners connect to."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{'wss' if self._tls else 'ws'}://{host}:{self.port}"
+
+    def figures(self) -> dict[str, Any]:
+        """See :class:`streaming.transports.outlet.Running`."""
+        return {
+            "kind": "websocket",
+            "listeners": self._hub.listeners,
+            "connections": self.gate.open,
+            "refused_connections": self.gate.refused,
+        }
+
+    async def failed(self) -> None:
+        """It goes on for ever."""
 
     def present(self, hub: Hub | None) -> None:
         """From now on this is what those hear who come; None: they are asked to come again."""

@@ -19,14 +19,14 @@ import soundfile
 
 from codec.constants import SAMPLES_PER_TOKEN
 from streaming.cli import client, server
-from streaming.cli.mqtt import publisher_settings
+from streaming.cli.mqtt import mqtt_outlet
 from streaming.errors import SettingsError, UserError
 from streaming.stream.hub import Hub
 from streaming.support.status_line import StatusLine
 from streaming.support.tls import client_context
 from streaming.transports.mqtt import broker as broker_module
 from streaming.transports.mqtt.address import PASSWORD_VARIABLE, USER_VARIABLE, MqttAddress
-from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.transports.mqtt.publisher import Mqtt, MqttPublisher
 from streaming.transports.mqtt.wire import listener_traffic, wire_bytes
 from streaming.wire.messages import StreamInfo
 from tests import ROOT
@@ -111,7 +111,7 @@ async def test_the_program_listens_by_the_address_alone_and_counts_what_mqtt_cos
     url = mosquitto().url("radio/noise")
     hub = Hub(StreamInfo("fake", "fake-1", FakeCodec.digest, 5, "stream", 48))
     out, stats = tmp_path / "out.wav", tmp_path / "stats.jsonl"
-    async with MqttPublisher(hub, MqttSettings(MqttAddress.parse(url))):
+    async with MqttPublisher(hub, Mqtt(MqttAddress.parse(url))):
         hub.publish(np.arange(48), time.monotonic(), 0.3, time.time())
         parsed = client.parse_arguments([url, "--out", str(out), "--stats", str(stats)])
         running = asyncio.create_task(client.run(parsed, load_fake, StatusLine(io.StringIO())))
@@ -224,7 +224,7 @@ def test_certificates_are_checked_before_anything_is_loaded(tmp_path):
 
 def test_the_window_of_a_sender_is_what_is_asked_for(tmp_path):
     def settings(*arguments):
-        return publisher_settings(server.parse_arguments(arguments))
+        return mqtt_outlet(server.parse_arguments(arguments))
 
     assert settings() is None
     usual = settings("--mqtt", "mqtt://h/x")

@@ -26,7 +26,7 @@ import soundfile
 import codec
 from benchmarks.lab.lossy import GilbertElliott
 from streaming.cli import client, server
-from streaming.cli.oneway import lean_dial, lean_settings
+from streaming.cli.oneway import lean_dial, oneway_outlet
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.files.muc import MucReader
 from streaming.stream.hub import Hub
@@ -36,12 +36,11 @@ from streaming.transports.link import Backoff, Link
 from streaming.transports.oneway import connection as connection_module
 from streaming.transports.oneway import ports as ports_module
 from streaming.transports.oneway import publisher as publisher_module
-from streaming.transports.oneway import sending
 from streaming.transports.oneway.connection import LeanDial
 from streaming.transports.oneway.framing import Kind, encode_frame
 from streaming.transports.oneway.hello import Fec, LeanHello
 from streaming.transports.oneway.ports import SerialAddress, UdpAddress
-from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
+from streaming.transports.oneway.publisher import LeanPublisher, OneWay
 from streaming.wire.messages import End, Gap, Hello, Join, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec, load_fake
@@ -263,7 +262,7 @@ async def test_datagrams_over_a_lossy_loopback_with_and_without_parity(fec, capl
         task, found = listening(dial)
         await until(lambda: "for a hello first" in caplog.text)
         hub = make_hub(packet_tokens=48)
-        settings = LeanSettings(UdpAddress("127.0.0.1", proxy.port), fec)
+        settings = OneWay(UdpAddress("127.0.0.1", proxy.port), fec)
         async with LeanPublisher(hub, settings):
             for _ in range(300):
                 publish(hub)
@@ -313,7 +312,7 @@ async def test_bytes_that_go_wrong_on_the_line_cost_packets_and_nothing_else(cab
     dial = dial_to(SerialAddress(line.listener))
     task, found = listening(dial)
     hub = make_hub()
-    async with LeanPublisher(hub, LeanSettings(SerialAddress(line.sender, 230_400))):
+    async with LeanPublisher(hub, OneWay(SerialAddress(line.sender, 230_400))):
         while count(found, Gap) < 3 or count(found, Tokens) < 60:
             publish(hub)
             await asyncio.sleep(0.005)
@@ -336,7 +335,7 @@ async def test_a_listener_waits_for_its_device_and_goes_on_in_the_same_stream(
     device.symlink_to(line.listener)
     task, found = listening(dial_to(SerialAddress(str(device))))
     hub = make_hub()
-    async with LeanPublisher(hub, LeanSettings(SerialAddress(line.sender, 230_400))):
+    async with LeanPublisher(hub, OneWay(SerialAddress(line.sender, 230_400))):
         while not count(found, Tokens):
             publish(hub)
             await asyncio.sleep(0.02)
@@ -347,7 +346,7 @@ async def test_a_listener_waits_for_its_device_and_goes_on_in_the_same_stream(
     publish(hub, 5)  # which nobody hears
     device.symlink_to(other.listener)
     before = count(found, Tokens)
-    async with LeanPublisher(hub, LeanSettings(SerialAddress(other.sender, 230_400))):
+    async with LeanPublisher(hub, OneWay(SerialAddress(other.sender, 230_400))):
         while count(found, Tokens) == before:
             publish(hub)
             await asyncio.sleep(0.02)
@@ -382,7 +381,7 @@ async def test_a_sender_waits_for_its_device_and_drops_what_is_old(monkeypatch, 
             pass
 
     hub = make_hub()
-    async with LeanPublisher(hub, LeanSettings(Flaky())) as publisher:  # type: ignore[arg-type]
+    async with LeanPublisher(hub, OneWay(Flaky())) as publisher:  # type: ignore[arg-type]
         publish(hub)
         await until(lambda: publisher.losses)
         for _ in range(100):
@@ -401,7 +400,7 @@ async def test_a_relay_that_begins_anew_goes_on_with_the_new_stream(caplog):
     dial = dial_to(UdpAddress("127.0.0.1", port))
     task, found = listening(dial)
     hub = make_hub()
-    async with LeanPublisher(hub, LeanSettings(UdpAddress("127.0.0.1", port))):
+    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
         while not count(found, Tokens):
             publish(hub)
             await asyncio.sleep(0.01)
@@ -430,7 +429,7 @@ async def test_another_sender_on_the_same_link_is_followed_when_the_first_has_go
     ahead_s = 0.0
     dial._clock = lambda: moment() + ahead_s
     task, found = listening(dial)
-    settings = LeanSettings(UdpAddress("127.0.0.1", port))
+    settings = OneWay(UdpAddress("127.0.0.1", port))
     first, second = make_hub("first"), make_hub("second")
     async with LeanPublisher(first, settings):
         while not count(found, Tokens):
@@ -458,7 +457,7 @@ async def test_forged_frames_end_nothing_where_both_ends_have_a_key(caplog):
     hub = make_hub()
     forger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     forger.connect(("127.0.0.1", port))
-    async with LeanPublisher(hub, LeanSettings(UdpAddress("127.0.0.1", port), key=key)):
+    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port), key=key)):
         while not count(found, Tokens):
             publish(hub)
             await asyncio.sleep(0.01)
@@ -498,7 +497,7 @@ async def test_a_listener_without_the_key_is_puzzled_and_says_so(
     port = free_udp_port()
     dialling = asyncio.create_task(LeanDial(UdpAddress("127.0.0.1", port), key=ours)())
     hub = make_hub()
-    async with LeanPublisher(hub, LeanSettings(UdpAddress("127.0.0.1", port), key=theirs)):
+    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port), key=theirs)):
         while asked not in caplog.text:
             assert not dialling.done()
             publish(hub)
@@ -513,7 +512,7 @@ def test_the_key_is_read_from_a_file_by_both_programs(tmp_path):
     for text, key in (("ab" * 16, b"\xab" * 16), (f"\ufeff{'AB' * 32}\n", b"\xab" * 32)):
         file.write_text(text, encoding="utf-8")
         given = ["--udp", "127.0.0.1:1", "--link-key-file", str(file)]
-        settings = lean_settings(server.parse_arguments(given))
+        settings = oneway_outlet(server.parse_arguments(given))
         assert settings is not None
         assert settings.key == key
         assert "ab" * 4 not in repr(settings)
@@ -547,7 +546,7 @@ async def test_silence_is_told_once(monkeypatch, caplog):
     await asyncio.sleep(0.1)
     assert caplog.text.count("nothing has come") == 1
     hub = make_hub()
-    async with LeanPublisher(hub, LeanSettings(UdpAddress("127.0.0.1", port))):
+    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
         publish(hub)
         hub.end("over", time.monotonic())
         await asyncio.wait_for(task, PATIENCE_S)
@@ -562,7 +561,7 @@ async def test_weights_that_are_not_here_are_refused_and_the_bundled_ones_are_kn
     for digest, known in (("cd" * 32, False), (bundled, True)):
         dialling = asyncio.create_task(LeanDial(UdpAddress("127.0.0.1", port))())
         hub = make_hub(digest=digest)
-        async with sending(hub, LeanSettings(UdpAddress("127.0.0.1", port))):
+        async with OneWay(UdpAddress("127.0.0.1", port))(hub):
             while not dialling.done():
                 hub.skip(8, time.monotonic())
                 publish(hub)
@@ -575,8 +574,6 @@ async def test_weights_that_are_not_here_are_refused_and_the_bundled_ones_are_kn
         else:
             with pytest.raises(ProtocolError, match="begins with cdcdcdcd"):
                 await asyncio.wait_for(dialling, PATIENCE_S)
-    async with sending(make_hub(), None) as nothing:
-        assert nothing is None
 
 
 async def test_multicast_groups_and_hosts_that_are_none():
@@ -710,8 +707,8 @@ def test_without_pyserial_it_says_what_to_install(monkeypatch):
 async def test_a_line_that_is_too_slow_is_refused():
     hub = make_hub()
     for settings in (
-        LeanSettings(SerialAddress("/dev/none", 600)),
-        LeanSettings(UdpAddress("127.0.0.1", 1), None, 450.0),
+        OneWay(SerialAddress("/dev/none", 600)),
+        OneWay(UdpAddress("127.0.0.1", 1), None, 450.0),
     ):
         with pytest.raises(SettingsError, match=r"needs 484 bit/s and the line carries 4[58]0"):
             LeanPublisher(hub, settings)
@@ -719,9 +716,9 @@ async def test_a_line_that_is_too_slow_is_refused():
 
 async def test_tags_count_in_what_a_line_must_carry():
     place = UdpAddress("127.0.0.1", 1)
-    assert LeanPublisher(make_hub(), LeanSettings(place, None, 500.0)).bits_per_s < 500
+    assert LeanPublisher(make_hub(), OneWay(place, None, 500.0)).bits_per_s < 500
     with pytest.raises(SettingsError, match="needs 585 bit/s and the line carries 500"):
-        LeanPublisher(make_hub(), LeanSettings(place, None, 500.0, b"k" * 16))
+        LeanPublisher(make_hub(), OneWay(place, None, 500.0, b"k" * 16))
 
 
 def test_a_sender_says_so_too(song):
@@ -752,7 +749,7 @@ async def test_the_program_plays_what_comes_over_udp(tmp_path):
     parsed = client.parse_arguments(["--udp", f":{port}", "--out", str(out)])
     running = asyncio.create_task(client.run(parsed, load_fake, StatusLine(io.StringIO())))
     hub = make_hub()
-    async with LeanPublisher(hub, LeanSettings(UdpAddress("127.0.0.1", port))):
+    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
         await asyncio.sleep(0.3)
         for _ in range(100):
             publish(hub)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from streaming.cli import server
-from streaming.cli.push import publish_tokens, push_settings
+from streaming.cli.push import publish_tokens, push_outlet
 from streaming.files.muc import MucEncoder, MucReader, StreamHeader
 from streaming.support.guard import PUBLISH_TOKEN_VARIABLE, PUSH_TOKEN_VARIABLE
 from streaming.wire.messages import Tokens
@@ -126,12 +126,12 @@ def test_secrets_come_from_the_environment_as_well(monkeypatch, tmp_path):
     monkeypatch.setenv(PUSH_TOKEN_VARIABLE, "the next relay's secret")
     arguments = server.parse_arguments(["--accept-push", "--push", "ws://127.0.0.1:1"])
     assert publish_tokens(arguments) == [SECRET]
-    settings = push_settings(arguments)
+    settings = push_outlet(arguments)
     assert settings is not None
     assert settings.auth_token == "the next relay's secret"
     # Without the options they are nothing to complain of: an environment is for many programs.
     assert publish_tokens(server.parse_arguments([])) == []
-    assert push_settings(server.parse_arguments([])) is None
+    assert push_outlet(server.parse_arguments([])) is None
 
 
 def test_options_come_from_a_file_as_well(tmp_path):
@@ -144,10 +144,10 @@ def test_options_come_from_a_file_as_well(tmp_path):
 def test_one_authority_serves_a_relay_and_another_sender(tmp_path):
     cert, _ = make_certificate(tmp_path)
     words = ["wss://127.0.0.1:1", "--push", "ws://127.0.0.1:2", *PUSH, "--ca", str(cert)]
-    settings = push_settings(server.parse_arguments(words))
+    settings = push_outlet(server.parse_arguments(words))
     assert settings is not None
     assert settings.tls is None
     words[2] = "wss://127.0.0.1:2"
-    settings = push_settings(server.parse_arguments(words))
+    settings = push_outlet(server.parse_arguments(words))
     assert settings is not None
     assert settings.tls is not None

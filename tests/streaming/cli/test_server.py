@@ -260,13 +260,13 @@ def test_arguments_without_meaning_are_refused(arguments, capsys):
     ],
 )
 def test_arguments_name_the_source(arguments, kind):
-    assert isinstance(server.make_source(server.parse_arguments(arguments)), kind)
+    assert isinstance(server.make_sound(server.parse_arguments(arguments)), kind)
 
 
 @pytest.mark.parametrize("arguments", [["a.wav", "--capture", "x"], ["-", "a.wav"]])
 def test_sources_that_exclude_each_other_are_refused(arguments):
     with pytest.raises(SettingsError):
-        server.make_source(server.parse_arguments(arguments))
+        server.make_sound(server.parse_arguments(arguments))
 
 
 def test_demo_track_is_there():

@@ -16,16 +16,16 @@ from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed
 
 from streaming.errors import RefusedError, TransportError
-from streaming.send.forwarding import Upstream, serve_upstream
+from streaming.send.broadcast import Broadcast
+from streaming.send.forwarding import Upstream
 from streaming.send.settings import ServiceSettings
 from streaming.support.guard import AuthTokens
-from streaming.support.stats import StatsWriter
-from streaming.support.status_line import StatusLine
 from streaming.transports.link import Backoff
 from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.mqtt.connection import connect_mqtt
-from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.transports.mqtt.publisher import Mqtt, MqttPublisher
 from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket.outlet import WebSocket
 from streaming.wire.messages import (
     MAX_DELAY_S,
     MAX_GAP_TOKENS,
@@ -60,6 +60,12 @@ class Running:
         self.stop = stop
 
 
+async def broadcast(upstream, stop, settings=None):
+    """Serve it on any free port, until the end."""
+    async with Broadcast(upstream, None, [WebSocket(port=0)], settings, stop=stop) as on_air:
+        await on_air.finished()
+
+
 @contextlib.asynccontextmanager
 async def relay(
     url, caplog, *, auth_token="", attempts=None, store=None, backoff=None, waits=False, dial=None
@@ -68,9 +74,7 @@ async def relay(
     stop = asyncio.Event()
     backoff = backoff or Backoff(0.01, 0.05, attempts=attempts)
     upstream = Upstream(dial or (lambda: connect(url)), auth_token, backoff, waits)
-    settings = ServiceSettings(port=0, store=store)
-    running = serve_upstream(upstream, settings, StatsWriter(None), StatusLine(), stop)
-    task = asyncio.create_task(running)
+    task = asyncio.create_task(broadcast(upstream, stop, ServiceSettings(store=store)))
 
     def address():
         if task.done():
@@ -408,10 +412,7 @@ async def test_a_sender_that_is_not_there_yet_can_be_waited_for(caplog):
 async def test_waiting_for_a_sender_ends_when_it_is_stopped(caplog):
     stop = asyncio.Event()
     upstream = Upstream(lambda: connect("ws://127.0.0.1:1"), backoff=QUICK, waits=True)
-    settings = ServiceSettings(port=0)
-    waiting = asyncio.create_task(
-        serve_upstream(upstream, settings, StatsWriter(None), StatusLine(), stop)
-    )
+    waiting = asyncio.create_task(broadcast(upstream, stop))
     await until(lambda: "waiting for the sender" in caplog.text)
     stop.set()
     await waiting
@@ -424,7 +425,7 @@ async def test_a_stream_at_a_broker_is_served_over_websockets(caplog, mosquitto)
     hub.set_title("First", 0, 0.0)
     publish(hub, 3)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(MqttPublisher(hub, MqttSettings(address)))
+        await stack.enter_async_context(MqttPublisher(hub, Mqtt(address)))
         dial = functools.partial(connect_mqtt, address)
         here = await stack.enter_async_context(relay("", caplog, dial=dial, waits=True))
         listener = Listening(here.url, Join(history=1000))
@@ -447,7 +448,7 @@ async def test_a_relay_of_a_broker_comes_back_when_that_was_killed(caplog, mosqu
     address = MqttAddress.parse(broker.url("radio"))
     hub = hub_of()
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(MqttPublisher(hub, MqttSettings(address)))
+        await stack.enter_async_context(MqttPublisher(hub, Mqtt(address)))
         dial = functools.partial(connect_mqtt, address)
         here = await stack.enter_async_context(relay("", caplog, dial=dial, waits=True))
         publish(hub, 1)

@@ -26,8 +26,6 @@ from websockets.typing import Origin
 
 from streaming.cli import client, server
 from streaming.errors import RefusedError, SettingsError, TransportError
-from streaming.send.service import _warn_of_strangers
-from streaming.send.settings import ServiceSettings
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.support import guard
@@ -46,6 +44,7 @@ from streaming.support.stats import LoopStall
 from streaming.support.tls import client_context, server_context
 from streaming.transports.link import passing
 from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket.outlet import WebSocket
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
@@ -152,7 +151,7 @@ def test_files_without_usable_secrets_are_refused(tmp_path, content):
 
 def test_the_secret_is_not_shown_with_the_message():
     assert SECRET not in repr(Join(auth_token=SECRET))
-    assert SECRET not in repr(ServiceSettings(auth_tokens=[SECRET]))
+    assert SECRET not in repr(WebSocket(auth_tokens=[SECRET]))
 
 
 @pytest.mark.parametrize(
@@ -169,16 +168,16 @@ def test_the_secret_is_not_shown_with_the_message():
 )
 def test_who_opens_the_door_to_strangers_is_warned(host, secrets, tls, told, caplog):
     context = object() if tls else None
-    settings = ServiceSettings(host=host, auth_tokens=secrets, tls=context)  # type: ignore[arg-type]
+    outlet = WebSocket(host=host, auth_tokens=secrets, tls=context)  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING):
-        _warn_of_strangers(settings)
+        outlet.warn_of_strangers()
     assert (told in caplog.text) if told else not caplog.text
     assert is_loopback(host) is (host in ("127.0.0.1", "localhost", "::1"))
 
 
 @pytest.mark.parametrize(("secrets", "told"), [([], ["the proxy can listen"]), ([SECRET], [])])
 def test_who_is_behind_a_proxy_is_open_to_strangers_too(secrets, told, caplog):
-    _warn_of_strangers(ServiceSettings(auth_tokens=secrets, proxies=Proxies(["127.0.0.1"])))
+    WebSocket(auth_tokens=secrets, proxies=Proxies(["127.0.0.1"])).warn_of_strangers()
     assert len(caplog.records) == len(told)
     assert all(part in caplog.text for part in told)
 

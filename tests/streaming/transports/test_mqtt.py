@@ -28,7 +28,7 @@ from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.broker import Broker, Received
 from streaming.transports.mqtt.catalogue import list_streams
 from streaming.transports.mqtt.connection import connect_mqtt
-from streaming.transports.mqtt.publisher import MqttPublisher, MqttSettings
+from streaming.transports.mqtt.publisher import Mqtt, MqttPublisher
 from streaming.transports.mqtt.view import OFFLINE, ONLINE
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
@@ -124,7 +124,7 @@ def address_of(broker, topic="radio/jazz", login=""):
 
 @contextlib.asynccontextmanager
 async def sending(hub, address, **settings) -> AsyncIterator[MqttPublisher]:
-    async with MqttPublisher(hub, MqttSettings(address, backoff=QUICK, **settings)) as publisher:
+    async with MqttPublisher(hub, Mqtt(address, backoff=QUICK, **settings)) as publisher:
         yield publisher
 
 
@@ -330,7 +330,7 @@ async def test_the_same_stream_with_another_seed_is_another_stream(mosquitto):
 async def test_a_sender_that_vanishes_is_offline_by_its_last_will(mosquitto, hub, caplog):
     broker = mosquitto()
     address = address_of(broker)
-    publisher = MqttPublisher(hub, MqttSettings(address))
+    publisher = MqttPublisher(hub, Mqtt(address))
     with caplog.at_level("INFO"):
         connected = await publisher._connect()
         await publisher._say_hello(connected)

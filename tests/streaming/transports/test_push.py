@@ -16,8 +16,8 @@ from websockets.asyncio.client import connect as plain_connect
 from websockets.asyncio.server import serve as plain_serve
 from websockets.exceptions import ConnectionClosed
 
+from streaming.cli.server import serve_publishers
 from streaming.errors import ProtocolError, RefusedError, TransportError
-from streaming.send.forwarding import serve_publisher
 from streaming.send.settings import ServiceSettings
 from streaming.stream.listener_session import ListenerSession
 from streaming.support.guard import AuthTokens
@@ -26,8 +26,9 @@ from streaming.support.status_line import StatusLine
 from streaming.support.tls import client_context, server_context
 from streaming.transports.link import Backoff, Link
 from streaming.transports.push.intake import Intake
-from streaming.transports.push.pusher import Pusher, PushSettings
+from streaming.transports.push.pusher import Push, Pusher
 from streaming.transports.websocket import WebSocketServer
+from streaming.transports.websocket.outlet import WebSocket
 from streaming.wire.messages import (
     MAX_SERVER_MESSAGE,
     End,
@@ -69,8 +70,10 @@ async def relay(caplog, **settings):
     """A relay that waits for publishers."""
     caplog.clear()
     stop = asyncio.Event()
-    given = ServiceSettings(port=0, publish_tokens=[SECRET], **settings)
-    task = asyncio.create_task(serve_publisher(given, StatsWriter(None), StatusLine(), stop))
+    listen = {name: settings.pop(name) for name in ("auth_tokens", "tls") if name in settings}
+    websocket = WebSocket(port=0, intake=Intake(AuthTokens([SECRET])), **listen)
+    given, stats = ServiceSettings(**settings), StatsWriter(None)
+    task = asyncio.create_task(serve_publishers([websocket], given, stats, StatusLine(), stop))
 
     def address():
         if task.done():
@@ -86,11 +89,7 @@ async def relay(caplog, **settings):
 
 
 def pusher(hub, url, secret=SECRET, **options):
-    return Pusher(hub, PushSettings(url, secret, **{"backoff": QUICK, **options}))
-
-
-async def forever():
-    await asyncio.Event().wait()
+    return Pusher(hub, Push(url, secret, **{"backoff": QUICK, **options}))
 
 
 @contextlib.asynccontextmanager
@@ -244,7 +243,7 @@ async def test_a_relay_pushes_what_was_pushed_to_it(caplog):
     hub = hub_of()
     publish(hub, 2)
     async with relay(caplog) as last:
-        push = PushSettings(last.url, SECRET, backoff=QUICK)
+        push = Push(last.url, SECRET, backoff=QUICK)
         async with relay(caplog, push=push) as first, pusher(hub, first.url):
             listener = Listening(last.url, Join(history=1000), waits=True)
             await until(lambda: listener.place == 96)
@@ -293,7 +292,7 @@ async def test_a_wrong_secret_is_refused_once_and_for_all(caplog):
                 with pytest.raises(
                     RefusedError, match=r"The relay closed .* publish token"
                 ) as told:
-                    await pushing.alongside(forever())
+                    await pushing.failed()
             assert told.value.code == "auth"
     assert SECRET not in caplog.text
     assert LISTENERS not in caplog.text
@@ -315,17 +314,7 @@ async def test_where_nobody_can_publish_one_is_told():
     server = WebSocketServer(hub_of(), "127.0.0.1", 0)
     async with server, pusher(hub_of(), server.url) as pushing:
         with pytest.raises(RefusedError, match="--accept-push"):
-            await pushing.alongside(forever())
-
-
-async def test_work_that_is_done_ends_alongside_pushing_and_its_errors_come_out(caplog):
-    async def fails():
-        raise ValueError("broken source")
-
-    async with relay(caplog) as here, pusher(hub_of(), here.url) as pushing:
-        await pushing.alongside(asyncio.sleep(0))
-        with pytest.raises(ValueError, match="broken source"):
-            await pushing.alongside(fails())
+            await pushing.failed()
 
 
 async def test_a_second_publisher_waits_for_its_turn(caplog):
@@ -535,7 +524,7 @@ async def answering(handler):
 async def test_what_is_no_relay_ends_pushing(answers, told):
     async with answering(saying(*answers)) as url, pusher(hub_of(), url) as pushing:
         with pytest.raises(ProtocolError, match=told):
-            await pushing.alongside(forever())
+            await pushing.failed()
 
 
 def saying(*answers):
@@ -571,10 +560,10 @@ async def test_no_word_of_a_relay_that_has_joined_ends_the_broadcast(answers, to
     hub = hub_of()
     publish(hub, 1)
     async with answering(saying(Join().encode(), *answers)) as url:
-        settings = PushSettings(url, SECRET, backoff=QUICK)
+        settings = Push(url, SECRET, backoff=QUICK)
         # A clock that stands still: no connection lasts, however slow the machine is.
         async with Pusher(hub, settings, clock=lambda: 0.0) as pushing:
-            working = asyncio.ensure_future(pushing.alongside(forever()))
+            working = asyncio.ensure_future(pushing.failed())
             await until(lambda: pushing.reconnects >= 3 or working.done())
             assert not working.done()
             working.cancel()
@@ -593,7 +582,7 @@ async def test_a_relay_that_was_waited_for_and_refuses_us_is_asked_again(caplog)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with pusher(hub, f"ws://127.0.0.1:{port}") as pushing:
-        working = asyncio.ensure_future(pushing.alongside(forever()))
+        working = asyncio.ensure_future(pushing.failed())
         await until(lambda: "coming back to the relay" in caplog.text)
         async with plain_serve(handler, "127.0.0.1", port, close_timeout=0.1):
             await until(lambda: caplog.text.count("connection: Never") >= 2 or working.done())
@@ -612,7 +601,7 @@ async def test_a_relay_that_fails_at_once_is_asked_less_and_less(monkeypatch):
     monkeypatch.setattr(Backoff, "wait_s", wait_s)
     async with (
         answering(saying(Join().encode(), b"\xff")) as url,
-        Pusher(hub_of(), PushSettings(url, SECRET), clock=lambda: 0.0),
+        Pusher(hub_of(), Push(url, SECRET), clock=lambda: 0.0),
     ):
         await until(lambda: len(waits) >= 6)
     assert waits[:6] == [0, 1, 2, 3, 4, 5]
@@ -704,8 +693,8 @@ async def test_a_relay_that_falls_behind_is_dropped_and_comes_back(monkeypatch):
 
 def test_the_secret_is_shown_nowhere():
     assert SECRET not in repr(Publish("me", SECRET))
-    assert SECRET not in repr(PushSettings("ws://a", SECRET))
-    assert SECRET not in repr(ServiceSettings(publish_tokens=[SECRET]))
+    assert SECRET not in repr(Push("ws://a", SECRET))
+    assert SECRET not in repr(WebSocket(intake=Intake(AuthTokens([SECRET]))))
 
 
 async def test_a_publisher_that_cannot_be_told_anything_is_given_up(monkeypatch, caplog):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from websockets.datastructures import Headers
 
-from streaming.cli.server_arguments import make_settings, read_arguments
+from streaming.cli.server_arguments import make_outlets, read_arguments
 from streaming.web import player
 from streaming.web.http import Answer
 from streaming.web.player import Player, PlayerFile
@@ -232,20 +232,20 @@ def test_other_addresses_are_not_the_players(some_files):
 # The option
 
 
-def settings(*words: str):
-    return make_settings(read_arguments(None, list(words)))
+def outlet(*words: str):
+    return make_outlets(read_arguments(None, list(words)))[0]
 
 
 def test_the_option_turns_it_off_or_names_another_server():
-    assert settings().web_player == "here"
-    assert settings("--web-player", "off").web_player == "off"
+    assert outlet().web_player == "here"
+    assert outlet("--web-player", "off").web_player == "off"
     address = "https://files.example/radio"
-    assert settings("--web-player", address).web_player == address
+    assert outlet("--web-player", address).web_player == address
 
 
 @pytest.mark.parametrize("wrong", ["on", "files.example", "ftp://files.example", "https://"])
 def test_a_wrong_address_is_refused_in_a_sentence(capsys, wrong):
     with pytest.raises(SystemExit) as end:
-        settings("--web-player", wrong)
+        outlet("--web-player", wrong)
     assert end.value.code == 2
     assert "here, off nor an address such as https://" in capsys.readouterr().err
