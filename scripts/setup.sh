@@ -61,6 +61,7 @@ missing_packages() {
         has_alsa_plugin libasound_module_pcm_pulse.so || echo libasound2-plugins
         has_chromium || echo chromium
         command -v chromedriver >/dev/null || echo chromium-driver
+        command -v firefox-esr >/dev/null || command -v firefox >/dev/null || echo firefox-esr
         has_program mosquitto && has_program mosquitto_passwd || echo mosquitto
         has_program nginx || echo nginx
         command -v mpv >/dev/null || echo mpv

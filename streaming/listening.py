@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from streaming.audio.sinks import SoundCardSink
-from streaming.errors import TransportError
 from streaming.receive.listener import Listener
 from streaming.receive.output import Output
 from streaming.receive.settings import ListenerSettings
@@ -22,7 +20,7 @@ from streaming.support.tls import client_context
 from streaming.support.worker import call_model, call_on_thread
 from streaming.transports.link import Dial, Link
 from streaming.transports.mqtt.address import MqttAddress, is_mqtt, read_credentials
-from streaming.transports.websocket import TIMEOUT_S, connect
+from streaming.transports.websocket import TIMEOUT_S, check_address, connect
 
 if TYPE_CHECKING:
     from codec.base import Codec
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from streaming.receive.decoding import DecodeOptions
     from streaming.wire.messages import Join
 
-__all__ = ["Origin", "check_address", "find", "listen", "tokens"]
+__all__ = ["Origin", "find", "listen", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,14 @@ async def find(
     start = start or StartAt()
     address = str(url)
     if "://" not in address and Path(url).suffix.lower() == ".muc":
-        from streaming.files.playback import FileConnection, load_hub, place_in
+        from streaming.files.playback import FileConnection, load_history, place_in
 
-        hub = await call_on_thread(load_hub, url, force=force)
+        history = await call_on_thread(load_history, url, force=force)
 
         async def dial() -> FileConnection:
-            return FileConnection(hub)
+            return FileConnection(history)
 
-        return Origin(dial, Traffic(), place_in(hub, start))
+        return Origin(dial, Traffic(), place_in(history, start))
     tls = functools.partial(client_context, address, ca)
     if is_mqtt(address):
         broker = read_credentials(MqttAddress.parse(address), user, password_file)
@@ -95,15 +93,6 @@ async def find(
         return Origin(way, listener_traffic(broker), start)
     check_address(address)
     return Origin(functools.partial(connect, address, timeout_s, tls=tls()), Traffic(), start)
-
-
-def check_address(url: str) -> None:
-    """Raise TransportError if ``url`` can be no sender's address."""
-    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname:
-            return
-    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 @contextlib.asynccontextmanager

@@ -99,24 +99,25 @@ def _listener(data: bytes) -> None:
     with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:50]:
             binary = line[:1] in (b"\x01", b"\x02")
-            session.receive(line if binary else _text(line), 0.0)
+            session.receive(decode(line if binary else _text(line)), 0.0)
 
 
 def _coded(data: bytes) -> None:
     """Lines are messages after a hello by which they can be decoded."""
     session = ListenerSession(None)
     hub = Hub(StreamInfo("nano", "nano-6", BUNDLED_SHA256, 0, "s", 16))
-    session.receive(hub.hello(0, 0.0).encode(), 0.0)
+    session.receive(hub.hello(0, 0.0), 0.0)
     with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:20]:
-            session.receive(line, 0.0)
+            session.receive(decode(line), 0.0)
 
 
 def _sender(data: bytes) -> None:
     hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 0, "s", 48))
     session = SenderSession(hub, 0.0)
     for line in data.split(b"\n")[:50]:
-        session.receive(_text(line), 0.0)
+        with suppress(ProtocolError):
+            session.receive(decode(_text(line)), 0.0)
         while session.take() is not None:
             pass
 
@@ -132,7 +133,7 @@ def _publisher(data: bytes) -> None:
     session, relay = SenderSession(hub, 0.0, admit_publisher=admit), ListenerSession(None)
     with suppress(ProtocolError, TransportError):
         for line in data.split(b"\n")[:50]:
-            message = line if line[:1] == b"\x01" else _text(line)
+            message = decode(line if line[:1] == b"\x01" else _text(line))
             if session.publishes:
                 relay.receive(message, 0.0)
             else:

@@ -182,7 +182,7 @@ async def test_the_sound_is_that_of_an_unbroken_connection(tmp_path: Path) -> No
 async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: Path) -> None:
     """As seen by a listener that stays: no Hello, no gap, nothing twice."""
     from streaming.files.muc import StreamHeader
-    from streaming.files.store import TokenStore, restore
+    from streaming.files.store import TokenStore
 
     seen: list[object] = []
 
@@ -191,7 +191,7 @@ async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: 
         store = TokenStore(tmp_path, identity, seed=5, keep_tokens=10_000)
         info = StreamInfo("fake", "fake-1", FakeCodec.digest, 5, store.identity.stream, 48)
         hub = Hub(info, history_tokens=10_000)
-        restore(hub, store)
+        store.restore(hub.history)
         return hub, store
 
     def send(hub: Hub, store: TokenStore, packets: int) -> None:

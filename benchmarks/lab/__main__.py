@@ -33,6 +33,7 @@ _SHOWN = (
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.lab",
         description="Run the real sender and listener over a simulated link in simulated time, "

@@ -66,6 +66,7 @@ class Engine:
         self.resting_latency_s: list[float] = []
 
     async def run(self) -> Engine:
+        """Run the trial; returns the engine with all that was measured."""
         loop, trial, codec = self.loop, self.trial, self.codec
         clock = loop.time
         self.source = KeptPlaylist(trial.song, _JOIN_S + 90.0 + trial.compared_s)

@@ -30,6 +30,7 @@ class KeptPlaylist(Playlist):
         self._kept: list[Audio] = []
 
     def read(self, frames: int) -> Audio:
+        """The next block, of which a copy is kept."""
         block = super().read(frames)
         if self._room > 0:
             self._kept.append(block[:, : self._room].copy())
@@ -52,6 +53,7 @@ class DecodedSound(Sink):
         self.place: Callable[[], int] = lambda: 0
 
     def write(self, block: Audio) -> None:
+        """Put the block in its place, as far as sound is kept."""
         first = self.place() - block.shape[1]
         if self.first_sample is None:
             self.first_sample = first

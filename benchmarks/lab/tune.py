@@ -153,6 +153,7 @@ def preset_text(group: Group, codec: Codec, remark: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.lab.tune",
         description="Find the best preset for a link, and write it for --preset.",

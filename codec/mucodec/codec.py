@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from codec.constants import SAMPLES_PER_TOKEN
 from codec.errors import SettingError
 from codec.mucodec.compatible import release_codes
 from codec.mucodec.config import Precision
-from codec.mucodec.fast import FastPath, Stage
+from codec.mucodec.fast import FastPath, Key, Stage
 from codec.mucodec.float8 import has_float8
 from codec.mucodec.flow import Flow, TransformerBlock, sample
 from codec.mucodec.level import limit_peak
@@ -107,10 +107,10 @@ class MuCodec(Codec):
         self.weights = weights
         self.digest = digest
 
-    def _fast_path(self) -> FastPath:
+    def _fast_path(self, wanted: Collection[Key] = ()) -> FastPath:
         """The decoder's stages; blocks of the flow share one compiled function."""
         if self.model.part == "encoder":
-            return FastPath({}, self.device)
+            return FastPath({}, self.device, wanted)
         model, vocoder = self.model, self.model.first_stage_model.vocoder
 
         def blockwise() -> Flow:
@@ -127,6 +127,7 @@ class MuCodec(Codec):
                 "vocoder": Stage(vocoder.wave, lambda: torch.compile(vocoder.wave, dynamic=False)),
             },
             self.device,
+            wanted,
         )
 
     def _in_range(self, compute: Callable[[], Tensor]) -> Tensor:
@@ -134,9 +135,9 @@ class MuCodec(Codec):
         result = compute()
         if self.dtype == torch.float16 and not bool(torch.isfinite(result).all()):
             _log.warning("a number is too large for float16: mucodec goes on in bfloat16")
-            self.fast.close()
+            wanted = self.fast.close()
             self.dtype = self.model.prepare("bfloat16")
-            self.fast = self._fast_path()
+            self.fast = self._fast_path(wanted)
             result = compute()
         return result
 
@@ -273,7 +274,7 @@ class MuCodec(Codec):
 
         def waves() -> Tensor:
             mels = (self.fast.run("VAE", part) for part in parts)
-            cut = (mel[:, low * per_token : high * per_token] for mel in mels)
+            cut = (mel[:, low * per_token : high * per_token].contiguous() for mel in mels)
             return torch.cat([self.fast.run("vocoder", mel) for mel in cut])
 
         # The vocoder gives a few samples more than 480 a frame; they lie at the end.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -20,12 +20,13 @@ from torch import Tensor
 
 from codec.mucodec.precision import exact_float32
 
-__all__ = ["FastPath", "Stage"]
+__all__ = ["FastPath", "Key", "Stage"]
 
 _log = logging.getLogger(__name__)
 
 Call = Callable[..., Tensor]
 Key = tuple[str, tuple[tuple[int, ...], ...]]
+"""A stage's name and the shapes of its inputs."""
 _MOST_ROWS = 8
 """Items of a batch up to which a larger one gets a graph of its own: four streams, guided."""
 
@@ -42,9 +43,15 @@ class Stage:
 
 
 class FastPath:
-    """Runs stages by name; those that were asked for in :meth:`watch` become fast by themselves."""
+    """Runs stages by name; those that were asked for in :meth:`watch` become fast by themselves.
 
-    def __init__(self, stages: Mapping[str, Stage], device: torch.device) -> None:
+    wanted: shapes to make fast as soon as they are run, such as :meth:`close` of another path gave.
+    """
+
+    def __init__(
+        self, stages: Mapping[str, Stage], device: torch.device, wanted: Collection[Key] = ()
+    ) -> None:
+        self._wanted = frozenset(wanted)
         self._stages, self._device = stages, device
         self._compiled: dict[str, Call] = {}
         self._ready: dict[Key, Call] = {}
@@ -82,12 +89,16 @@ class FastPath:
             if end is not None and time.monotonic() >= end:
                 break
 
-    def close(self) -> None:
-        """Make nothing fast any more: what the stages compute with is about to change."""
+    def close(self) -> Collection[Key]:
+        """Make nothing fast any more: what the stages compute with is about to change.
+
+        Returns the shapes that were to be fast.
+        """
         with self._queue_lock:
             self._closed = True
             self._jobs.clear()
             self._ready = {}
+            return self._asked
 
     def run(self, name: str, *inputs: Tensor) -> Tensor:
         """A stage's result, by the fast way for this shape if there is one.
@@ -95,7 +106,7 @@ class FastPath:
         A batch for which there is none goes through that of a smaller one in several turns.
         """
         key = _key(name, inputs)
-        if self._watching:
+        if self._watching or key in self._wanted:
             self._ask(key, inputs)
         if (call := self._ready.get(key)) is not None:
             with self._run_lock:
@@ -137,7 +148,8 @@ class FastPath:
                     break
                 (name, shapes), inputs = self._jobs.pop(0)
             try:
-                call = self._make(name, inputs)
+                with nullcontext() if self._recorder is None else torch.cuda.device(self._device):
+                    call = self._make(name, inputs)
             except Exception as error:
                 self._complain(name, error)
                 continue

@@ -170,12 +170,24 @@ def _add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "sources", nargs="+", type=Path, metavar="IN", help="a .muc file, or a folder"
     )
     info.add_argument("--json", action="store_true", help="one JSON object a file")
+    page = commands.add_parser(
+        "export-page",
+        help="a folder for any web host: a page that plays .muc files in a browser",
+        description="Try it with: python -m http.server --directory FOLDER",
+    )
+    page.add_argument("folder", type=Path, metavar="FOLDER", help="is made if it is not there")
+    page.add_argument(
+        "recordings", nargs="*", type=Path, metavar="FILE.muc", help="or a folder of such files"
+    )
 
 
 def _run(arguments: argparse.Namespace, load_codec: LoadCodec) -> None:
     """Do what the arguments ask. Raises UserError or CodecError."""
     if arguments.command == "info":
         _describe(arguments.sources, as_json=arguments.json)
+        return
+    if arguments.command == "export-page":
+        _export_page(arguments.folder, arguments.recordings)
         return
     from streaming.files.batch import run_jobs  # imports libraries for audio files
 
@@ -193,6 +205,17 @@ def _run(arguments: argparse.Namespace, load_codec: LoadCodec) -> None:
     files = "" if len(done) == 1 else f" in {len(done)} files"
     rate = f", {8 * size / seconds:.0f} bit/s" if seconds else ""
     logger.info("%.2f s of music, %d bytes as .muc%s%s", seconds, size, rate, files)
+
+
+def _export_page(folder: Path, sources: Sequence[Path]) -> None:
+    from streaming.web.export import export_page  # imports what serves HTTP
+
+    recordings = muc_files(sources)
+    for source in sources:
+        if not any(source == path or source in path.parents for path in recordings):
+            raise SettingsError(f"{source} is no {MUC_SUFFIX} file and no folder with some.")
+    export_page(folder, recordings)
+    logger.info("%s has %d recording(s)", folder / "index.html", len(recordings))
 
 
 def _describe(sources: Sequence[Path], *, as_json: bool) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from streaming.cli.common import is_address
 from streaming.errors import SettingsError
-from streaming.listening import check_address
 from streaming.support.guard import PUBLISH_TOKEN_VARIABLE, PUSH_TOKEN_VARIABLE, read_auth_tokens
 from streaming.support.tls import client_context
+from streaming.transports.websocket import check_address
 
 if TYPE_CHECKING:
     from streaming.transports.push.pusher import PushSettings

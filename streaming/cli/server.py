@@ -25,7 +25,6 @@ from streaming.cli.mqtt import broker_of
 from streaming.cli.server_arguments import make_settings, read_arguments
 from streaming.errors import SettingsError
 from streaming.files.muc import MUC_SUFFIX, muc_files
-from streaming.listening import check_address
 from streaming.send.service import serve
 from streaming.send.settings import ServiceSettings
 from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, read_auth_tokens
@@ -34,6 +33,7 @@ from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.support.tls import client_context
 from streaming.transports.mqtt.address import MqttAddress, is_mqtt
+from streaming.transports.websocket import check_address
 
 if TYPE_CHECKING:
     from codec.base import Codec

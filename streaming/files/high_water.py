@@ -38,8 +38,11 @@ _MOST_WRITES: Final = 2**53 - 1
 
 @dataclass(frozen=True)
 class _Mark:
-    """One past the last token of ``stream`` that may have been sent: while the system runs that
-    calls itself ``boot``, and after its end. write: counts them."""
+    """One past the last token of ``stream`` that may have been sent.
+
+    One mark holds while the system runs that calls itself ``boot``, the other after its end.
+    ``write`` counts the marks.
+    """
 
     write: int
     stream: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -11,26 +10,25 @@ from typing import Final
 from codec.constants import TOKEN_RATE
 from streaming.errors import SettingsError, SourceError
 from streaming.files.muc import MucReader
-from streaming.stream.hub import HISTORY_TOKENS, Hub
-from streaming.stream.sender_session import SenderSession
+from streaming.stream.history import HISTORY_TOKENS, Cursor, History
 from streaming.stream.timeline import StartAt
-from streaming.wire.messages import Gap, StreamInfo, Title
+from streaming.wire.messages import End, Gap, Join, Message, StreamInfo, Title
 
-__all__ = ["FileConnection", "FileHub", "load_hub", "place_in"]
+__all__ = ["FileConnection", "FileHistory", "load_history", "place_in"]
 
 _PACKET_TOKENS: Final = 48
 _MOST_TOKENS: Final = 31 * 24 * 3600 * TOKEN_RATE
 """A file is held whole, two bytes a token, its gaps included."""
 
 
-class FileHub(Hub):
-    """All of a file, in a hub that has ended; ``music_from`` is the first token of its music."""
+class FileHistory(History):
+    """All of a file; ``music_from`` is the first token of its music."""
 
     music_from = 0
 
 
-def load_hub(path: Path | str, *, force: bool = False) -> FileHub:
-    """All of a file in a hub. Blocking; raises SourceError.
+def load_history(path: Path | str, *, force: bool = False) -> FileHistory:
+    """All of a file. Blocking; raises SourceError.
 
     force: also if most of it is missing.
     """
@@ -42,35 +40,32 @@ def load_hub(path: Path | str, *, force: bool = False) -> FileHub:
         raise SourceError(f"{reader.name} is longer than 31 days; let server.py stream it instead.")
     if not force:
         info.check_silence(reader.name)
-    hub = FileHub(
-        StreamInfo(**vars(header.identity), packet_tokens=_PACKET_TOKENS),
-        history_tokens=max(HISTORY_TOKENS, tokens),
-    )
-    hub.music_from = header.music_from
-    hub.go_on_at(header.first_token)
+    stream = StreamInfo(**vars(header.identity), packet_tokens=_PACKET_TOKENS)
+    history = FileHistory(stream, max(HISTORY_TOKENS, tokens))
+    history.music_from = header.music_from
+    history.go_on_at(header.first_token)
     for item in reader.items(context=True):
         if isinstance(item, Title):
-            hub.restore_title(item)
+            history.append_title(item.title, item.token)
         elif isinstance(item, Gap):
-            hub.rewind.skip(item.count)
+            history.skip(item.count)
         else:
-            hub.restore(item.tokens, None)
-    hub.timeline = reader.timeline
-    hub.end("the file has ended", 0.0)
-    return hub
+            history.append(item.tokens)
+    history.timeline = reader.timeline
+    return history
 
 
-def place_in(hub: FileHub, start: StartAt) -> StartAt:
-    """``start`` as a token of the file in ``hub``; what is before its beginning is that.
+def place_in(history: FileHistory, start: StartAt) -> StartAt:
+    """``start`` as a token of the file in ``history``; what is before its beginning is that.
 
     Raises SettingsError where the file has no such place.
     """
-    first, end = min(hub.music_from, hub.next_token), hub.next_token
+    first, end = min(history.music_from, history.next_token), history.next_token
     token = start.token or first
     if start.behind_s is not None:
         token = end - round(start.behind_s * TOKEN_RATE)
     elif start.unix_s is not None:
-        moment = hub.timeline.token_at(start.unix_s)
+        moment = history.timeline.token_at(start.unix_s)
         if moment is None:
             raise SettingsError(
                 "This file does not say when it was played; give --from as -10m, ten minutes "
@@ -80,13 +75,13 @@ def place_in(hub: FileHub, start: StartAt) -> StartAt:
     if token > end:
         raise SettingsError(
             f"This file ends before that place: it holds the tokens from {first} to {end}, 25 a "
-            f"second{_hours(hub, first, end)}."
+            f"second{_hours(history, first, end)}."
         )
     return StartAt(token=max(first, token))
 
 
-def _hours(hub: Hub, first: int, end: int) -> str:
-    begun_s, ended_s = hub.timeline.time_of(first), hub.timeline.time_of(end)
+def _hours(history: History, first: int, end: int) -> str:
+    begun_s, ended_s = history.timeline.time_of(first), history.timeline.time_of(end)
     if begun_s is None or ended_s is None:
         return ""
     try:
@@ -97,26 +92,23 @@ def _hours(hub: Hub, first: int, end: int) -> str:
 
 
 class FileConnection:
-    """A connection to a hub in the same program; see
-    :class:`streaming.transports.link.Messages`.
-    """
+    """A connection to a recording; see :class:`streaming.transports.link.Messages`."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._session = SenderSession(hub, time.monotonic())
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._first_token = 0
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         """Take what the listener says."""
-        self._session.receive(message, time.monotonic())
+        if isinstance(message, Join):
+            self._first_token = self._history.first_token(message)
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
-        session = self._session
-        while (message := session.take()) is not None or session.waiting:
-            if message is not None:
-                yield message
-            else:  # whoever asks for more has read what there was
-                session.heartbeat.ask(time.monotonic())
-                session.answered()
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        yield self._history.hello(self._first_token)
+        cursor = Cursor(self._history, self._first_token)
+        while (message := cursor.take()) is not None:
+            yield message
+        yield End(self._history.next_token, "the file has ended")
 
     async def close(self) -> None:
         """The listener has gone."""
-        self._session.leave()

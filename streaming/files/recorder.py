@@ -98,8 +98,10 @@ class Recorder:
 
     @property
     def samples(self) -> int:
-        """Of music in the file and in those before it, as long as it will play: lost ones included,
-        but for gaps of more than ten minutes, which are closed."""
+        """Of music in the file and in those before it, as long as it will play.
+
+        Lost ones are included, except in gaps of more than ten minutes, which are skipped.
+        """
         if self._header is None:
             return self._before
         closed = self._closed + (self._missing if self._closes else 0)

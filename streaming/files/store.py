@@ -40,9 +40,9 @@ from streaming.support.locking import lock
 from streaming.wire.messages import Gap, StreamIdentity, Title, Tokens
 
 if TYPE_CHECKING:
-    from streaming.stream.hub import Hub
+    from streaming.stream.history import History
 
-__all__ = ["TokenStore", "restore", "stored_place"]
+__all__ = ["TokenStore", "stored_place"]
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,21 @@ class TokenStore:
                 for message, _ in scan(file):
                     if (record := read_message(message)) is not None:
                         yield record
+
+    def restore(self, history: History) -> None:
+        """Put what is stored into ``history``, which must be fresh."""
+        clock: Clock | None = None
+        for record in self.records():
+            if isinstance(record, Title):
+                history.append_title(record.title, record.token)
+            elif isinstance(record, Clock):
+                clock = record
+            elif isinstance(record, Tokens) and record.first_token >= history.next_token:
+                history.go_on_at(record.first_token)
+                ended_s = None
+                if clock is not None:
+                    ended_s = clock.at_s + (record.end_token - clock.token) / TOKEN_RATE
+                history.append(record.tokens, ended_s)
 
     def tokens(self, packet: Tokens, unix_s: float) -> None:
         """Append tokens whose last one ended at ``unix_s``, and which may be sent from then on."""
@@ -256,22 +271,6 @@ class TokenStore:
             f"Cannot store the stream in {self.folder} ({reason_of(error)}); choose another folder "
             "with --store."
         )
-
-
-def restore(hub: Hub, store: TokenStore) -> None:
-    """Put what is stored into ``hub``, which must be fresh."""
-    clock: Clock | None = None
-    for record in store.records():
-        if isinstance(record, Title):
-            hub.restore_title(record)
-        elif isinstance(record, Clock):
-            clock = record
-        elif isinstance(record, Tokens) and record.first_token >= hub.next_token:
-            hub.go_on_at(record.first_token)
-            unix_s = None
-            if clock is not None:
-                unix_s = clock.at_s + (record.end_token - clock.token) / TOKEN_RATE
-            hub.restore(record.tokens, unix_s)
 
 
 def stored_place(folder: Path) -> tuple[str, int]:

@@ -14,7 +14,8 @@ from streaming.send.relay import Relay
 from streaming.send.replay import MucPlaylist, Replay
 from streaming.send.service import broadcast, open_hub, open_server
 from streaming.send.settings import ServiceSettings
-from streaming.stream.hub import HISTORY_TOKENS, Hub
+from streaming.stream.history import HISTORY_TOKENS
+from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
 from streaming.support.guard import AuthTokens
 from streaming.support.signals import unless

@@ -1,4 +1,4 @@
-"""Tokens that are there already, on their way into a hub; first to disk, where that is asked."""
+"""Tokens on their way into a hub: first to disk, where that is asked, and coded in fewer bits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Publisher:
     ) -> None:
         self.hub = hub
         self._store = store
-        self._worker = Worker("store")
+        self._worker = Worker("publish")
         self._clock = clock
         self._wall = wall
 
@@ -46,22 +46,31 @@ class Publisher:
         self,
         tokens: NDArray[np.int64],
         *,
+        came_s: float | None = None,
         delay_s: float = 0.0,
         age_s: float = 0.0,
         ended_s: float | None = None,
     ) -> None:
         """The next packet, int64 ``[n]``.
 
-        delay_s: from its last sample at the source to its release, which was ``age_s`` ago.
+        came_s: when its last sample came from the source, by our clock. If it was encoded
+        elsewhere, delay_s: seconds from that sample to its release, which was ``age_s`` ago.
         ended_s: Unix time of that sample, by the source's clock if that is not ours.
         """
+        if came_s is not None:
+            delay_s = self._clock() - came_s
         if ended_s is None:
             ended_s = self._wall() - age_s - delay_s
+        packet, coded = Tokens(self.hub.next_token, tokens), None
         if self._store is not None:
-            packet = Tokens(self.hub.next_token, tokens)
             await self._worker.run(self._store.tokens, packet, ended_s)
+        if self.hub.entropy_coding:
+            coded = await self._worker.run(self.hub.code, packet)
         now_s = self._clock() - age_s
-        self.hub.publish(tokens, now_s, delay_s, ended_s + delay_s, late=age_s > 0)
+        if came_s is not None:
+            delay_s = now_s - came_s
+        unix_s = ended_s + delay_s
+        self.hub.publish(tokens, now_s, delay_s, unix_s, late=age_s > 0, coded=coded)
 
     async def gap(self, count: int) -> None:
         """``count`` tokens are missing."""

@@ -112,7 +112,7 @@ class Relay:
         hub = publisher.hub
         same = (hello.stream, hello.seed) == (hub.info.stream, hub.info.seed)
         if not hub.next_token and (same or not hello.stream):
-            hub.go_on_at(hello.first_token)
+            hub.history.go_on_at(hello.first_token)
         elif not same or hello.next_token < hub.next_token:
             logger.warning("another stream has taken the place of this one")
             await publisher.drop_store()

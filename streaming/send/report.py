@@ -89,7 +89,7 @@ class ServiceReport:
             "reconnects": self._feed.reconnects,
             "listeners": self._hub.listeners,
             "dropped_listeners": self._hub.dropped_listeners,
-            "rewind_s": self._hub.held_s,
+            "rewind_s": self._hub.history.held_s,
             "source_samples": self._feed.source_samples,
             "delay_s": self._hub.delay_s,
             "mqtt_bits_per_s": published and published.wire_bits_per_s(now_s),

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from codec.constants import CHANNELS, SAMPLE_RATE, SAMPLES_PER_TOKEN
 from streaming.audio.level import sanitise
 from streaming.send.pacing import RealTimePacer
+from streaming.send.publisher import Publisher
 from streaming.stream.hub import Hub
 from streaming.support.stats import RealTimeFactor
 from streaming.support.timing import Timing
 from streaming.support.worker import Worker
-from streaming.wire.messages import Title, Tokens
 
 if TYPE_CHECKING:
     from codec.base import Codec, EncoderWindow
@@ -133,9 +133,7 @@ class Sender:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
-        self._store = store
-        self._store_worker = Worker("store")
-        self._wall = wall
+        self._publisher = Publisher(hub, store, clock=clock, wall=wall)
         self._first_token = hub.next_token
         self._codec = codec
         self._hub = hub
@@ -167,13 +165,11 @@ class Sender:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-            if self._store is not None:
-                await self._store_worker.run(self._store.close)
-            await self._store_worker.close()
+            await self._publisher.close()
         if problem is not None:
-            self._hub.end("the source failed", self._clock())
+            self._publisher.end("the source failed")
             raise problem
-        self._hub.end("the source has ended", self._clock())
+        self._publisher.end("the source has ended")
 
     async def _read(self, blocks: asyncio.Queue[NDArray[np.float32]]) -> Exception | None:
         """Read to the end, which an empty block marks; returns what ended it too early, if any."""
@@ -182,9 +178,7 @@ class Sender:
             while (block := await self._source.read()).shape[1]:
                 first_token = self._first_token + self.source_samples // SAMPLES_PER_TOKEN
                 title = self._source.title
-                if self._hub.set_title(title, first_token, self._clock()) and self._store:
-                    announced = Title(self._hub.title, first_token)
-                    await self._store_worker.run(self._store.title, announced)
+                await self._publisher.title(title, first_token)
                 self.source_samples += block.shape[1]
                 self._arrivals.append((self.source_samples, self._clock()))
                 await blocks.put(block)
@@ -220,20 +214,15 @@ class Sender:
             if len(self._pending) < count and not everything:
                 return
             packet, self._pending = self._pending[:count], self._pending[count:]
-            if self._store is not None:
-                ended_s = self._wall() - self._delay_s(len(packet), self._clock())
-                stamped = Tokens(self._hub.next_token, packet)
-                await self._store_worker.run(self._store.tokens, stamped, ended_s)
-            now_s = self._clock()
-            self._hub.publish(packet, now_s, self._delay_s(len(packet), now_s), self._wall())
+            await self._publisher.tokens(packet, came_s=self._came_s(len(packet)))
 
-    def _delay_s(self, tokens: int, now_s: float) -> float:
-        """Seconds since the last sample of the packet to be released came from the source."""
+    def _came_s(self, tokens: int) -> float:
+        """When the last sample of the packet to be released came from the source."""
         end_token = self._hub.next_token + tokens - self._first_token
         end_sample = end_token * SAMPLES_PER_TOKEN
         while len(self._arrivals) > 1 and self._arrivals[0][0] < end_sample:
             self._arrivals.popleft()
-        return now_s - self._arrivals[0][1]
+        return self._arrivals[0][1]
 
 
 def _push(

@@ -12,11 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.files.store import TokenStore, restore
+from streaming.files.store import TokenStore
 from streaming.send.report import Feed, ServiceReport
 from streaming.send.sender import PacedSource, Sender
 from streaming.send.settings import ServiceSettings, packets
-from streaming.stream.hub import HISTORY_TOKENS, Hub
+from streaming.stream.history import HISTORY_TOKENS
+from streaming.stream.hub import Hub
 from streaming.support.compute import settle
 from streaming.support.guard import AuthTokens, fit_to_files, is_loopback
 from streaming.support.signals import unless
@@ -238,7 +239,7 @@ def open_hub(
         entropy_coding=settings.entropy_coding,
     )
     if store is not None:
-        restore(hub, store)
+        store.restore(hub.history)
         missing = store.sent_token - store.next_token
         if missing:
             told = "going on after a gap of %.1f s: so much may have been sent and is not stored"
@@ -246,7 +247,7 @@ def open_hub(
         missing += -store.sent_token % latent_tokens
         if missing:
             store.gap(Gap(store.next_token, missing))
-        hub.go_on_at(store.sent_token)
+        hub.history.go_on_at(store.sent_token)
         if store.next_token:
             logger.info("going on after %.0f s of stored stream", store.next_token / TOKEN_RATE)
     return hub, store

@@ -1,4 +1,4 @@
-"""Coded packets in a stream: which tokens they are told from, and whether both ends have them."""
+"""Coded packets in a stream: what they are conditioned on, and whether both ends have it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 
 from codec.errors import DataError
 from codec.nano.entropy.coder import CONTEXT, coder_for
-from codec.packing import packed_size
 from streaming.errors import ProtocolError
-from streaming.wire.messages import CODED_HEADER, MAX_INDEX, TOKENS_HEADER, CodedTokens, Gap, Tokens
+from streaming.wire.messages import MAX_INDEX, CodedTokens, Gap, Tokens, encoded_size
 
 if TYPE_CHECKING:
+    from streaming.stream.history import History
     from streaming.stream.rewind import RewindBuffer
-    from streaming.wire.messages import StreamInfo
 
-__all__ = ["MAX_CODED_TOKENS", "PacketReader", "PacketWriter", "context_before"]
+__all__ = ["MAX_CODED_TOKENS", "PacketReader", "code_packet", "context_before"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,41 +39,20 @@ def context_before(rewind: RewindBuffer, place: int) -> Ints:
     return context
 
 
-class PacketWriter:
-    """The sender's side: each packet is coded once, for everybody who can decode it."""
-
-    def __init__(self) -> None:
-        self._packet: Tokens | None = None
-        self._coded: CodedTokens | None = None
-
-    def write(
-        self, info: StreamInfo, rewind: RewindBuffer, packet: Tokens, known_from: int
-    ) -> bytes | None:
-        """The packet as a coded message; None where it is better sent plainly.
-
-        rewind: what came before it. known_from: the listener has all of that from this token on.
-        """
-        if packet != self._packet:
-            self._packet = packet
-            self._coded = _code(info, packet, context_before(rewind, packet.first_token))
-        coded = self._coded
-        if coded is None or known_from > coded.first_token - coded.context:
-            return None
-        return coded.encode()
-
-
-def _code(info: StreamInfo, packet: Tokens, context: Ints) -> CodedTokens | None:
-    coder, count = coder_for(info.digest), len(packet.tokens)
+def code_packet(history: History, packet: Tokens) -> CodedTokens | None:
+    """The packet that follows ``history`` in fewer bits; None where it is better sent plainly."""
+    info, count = history.info, len(packet.tokens)
+    coder = coder_for(info.digest)
     if coder is None or count != info.packet_tokens or count > MAX_CODED_TOKENS:
         return None
+    context = context_before(history.rewind, packet.first_token)
     data = coder.encode(packet.tokens, packet.first_token, context)
-    if len(data) + CODED_HEADER.size >= packed_size(count) + TOKENS_HEADER.size:
-        return None
-    return CodedTokens(packet.first_token, len(context), data)
+    coded = CodedTokens(packet.first_token, len(context), data)
+    return coded if encoded_size(coded) < encoded_size(packet) else None
 
 
 class PacketReader:
-    """The listener's side: keeps the newest tokens, and decodes what is told from them."""
+    """The listener's side: keeps the newest tokens, and decodes packets conditioned on them."""
 
     def __init__(self) -> None:
         self._recent = _NONE

@@ -1,12 +1,12 @@
-"""One stream to many listeners: rewind buffer, joining at any moment, nothing queued twice.
+"""One stream to many listeners: who is joined, and how far each has come.
 
 Plain objects without threads, sockets and clocks. Everything is called on one thread, in a program
 that of the event loop.
 
-A listener is a place in the stream (:mod:`streaming.stream.outbox`): what it is to be sent is read
-from the rewind buffer when its connection has room, so a thousand listeners that are an hour behind
-take no more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back
-than it was before is dropped with an error event; nobody else notices. Who catches up on what was
+A listener is a subscription (:mod:`streaming.stream.subscription`): what it is to be sent is read
+from the history when its connection has room, so a thousand listeners that are an hour behind take
+no more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back than
+it was before is dropped with an error event; nobody else notices. Who catches up on what was
 missed, or listens to the past on purpose, is not behind in this sense.
 """
 
@@ -20,31 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import TOKEN_RATE
-from streaming.stream.coded import PacketWriter
-from streaming.stream.outbox import Outbox
-from streaming.stream.packets import Packets
-from streaming.stream.rewind import RewindBuffer
-from streaming.stream.timeline import Timeline
-from streaming.stream.titles import Titles
+from streaming.stream.coded import code_packet
+from streaming.stream.history import HISTORY_TOKENS, History
+from streaming.stream.subscription import Subscription
 from streaming.stream.traffic import Traffic
 from streaming.wire.messages import (
     CODED_KIND,
     MAX_TOKENS_PER_MESSAGE,
+    CodedTokens,
     End,
     Failure,
     Gap,
     Hello,
     Join,
+    Message,
     StreamInfo,
-    Title,
     Tokens,
     clean_text,
+    encoded_size,
 )
 
-__all__ = ["HISTORY_TOKENS", "MAX_LAG_S", "Hub"]
+__all__ = ["MAX_LAG_S", "Hub"]
 
-HISTORY_TOKENS: Final = 1024
-"""Tokens kept for those who join, where nothing else is asked for: 41 s."""
 MAX_LAG_S: Final = 30.0
 _MAX_SPARE_S: Final = 600.0
 
@@ -52,12 +49,12 @@ _MAX_SPARE_S: Final = 600.0
 class Hub:
     """The stream as it stands, and everyone who listens to it.
 
-    entropy_coding: code packets in fewer bits for listeners that take them so.
+    entropy_coding: whether packets are to be published in fewer bits as well (:meth:`code`).
 
-    Attributes: ``rewind``, what is held of the stream; ``timeline``, when it played; ``titles``,
-    what is announced in it; ``traffic``, what each listener is sent of the live stream; ``drops``,
-    how many were sent away, by the code of the failure; ``joins``, how many came, ``returns`` of
-    them for what they had missed; ``most_listeners``, how many there were at once; ``max_lag_s``.
+    Attributes: ``history``, what is held of the stream; ``traffic``, what each listener is sent of
+    the live stream; ``drops``, how many were sent away, by the code of the failure; ``joins``, how
+    many came, ``returns`` of them for what they had missed; ``most_listeners``, how many there were
+    at once; ``max_lag_s``; ``entropy_coding``.
     """
 
     def __init__(
@@ -68,8 +65,7 @@ class Hub:
         max_lag_s: float = MAX_LAG_S,
         entropy_coding: bool = False,
     ) -> None:
-        self._writer = PacketWriter() if entropy_coding else None
-        self.info = info
+        self.entropy_coding = entropy_coding
         self.delay_s = 0.0
         self.lost_tokens = 0  # left out because the source lost them
         self.drops: Counter[str] = Counter()
@@ -77,28 +73,29 @@ class Hub:
         self.returns = 0
         self.most_listeners = 0
         self.traffic = Traffic()
-        self._history_tokens = history_tokens
         # Whoever joins at the far end, or lags, must not have the ground taken from under its feet.
         spare = round(min(max_lag_s, _MAX_SPARE_S) * TOKEN_RATE) + MAX_TOKENS_PER_MESSAGE
-        self.rewind = RewindBuffer(history_tokens + spare)
-        self.timeline = Timeline()
+        self.history = History(info, history_tokens, spare)
         self.max_lag_s = max_lag_s
-        self.titles = Titles()
         self._released_s: float | None = None
-        self._packets = Packets(self.rewind)
         self._last_word: End | Failure | None = None
-        self._outboxes: set[Outbox] = set()
+        self._subscriptions: set[Subscription] = set()
         self._carriers = 0
+
+    @property
+    def info(self) -> StreamInfo:
+        """The stream."""
+        return self.history.info
 
     @property
     def next_token(self) -> int:
         """The live edge, one past the last token published."""
-        return self.rewind.next_token
+        return self.history.next_token
 
     @property
     def listeners(self) -> int:
         """How many listeners are joined; one that carries the stream on to others is none."""
-        return len(self._outboxes) - self._carriers
+        return len(self._subscriptions) - self._carriers
 
     @property
     def dropped_listeners(self) -> int:
@@ -106,18 +103,14 @@ class Hub:
         return self.drops["lag"]
 
     def lags_s(self) -> list[float]:
-        """How far each listener has fallen behind, see :attr:`Outbox.lag_s`."""
-        return [outbox.lag_s for outbox in self._outboxes if not outbox.carrier]
+        """How far each listener has fallen behind, see :attr:`Subscription.lag_s`."""
+        return [
+            subscription.lag_s for subscription in self._subscriptions if not subscription.carrier
+        ]
 
     def age_s(self, now_s: float) -> float | None:
         """Seconds since the last packet was released; None before the first one."""
         return None if self._released_s is None else max(0.0, now_s - self._released_s)
-
-    @property
-    def held_s(self) -> float:
-        """Seconds of the stream that can be listened to again."""
-        held = self.next_token - self.rewind.oldest_token
-        return min(held, self._history_tokens) / TOKEN_RATE
 
     @property
     def ended(self) -> bool:
@@ -132,7 +125,14 @@ class Hub:
     @property
     def title(self) -> str:
         """The title announced last."""
-        return self.titles.last
+        return self.history.title
+
+    def code(self, packet: Tokens) -> CodedTokens | None:
+        """The next packet in fewer bits, to be published along with it; None where it has none.
+
+        Takes milliseconds: a worker thread's business.
+        """
+        return code_packet(self.history, packet)
 
     def publish(
         self,
@@ -142,63 +142,40 @@ class Hub:
         unix_s: float | None = None,
         *,
         late: bool = False,
+        coded: CodedTokens | None = None,
     ) -> None:
         """Send the next packet, int64 ``[n]``, 1 <= n <= 1024, to all and keep it for rewinding.
 
         delay_s: seconds from the source sample at the packet's end to this moment. unix_s: this
         moment by the clock on the wall; without it nobody can ask for an hour. late: it comes in a
-        burst after it was held up, so that nobody has fallen behind by it.
+        burst after it was held up, so that nobody has fallen behind by it. coded: see :meth:`code`.
         """
         if late:
             self._forgive(len(tokens))
-        packet = Tokens(self.next_token, tokens)
-        message = self._packets.encode(packet)
+        packet = Tokens(self.next_token, np.array(tokens))  # whose owner may go on to use it
+        packet.check()
         self.delay_s = max(0.0, delay_s)
         self._released_s = now_s
-        self.restore(tokens, None if unix_s is None else unix_s - self.delay_s)
-        self._count(message, now_s, len(tokens))
-
-    def restore(self, tokens: NDArray[np.int64], unix_s: float | None) -> None:
-        """Keep tokens, int64 ``[n]``, for rewinding; the last of them ended at ``unix_s``."""
-        if unix_s is not None:
-            self.timeline.note(self.next_token, unix_s - len(tokens) / TOKEN_RATE)
-        self.rewind.append(tokens)
-        oldest = self.rewind.oldest_token
-        self.timeline.forget_before(oldest)
-        self.titles.forget_before(oldest)
-
-    def go_on_at(self, token: int) -> None:
-        """Make ``token`` the next one; what lies between was lost, unless nothing came before."""
-        if not self.next_token:
-            self.rewind.start(token)
-        elif token > self.next_token:
-            self.rewind.skip(token - self.next_token)
+        ended_s = None if unix_s is None else unix_s - self.delay_s
+        self.history.append_packet(packet, ended_s, coded)
+        self._count(packet, now_s, len(tokens))
 
     def begin_anew(self, info: StreamInfo, token: int) -> None:
         """Another stream takes the place of this one, with ``token`` as its next.
 
         All listeners are asked to come again: what follows is not what they can go on with.
         """
-        self.info = info
-        self.rewind.start(token)
-        self.timeline = Timeline()
-        self.titles.clear()
-        self._packets.forget()
-        for outbox in list(self._outboxes):
-            self.leave(outbox)
-            outbox.fail(Failure("away", "The stream begins anew here."))
-
-    def restore_title(self, title: Title) -> None:
-        """Keep a title of what is kept for rewinding."""
-        self.titles.add(title.title, title.token, self.next_token)
+        self.history.begin_anew(info, token)
+        for subscription in list(self._subscriptions):
+            self.leave(subscription)
+            subscription.fail(Failure("away", "The stream begins anew here."))
 
     def set_title(self, title: str, token: int, now_s: float) -> bool:
         """Announce that ``title`` begins at ``token``; False, and no word, when it is the same."""
         title = clean_text(title)
         if title == self.title:
             return False
-        announced = self.titles.add(title, token, self.next_token)
-        self._count(announced.encode(), now_s)
+        self._count(self.history.append_title(title, token), now_s)
         return True
 
     def skip(self, count: int, now_s: float) -> None:
@@ -206,8 +183,8 @@ class Hub:
         gap = Gap(self.next_token, count)
         self.lost_tokens += count
         self._forgive(count)  # however long it is, it is one message
-        self.rewind.skip(count)
-        self._count(gap.encode(), now_s)
+        self.history.skip(count)
+        self._count(gap, now_s)
 
     def end(self, reason: str, now_s: float) -> None:
         """The stream is over: everyone is told, and nothing more is sent."""
@@ -219,15 +196,7 @@ class Hub:
 
     def hello(self, first_token: int, now_s: float) -> Hello:
         """The stream as of this moment, for who is sent it from ``first_token`` on."""
-        return Hello(
-            **vars(self.info),
-            first_token=first_token,
-            next_token=self.next_token,
-            age_s=self.age_s(now_s) or 0.0,
-            delay_s=self.delay_s,
-            title=self.titles.at(first_token),
-            first_at_s=self.timeline.time_of(first_token),
-        )
+        return self.history.hello(first_token, self.age_s(now_s) or 0.0, self.delay_s)
 
     def join(
         self,
@@ -236,88 +205,56 @@ class Hub:
         wake: Callable[[], None] = lambda: None,
         *,
         carrier: bool = False,
-    ) -> Outbox:
+    ) -> Subscription:
         """Let a listener in: hello, titles and history as of this moment, then the live stream.
 
-        wake: called whenever the outbox has something new or was closed. carrier: whether it is no
-        listener but carries the stream on to others.
+        wake: called whenever there is something new to take, or nothing ever more. carrier: whether
+        it is no listener but carries the stream on to others.
         """
-        first = self._first_token(join)
-        outbox = Outbox(self, first, wake, carrier=carrier, coded=CODED_KIND in join.kinds)
-        outbox.greet(self.hello(first, now_s).encode())
+        hello = self.hello(self.history.first_token(join), now_s)
+        coded = CODED_KIND in join.kinds
+        subscription = Subscription(self.history, hello, wake, carrier=carrier, coded=coded)
         if self._last_word is not None:
-            outbox.close(self._last_word.encode())
-        self._outboxes.add(outbox)
+            subscription.close(self._last_word)
+        self._subscriptions.add(subscription)
         self._carriers += carrier
         self.joins += not carrier
         came_back = bool(join.stream) and join.stream == self.info.stream
         self.returns += came_back and not carrier
         self.most_listeners = max(self.most_listeners, self.listeners)
         wake()
-        return outbox
+        return subscription
 
-    def leave(self, outbox: Outbox) -> None:
+    def leave(self, subscription: Subscription) -> None:
         """Forget a listener; a second time does nothing."""
-        if outbox in self._outboxes:
-            self._outboxes.remove(outbox)
-            self._carriers -= outbox.carrier
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+            self._carriers -= subscription.carrier
 
-    def recent(self, most: int) -> Tokens | None:
-        """The newest tokens without a gap between them, at most ``most``; None where none are."""
-        return self._packets.recent(most)
-
-    def drop(self, outbox: Outbox) -> None:
+    def drop(self, subscription: Subscription) -> None:
         """Let go of a listener that has fallen behind; who has left already is no such one."""
-        if outbox in self._outboxes:
-            self.leave(outbox)
-            self.drops["lag"] += not outbox.carrier
+        if subscription in self._subscriptions:
+            self.leave(subscription)
+            self.drops["lag"] += not subscription.carrier
             reason = f"This listener fell more than {self.max_lag_s:g} s behind the stream."
-            outbox.fail(Failure("lag", reason))
-
-    def read(
-        self, place: int, most: int, known_from: int | None = None
-    ) -> tuple[bytes | str | None, int]:
-        """A message with at most ``most`` tokens from ``place`` on, and the place after it.
-
-        known_from: the listener takes coded packets, and has what there is from this token on.
-        """
-        message, end = self._packets.read(place, most)
-        newest = end == self.next_token and isinstance(message, bytes)
-        if known_from is not None and self._writer is not None and newest:
-            packet = self.rewind.read(place, end - place)
-            assert isinstance(packet, Tokens)
-            message = self._writer.write(self.info, self.rewind, packet, known_from) or message
-        return message, end
-
-    def _first_token(self, join: Join) -> int:
-        """Where the history of a listener begins."""
-        wanted = self.next_token - join.history
-        moment = None if join.at_s is None else self.timeline.token_at(join.at_s)
-        ours = not join.stream or join.stream == self.info.stream
-        if moment is not None:
-            wanted = moment
-        elif join.next_token is not None and ours and join.next_token <= self.next_token:
-            wanted = join.next_token
-        oldest = max(self.rewind.oldest_token, self.next_token - self._history_tokens)
-        return min(max(oldest, wanted), self.next_token)
+            subscription.fail(Failure("lag", reason))
 
     def _close(self, last_word: End | Failure, now_s: float) -> None:
         if self._last_word is None:
             self._last_word = last_word
-            message = last_word.encode()
-            for outbox in self._outboxes:
-                outbox.close(message)
-            self._count(message, now_s)
+            for subscription in self._subscriptions:
+                subscription.close(last_word)
+            self._count(last_word, now_s)
 
     def _forgive(self, tokens: int) -> None:
-        for outbox in self._outboxes:
-            outbox.forgive(tokens)
+        for subscription in self._subscriptions:
+            subscription.forgive(tokens)
 
-    def _count(self, message: str | bytes, now_s: float, tokens: int = 0) -> None:
-        size = len(message) if isinstance(message, bytes) else len(message.encode())
+    def _count(self, message: Message, now_s: float, tokens: int = 0) -> None:
+        size = encoded_size(message)
         self.traffic.add(size, now_s, tokens=tokens, end_token=self.next_token)
-        for outbox in list(self._outboxes):
-            if outbox.lags(self.max_lag_s, tokens):
-                self.drop(outbox)
+        for subscription in list(self._subscriptions):
+            if subscription.lags(self.max_lag_s, tokens):
+                self.drop(subscription)
             else:
-                outbox.move()
+                subscription.wake()

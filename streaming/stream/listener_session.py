@@ -30,8 +30,8 @@ from streaming.wire.messages import (
     Title,
     Tokens,
     Unknown,
+    encoded_size,
 )
-from streaming.wire.parsing import decode
 
 __all__ = [
     "MOST_REPEATED_TOKENS",
@@ -109,11 +109,11 @@ class ListenerSession:
         self.title = ""
         self.traffic = Traffic()
 
-    def join(self) -> str:
+    def join(self) -> Join:
         """The message to send as soon as the connection stands."""
-        return self._join.encode()
+        return self._join
 
-    def rejoin(self, join: Join | None = None) -> str:
+    def rejoin(self, join: Join | None = None) -> Join:
         """The message to send on a new connection: what is missing is wanted first.
 
         join: begin anew with this instead of going on.
@@ -123,28 +123,28 @@ class ListenerSession:
         if join is not None:
             self._join = replace(join, auth_token=self._join.auth_token, kinds=self._join.kinds)
         if not self._resuming or self.hello is None:
-            return self._join.encode()
+            return self._join
         next_token, stream = self.next_token, self.hello.stream
-        return replace(self._join, next_token=next_token, stream=stream, at_s=None).encode()
+        return replace(self._join, next_token=next_token, stream=stream, at_s=None)
 
     def expect(self, codec: CodecIdentity) -> None:
         """From now on this is what can be decoded here."""
         self._codec = codec
 
-    def receive(self, data: str | bytes, now_s: float) -> list[Happening]:
+    def receive(self, received: Message, now_s: float) -> list[Happening]:
         """Take one message; says what it brought, in order and without overlaps.
 
         A jump forward, of any length, comes as a Gap before the Tokens after it: what to make of it
-        is the caller's choice. Raises ProtocolError where the message is wrong, cannot be decoded
-        here or is an error event, and TransportError where the stream has jumped back; the
+        is the caller's choice. Raises ProtocolError where the message is out of place, cannot be
+        decoded here or is an error event, and TransportError where the stream has jumped back; the
         connection is then of no more use.
         """
-        message: Message | None = decode(data)
+        message: Message | None = received
         coded_bits = None
-        if isinstance(message, CodedTokens):
-            coded_bits = 8 * len(message.data)
-            message = self._read(message)
-        size = len(data) if isinstance(data, bytes) else len(data.encode("utf-8", "replace"))
+        if isinstance(received, CodedTokens):
+            coded_bits = 8 * len(received.data)
+            message = self._read(received)
+        size = encoded_size(received)
         if isinstance(message, Tokens):
             end = message.end_token
             live = self.hello is not None and end > self.hello.next_token
@@ -171,7 +171,7 @@ class ListenerSession:
         return self._follow(message)
 
     def _read(self, coded: CodedTokens) -> Tokens | None:
-        """Its tokens; None where those are missing that they are told from, so they are lost."""
+        """Its tokens; None if any on which they are conditioned is missing, so they are lost."""
         hello = self.hello
         if hello is None or self.state is State.JOINING:
             raise ProtocolError("The sender did not begin with a hello; check the address.")

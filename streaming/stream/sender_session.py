@@ -7,15 +7,13 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from streaming.errors import ProtocolError
 from streaming.stream.heartbeat import Heartbeat
 from streaming.stream.listener_session import State
-from streaming.wire.messages import MAX_CLIENT_MESSAGE, Failure, Join, Publish, Unknown
-from streaming.wire.parsing import decode
+from streaming.wire.messages import CodedTokens, Failure, Join, Message, Publish, Tokens, Unknown
 
 if TYPE_CHECKING:
     from streaming.stream.hub import Hub
-    from streaming.stream.outbox import Outbox
+    from streaming.stream.subscription import Subscription
 
 __all__ = ["JOIN_TIMEOUT_S", "NO_PUBLISHERS", "SenderSession"]
 
@@ -36,8 +34,8 @@ class SenderSession:
 
     wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
     session ended. admit: why a listener with the secret in the join message is not let in; None
-    lets it in. admit_publisher: the same of who has a stream for us; it is let in where it is no
-    listener, so that this session is over, ``publishes`` says why, and others read the connection.
+    lets it in. admit_publisher: the same for a publisher. If it is
+    admitted, this session ends, ``publishes`` says so, and others read the connection.
     carrier: see :meth:`streaming.stream.hub.Hub.join`. ``state`` is ENDED when nothing more will
     follow what :meth:`take` returns; ``failure`` then says whether that is for a fault.
     """
@@ -47,9 +45,9 @@ class SenderSession:
         "_admit_publisher",
         "_carrier",
         "_hub",
-        "_outbox",
         "_refusal",
         "_refusal_taken",
+        "_subscription",
         "_wake",
         "client",
         "heartbeat",
@@ -72,7 +70,7 @@ class SenderSession:
         self._admit_publisher = admit_publisher
         self._carrier = carrier
         self._wake = wake
-        self._outbox: Outbox | None = None
+        self._subscription: Subscription | None = None
         self._refusal: Failure | None = None
         self._refusal_taken = False
         self.join_deadline_s = now_s + JOIN_TIMEOUT_S
@@ -85,63 +83,58 @@ class SenderSession:
         """Why the sender ends this connection, if it is for a fault of the listener's."""
         if self._refusal is not None:
             return self._refusal
-        return self._outbox.failure if self._outbox is not None else None
+        return self._subscription.failure if self._subscription is not None else None
 
     @property
     def state(self) -> State:
         """Where the session stands."""
-        closed = self._outbox is not None and self._outbox.closed
+        closed = self._subscription is not None and self._subscription.closed
         if self._refusal is not None or self.publishes or closed:
             return State.ENDED
-        return State.JOINING if self._outbox is None else State.STREAMING
+        return State.JOINING if self._subscription is None else State.STREAMING
 
     @property
     def waiting(self) -> bool:
         """Whether :meth:`take` has more as soon as the listener has answered."""
-        return self.heartbeat.full and self._outbox is not None and self.failure is None
+        return self.heartbeat.full and self._subscription is not None and self.failure is None
 
     @property
     def due_s(self) -> float:
         """When to :meth:`tick`, and then to see whether the listener is to be asked."""
         if self.failure is not None:
             return math.inf
-        if self._outbox is None:
+        if self._subscription is None:
             return self.join_deadline_s
         asked_until_s = self.heartbeat.deadline_s
         return self.heartbeat.idle_at_s if asked_until_s is None else asked_until_s
 
     def must_ask(self, now_s: float) -> bool:
         """Whether to ask the listener though nothing is sent now."""
-        outbox, heartbeat = self._outbox, self.heartbeat
-        if outbox is None or heartbeat.deadline_s is not None:
+        subscription, heartbeat = self._subscription, self.heartbeat
+        if subscription is None or heartbeat.deadline_s is not None:
             return False
-        return self.waiting or (not outbox.closed and now_s >= heartbeat.idle_at_s)
+        return self.waiting or (not subscription.closed and now_s >= heartbeat.idle_at_s)
 
-    def receive(self, data: str | bytes, now_s: float) -> None:
+    def receive(self, message: Message, now_s: float) -> None:
         """Take one message from the listener; a wrong one ends the session with a failure."""
         if self.state is State.ENDED:
             return
-        try:
-            if len(data) > MAX_CLIENT_MESSAGE:
-                raise ProtocolError(f"A first message of {len(data)} bytes is too long.")
-            message = decode(data)
-            if isinstance(message, Unknown):
-                logger.debug("passing over an event of unknown type %r", message.type)
-            elif self._outbox is None and isinstance(message, Publish):
-                refusal = self._admit_publisher(message)
-                if refusal is not None:
-                    self.refuse(refusal)
-                else:
-                    self.publishes = True
-            elif not isinstance(message, Join) or self._outbox is not None:
-                raise ProtocolError("A listener sends one join message and nothing else.")
-            elif (refusal := self._admit(message.auth_token)) is not None:
+        if isinstance(message, Unknown):
+            logger.debug("passing over an event of unknown type %r", message.type)
+        elif self._subscription is None and isinstance(message, Publish):
+            refusal = self._admit_publisher(message)
+            if refusal is not None:
                 self.refuse(refusal)
             else:
-                self.client = message.client
-                self._outbox = self._hub.join(message, now_s, self._wake, carrier=self._carrier)
-        except ProtocolError as error:
-            self.refuse(Failure("protocol", str(error)))
+                self.publishes = True
+        elif not isinstance(message, Join) or self._subscription is not None:
+            wrong = "A listener sends one join message and nothing else."
+            self.refuse(Failure("protocol", wrong))
+        elif (refusal := self._admit(message.auth_token)) is not None:
+            self.refuse(refusal)
+        else:
+            self.client = message.client
+            self._subscription = self._hub.join(message, now_s, self._wake, carrier=self._carrier)
 
     def refuse(self, failure: Failure) -> None:
         """End the session with ``failure`` as its last message."""
@@ -155,35 +148,35 @@ class SenderSession:
         """Let time pass: a listener that does not join, or does not answer, in time must go."""
         if self.state is State.JOINING and now_s >= self.join_deadline_s:
             self.refuse(Failure("timeout", f"No join message came within {JOIN_TIMEOUT_S:.0f} s."))
-        elif self._outbox is not None and self.heartbeat.overdue(now_s):
-            self._hub.drop(self._outbox)
+        elif self._subscription is not None and self.heartbeat.overdue(now_s):
+            self._hub.drop(self._subscription)
 
     def answered(self) -> None:
         """The listener has read what was sent before it was asked by the heartbeat."""
         self.heartbeat.answer()
         self._wake()
 
-    def take(self) -> str | bytes | None:
+    def take(self) -> Message | None:
         """The next message to send, which then counts as sent; None when there is none now."""
         if self._refusal is not None:
-            refusal = None if self._refusal_taken else self._refusal.encode()
+            refusal = None if self._refusal_taken else self._refusal
             self._refusal_taken = True
             return refusal
-        outbox = self._outbox
-        if outbox is None or self.waiting:
+        subscription = self._subscription
+        if subscription is None or self.waiting:
             return None
-        place = outbox.place
-        message = outbox.take()
-        if isinstance(message, bytes):  # a gap is passed over without a token
-            self.heartbeat.sent(outbox.place - place)
+        place = subscription.place
+        message = subscription.take()
+        if isinstance(message, (Tokens, CodedTokens)):  # a gap is passed over without a token
+            self.heartbeat.sent(subscription.place - place)
         return message
 
     @property
     def exhausted(self) -> bool:
         """Whether :meth:`take` has nothing now, though more may be on the way."""
-        return self._outbox is not None and self._outbox.exhausted
+        return self._subscription is not None and self._subscription.exhausted
 
     def leave(self) -> None:
         """The connection is gone: the hub forgets this listener."""
-        if self._outbox is not None:
-            self._hub.leave(self._outbox)
+        if self._subscription is not None:
+            self._hub.leave(self._subscription)

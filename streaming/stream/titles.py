@@ -23,14 +23,13 @@ class Announcement:
     number: int
     place: int
     title: Title
-    message: str
 
 
 class Titles:
     """Titles in the order of their tokens; the oldest are forgotten beyond a thousand.
 
-    Everybody is told from here, each title by its number, so that they are kept once and not for
-    each listener. Of titles that begin with the same token the last one counts.
+    All listeners read from here, each title by its number, so that titles are kept once and not
+    for each listener. Of titles that begin with the same token the last one counts.
     """
 
     def __init__(self) -> None:
@@ -53,7 +52,7 @@ class Titles:
             if token == self._kept[-1].title.token:
                 del self._kept[-1]
         added = Title(title, token)
-        announcement = Announcement(self._next_number, min(token, edge), added, added.encode())
+        announcement = Announcement(self._next_number, min(token, edge), added)
         self._kept.append(announcement)
         self._next_number += 1
         del self._kept[:-_MOST]

@@ -22,8 +22,10 @@ _undo: list[Callable[[], object]] = []
 
 
 def end_on_signals() -> None:
-    """Have Ctrl-C, SIGTERM and SIGHUP end this process at once, until it is ready to end in good
-    order (:func:`streaming.support.signals.set_on_signals`); those that it was told to ignore stay
+    """Have Ctrl-C, SIGTERM and SIGHUP end this process at once.
+
+    This holds until the process is ready to end in good order
+    (:func:`streaming.support.signals.set_on_signals`). Signals that it was told to ignore stay
     ignored.
     """
     for number in _ENDING:
@@ -43,8 +45,9 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, the first signal raises KeyboardInterrupt or SystemExit instead; for what runs in
-    Python alone, and has more to clean up than :func:`undone` can.
+    """Within, the first signal raises KeyboardInterrupt or SystemExit instead.
+
+    This is for work that runs in Python alone and has more to clean up than :func:`undone` can.
     """
     raising = [number for number in _ENDING if signal.getsignal(number) is _end_at_once]
     for number in raising:

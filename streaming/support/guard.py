@@ -248,10 +248,10 @@ class ByteBudget:
 def read_auth_tokens(
     given: str | None, file: Path | None, variable: str = AUTH_TOKEN_VARIABLE
 ) -> list[str]:
-    """Secrets from the command line, from a file (one a line; # begins a remark) or, where neither
-    is given, from the environment.
+    """Secrets from the command line, from a file, or if neither is given from the environment.
 
-    Raises SettingsError where the file cannot be read or a secret is too short or too long.
+    A file has one secret a line; # begins a comment. Raises SettingsError if the file cannot be
+    read or a secret is too short or too long.
     """
     tokens = [] if given is None else [given]
     if file is not None:

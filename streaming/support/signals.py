@@ -30,11 +30,11 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 
 @contextlib.contextmanager
 def set_on_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Set ``stop`` on the first Ctrl-C, SIGTERM or SIGHUP; a second one does what it did before:
-    it ends one of our programs at once (:mod:`streaming.cli.start`).
+    """Set ``stop`` on the first Ctrl-C, SIGTERM or SIGHUP.
 
-    A terminal that is closed sends SIGHUP; a program that ignores it (``nohup``) goes on doing so.
-    Within the event loop. Where signals cannot be caught (on Windows, outside the main thread),
+    A second one does what it did before: it ends one of our programs at once. A terminal that
+    is closed sends SIGHUP; a program that ignores it (``nohup``) goes on doing so. Call it
+    within the event loop. If signals cannot be caught (on Windows, outside the main thread),
     nothing changes.
     """
     loop = asyncio.get_running_loop()

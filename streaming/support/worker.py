@@ -27,8 +27,9 @@ _left_behind: list[threading.Thread] = []
 
 @atexit.register
 def _wait_for_the_rest() -> None:
-    """An interpreter that ends under a thread in native code falls down. Our programs end without
-    it instead, and do not wait (:func:`streaming.cli.start.start`).
+    """An interpreter that ends under a thread in native code crashes, so it waits for them.
+
+    Our programs end without it instead, and do not wait (:func:`streaming.cli.start.start`).
     """
     for thread in _left_behind:
         thread.join(_LAST_PATIENCE_S)
@@ -120,8 +121,11 @@ async def call_on_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 async def call_model(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for what imports torch or computes with it; who is cancelled meanwhile, as by
-    Ctrl-C, waits no longer than `MODEL_PATIENCE_S` for its end."""
+    """The same for what imports or runs a model.
+
+    A caller that is cancelled meanwhile, as by Ctrl-C, waits no longer than `MODEL_PATIENCE_S`
+    for its end.
+    """
     worker = Worker("model")
     try:
         return await worker.run(call, *args, **kwargs)

@@ -25,8 +25,7 @@ from typing import Any, Final, Protocol
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.listener_session import Happening, ListenerSession, State
 from streaming.support.worker import call_on_thread
-from streaming.wire.messages import CODED_KIND, Failure, Hello, Join
-from streaming.wire.parsing import decode
+from streaming.wire.messages import CodedTokens, Failure, Hello, Join, Message
 
 __all__ = ["LASTING_S", "Backoff", "Dial", "Link", "Messages", "passing"]
 
@@ -42,12 +41,13 @@ _PASSING: Final = frozenset({"away", "lag", "timeout", "busy"})
 class Messages(Protocol):
     """A connection to a sender, such as :class:`streaming.transports.websocket.Connection`."""
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         """Send one message. Raises TransportError."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[str | bytes]:
-        """What arrives, until the sender closes; raises TransportError where the link breaks."""
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """What arrives, until the sender closes; raises TransportError where the link breaks and
+        ProtocolError on what is no message."""
         ...
 
     async def close(self) -> None:
@@ -185,7 +185,7 @@ class Link:
         wrong = isinstance(error, ProtocolError) and not isinstance(error, RefusedError)
         if wrong and self._connection is not None:
             with contextlib.suppress(TransportError):
-                await self._connection.send(Failure("protocol", str(error)).encode())
+                await self._connection.send(Failure("protocol", str(error)))
 
     async def _one(self, connection: Messages, *, first: bool) -> AsyncIterator[Happening]:
         """What happens on one connection, until it ends in good order or is to be left."""
@@ -198,33 +198,33 @@ class Link:
             await connection.send(self.session.rejoin(join))
         messages = aiter(connection)
         while True:
-            data = await self._next(messages)
-            if data is None:
+            message = await self._next(messages)
+            if message is None:
                 return
-            if self.session.state is State.JOINING and self._meet is not None:
-                message = decode(data)
-                if isinstance(message, Hello):
-                    await self._meet(message)
-            for happening in await self._received(data):
+            joining = self.session.state is State.JOINING
+            if joining and isinstance(message, Hello) and self._meet is not None:
+                await self._meet(message)
+            for happening in await self._received(message):
                 if self._observe is not None:
                     await self._observe(happening)
                 yield happening
             if self.session.state is State.ENDED:
                 return
 
-    async def _received(self, data: str | bytes) -> list[Happening]:
+    async def _received(self, message: Message) -> list[Happening]:
         """What a message brought; coded tokens are decoded on a thread, for that takes a while."""
         now_s = self._clock()
-        if isinstance(data, bytes) and data[:1] == bytes([CODED_KIND]):
-            return await call_on_thread(self.session.receive, data, now_s)
-        return self.session.receive(data, now_s)
+        if isinstance(message, CodedTokens):
+            return await call_on_thread(self.session.receive, message, now_s)
+        return self.session.receive(message, now_s)
 
-    async def _next(self, messages: AsyncIterator[str | bytes]) -> str | bytes | None:
+    async def _next(self, messages: AsyncIterator[Message]) -> Message | None:
         """The next message; None where there will be none, or this connection is to be left."""
         if self.session.state is State.JOINING:
             timeout_s = self._hello_timeout_s
             try:
-                return await asyncio.wait_for(anext(messages), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    return await anext(messages)
             except TimeoutError:
                 raise TransportError(
                     f"The sender said nothing for {timeout_s:.0f} s; check the address."
@@ -241,8 +241,8 @@ class Link:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if self._moved.is_set():
                 return None
-            data: str | bytes | None = waiting[0].result()
-            return data
+            message: Message | None = waiting[0].result()
+            return message
         finally:
             for future in waiting:
                 future.cancel()

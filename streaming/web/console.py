@@ -1,5 +1,4 @@
-"""A page on the listener's own machine: what it plays as a picture, its figures, its controls, and
-the sound itself for whoever hears better in a browser."""
+"""A page on the listener's own machine: a spectrogram, figures, controls, and the sound itself."""
 
 from __future__ import annotations
 

@@ -119,9 +119,15 @@ class Mp3Frames:
 
 @dataclass(frozen=True)
 class Format:
-    """name: ends addresses. kind: the content type. encoder, options: ffmpeg's. framing: cuts what
-    it writes. titled: whether a new title begins a new stream in it, chained to the one before.
-    bits_per_s: None: as it comes.
+    """A format that players may ask for.
+
+    Attributes:
+        name: the end of its address.
+        kind: the content type.
+        encoder, options: ffmpeg's.
+        framing: cuts what ffmpeg writes.
+        titled: whether a new title begins a new stream in it, chained to the one before.
+        bits_per_s: of ffmpeg's encoder; None: whatever it takes.
     """
 
     name: str

@@ -72,7 +72,7 @@ class Exposition(Collector):
         yield _gauge("packet_seconds", "Sound in a packet.", hub.info.packet_tokens / TOKEN_RATE)
         yield _gauge("delay_seconds", "From a packet's last sample to its release.", hub.delay_s)
         yield _gauge("packet_age_seconds", "Since the last packet left.", hub.age_s(now_s))
-        yield _gauge("rewind_seconds", "Of the stream that can be heard again.", hub.held_s)
+        yield _gauge("rewind_seconds", "Of the stream that can be heard again.", hub.history.held_s)
 
     def _listeners(self) -> Iterator[Metric]:
         hub, gate = self._status.hub, self._status.gate

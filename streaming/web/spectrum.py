@@ -21,8 +21,10 @@ _CEILING_DB: Final = -18.0  # of a band; full scale is spread over many of them
 
 
 def _filters() -> NDArray[np.float32]:
-    """Which share of a bin's power goes into which band, ``[BANDS, bins]``: triangles on a
-    logarithmic scale, where bins are further apart than bands the nearest one."""
+    """Which share of a bin's power goes into which band, ``[BANDS, bins]``.
+
+    Triangles on a logarithmic scale; where bins are further apart than bands, the nearest one.
+    """
     centres = np.geomspace(LOWEST_HZ, HIGHEST_HZ, BANDS)
     bins_hz = np.fft.rfftfreq(_WINDOW, 1 / SAMPLE_RATE)
     bins_hz[0] = bins_hz[1] / 2

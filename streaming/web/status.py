@@ -1,5 +1,4 @@
-"""What a running sender tells about itself: one set of parts, read by `/status.json`, `/healthz`
-and `/metrics`."""
+"""What a running sender tells about itself, for `/status.json`, `/healthz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -81,7 +80,7 @@ class SenderStatus:
                 "packet_tokens": hub.info.packet_tokens,
                 "next_token": hub.next_token,
                 "lost_tokens": hub.lost_tokens,
-                "rewind_s": hub.held_s,
+                "rewind_s": hub.history.held_s,
                 "ended": hub.ended,
                 "problem": self.problem(),
             },

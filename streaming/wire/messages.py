@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.constants import SAMPLE_RATE, TOKEN_BITS, TOKEN_RATE
-from codec.packing import pack_tokens
+from codec.packing import pack_tokens, packed_size
 
 __all__ = [
     "CODED_HEADER",
@@ -55,6 +55,7 @@ __all__ = [
     "Tokens",
     "Unknown",
     "clean_text",
+    "encoded_size",
 ]
 
 PROTOCOL_VERSION: Final = 1
@@ -246,12 +247,18 @@ class Tokens:
         """Index one past the last token."""
         return self.first_token + len(self.tokens)
 
-    def encode(self) -> bytes:
-        """As a binary message. Raises ValueError on tokens or positions that it cannot carry."""
+    def check(self) -> None:
+        """Raise ValueError on tokens or positions that no message can carry."""
         if not 1 <= len(self.tokens) <= MAX_TOKENS_PER_MESSAGE:
             raise ValueError(f"a message carries 1 to {MAX_TOKENS_PER_MESSAGE} tokens")
         if not 0 <= self.first_token <= MAX_INDEX:
             raise ValueError(f"token index {self.first_token} does not fit into a message")
+        if self.tokens.min() < 0 or self.tokens.max() >> TOKEN_BITS:
+            raise ValueError(f"tokens are numbers of {TOKEN_BITS} bits")
+
+    def encode(self) -> bytes:
+        """As a binary message. Raises ValueError as :meth:`check` does."""
+        self.check()
         return TOKENS_HEADER.pack(TOKENS_KIND, self.first_token) + pack_tokens(self.tokens)
 
     def __eq__(self, other: object) -> bool:
@@ -346,14 +353,33 @@ class Failure:
 
 @dataclass(frozen=True)
 class Unknown:
-    """An event of a type that this version does not know; to be passed over."""
+    """An event of a type that this version does not know; to be passed over.
+
+    size: of the message, in bytes.
+    """
 
     type: str
+    size: int = field(default=0, compare=False)
+
+    def encode(self) -> str:
+        """Raises ValueError: nobody says what nobody knows."""
+        raise ValueError(f"a message of type {self.type!r} is not known")
 
 
 Message: TypeAlias = (
     Join | Publish | Hello | Tokens | CodedTokens | Title | Gap | End | Failure | Unknown
 )
+
+
+def encoded_size(message: Message) -> int:
+    """Bytes of ``message`` as it is sent, without those of any transport."""
+    if isinstance(message, Tokens):
+        return TOKENS_HEADER.size + packed_size(len(message.tokens))
+    if isinstance(message, CodedTokens):
+        return CODED_HEADER.size + len(message.data)
+    if isinstance(message, Unknown):
+        return message.size
+    return len(message.encode().encode("utf-8", "replace"))
 
 
 def clean_text(text: str, limit: int = MAX_TITLE) -> str:

@@ -106,7 +106,9 @@ def _decode_text(data: str) -> Message:
         raise ProtocolError(f"A message of {len(data)} characters is too long.")
     kind, read = parse_object(data)
     decoder = _DECODERS.get(kind)
-    return Unknown(clean_text(kind, MAX_NAME)) if decoder is None else decoder(read)
+    if decoder is None:
+        return Unknown(clean_text(kind, MAX_NAME), len(data.encode("utf-8", "replace")))
+    return decoder(read)
 
 
 class Fields:

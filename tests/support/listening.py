@@ -16,7 +16,8 @@ from streaming.receive.listener import Listener
 from streaming.receive.output import Output
 from streaming.receive.settings import ListenerSettings
 from streaming.transports.link import Backoff
-from streaming.wire.messages import Hello, Tokens
+from streaming.wire.messages import Hello, Message, Tokens
+from streaming.wire.parsing import decode
 from tests.support.fake_codec import FakeCodec
 
 __all__ = [
@@ -74,9 +75,9 @@ def token_messages(all_tokens: np.ndarray, first: int = 0, size: int = 48) -> li
 class Script:
     """A connection that plays messages; then it closes, breaks (with an error) or stays silent."""
 
-    def __init__(self, *messages: str | bytes, then: Exception | str = "close") -> None:
-        self.queue: asyncio.Queue[str | bytes | Exception | None] = asyncio.Queue()
-        self.sent: list[str | bytes] = []
+    def __init__(self, *messages: Message | str | bytes, then: Exception | str = "close") -> None:
+        self.queue: asyncio.Queue[Message | str | bytes | Exception | None] = asyncio.Queue()
+        self.sent: list[Message] = []
         self.taken = 0
         self.closed = False
         self.add(*messages)
@@ -85,22 +86,22 @@ class Script:
         elif then == "close":
             self.queue.put_nowait(None)
 
-    def add(self, *messages: str | bytes) -> None:
+    def add(self, *messages: Message | str | bytes) -> None:
         for message in messages:
             self.queue.put_nowait(message)
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         self.sent.append(message)
 
     async def close(self) -> None:
         self.closed = True
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+    async def __aiter__(self) -> AsyncIterator[Message]:
         while (message := await self.queue.get()) is not None:
             if isinstance(message, Exception):
                 raise message
             self.taken += 1
-            yield message
+            yield decode(message) if isinstance(message, (str, bytes)) else message
 
 
 class Dialler:

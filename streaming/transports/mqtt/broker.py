@@ -76,8 +76,8 @@ class Broker:
         keepalive_s: a broker that is silent for so long is asked whether it is still there.
         on_lost: called when the connection has broken.
 
-    Everything raises TransportError where the connection is gone. Entering it raises RefusedError
-    where the broker lets us not in, and UserError where aiomqtt is not installed.
+    Every call raises TransportError if the connection is gone. Entering it raises RefusedError if
+    the broker refuses this client, and UserError if aiomqtt is not installed.
     """
 
     def __init__(

@@ -10,9 +10,8 @@ from typing import Final
 from streaming.errors import ProtocolError
 from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.mqtt.broker import Broker, Received
-from streaming.transports.mqtt.view import OFFLINE
+from streaming.transports.mqtt.view import OFFLINE, read_payload
 from streaming.wire.messages import Hello, clean_text
-from streaming.wire.parsing import decode
 
 __all__ = ["Listing", "list_streams"]
 
@@ -68,7 +67,7 @@ def _note(received: Received, hellos: dict[str, Hello], offline: set[str]) -> No
             offline.discard(topic)
         return
     try:
-        hello = decode(received.payload.decode("utf-8", "replace"))
+        hello = read_payload(received.payload)
     except ProtocolError:
         return
     if isinstance(hello, Hello) and clean_text(topic) == topic:

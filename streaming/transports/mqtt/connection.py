@@ -11,8 +11,7 @@ from typing import Final
 from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.mqtt.broker import Broker
 from streaming.transports.mqtt.view import HELLO_WAIT_S, WINDOW_WAIT_S, StreamView
-from streaming.wire.messages import Join
-from streaming.wire.parsing import decode
+from streaming.wire.messages import Join, Message
 
 __all__ = ["MqttConnection", "connect_mqtt"]
 
@@ -43,21 +42,21 @@ class MqttConnection:
     ) -> None:
         await self.close()
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         """Take the join message, by which the stream begins. Raises TransportError."""
-        join = decode(message)
-        if not isinstance(join, Join):
+        if not isinstance(message, Join):
             raise ValueError("a listener sends nothing but a join message")
-        self._view = StreamView(self._broker.address, join)
+        self._view = StreamView(self._broker.address, message)
         await self._do(self._view)
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+    async def __aiter__(self) -> AsyncIterator[Message]:
         view = self._view
         if view is None:
             raise ValueError("the join message comes first")
         while True:
             try:
-                received = await asyncio.wait_for(self._broker.receive(), self._patience_s(view))
+                async with asyncio.timeout(self._patience_s(view)):
+                    received = await self._broker.receive()
             except TimeoutError:
                 if view.begun:
                     await self._check()

@@ -21,12 +21,12 @@ from typing import Final
 from codec.constants import TOKEN_RATE
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.hub import Hub
-from streaming.stream.outbox import Outbox
+from streaming.stream.subscription import Subscription
 from streaming.stream.traffic import Traffic
 from streaming.transports.link import LASTING_S, Backoff
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.broker import Broker, Will
-from streaming.transports.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S
+from streaming.transports.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, read_payload
 from streaming.transports.mqtt.wire import wire_bytes
 from streaming.wire.messages import (
     MAX_TOKENS_PER_MESSAGE,
@@ -37,7 +37,6 @@ from streaming.wire.messages import (
     Title,
     Tokens,
 )
-from streaming.wire.parsing import decode
 
 __all__ = ["DEFAULT_WINDOW_S", "MqttPublisher", "MqttSettings"]
 
@@ -190,14 +189,14 @@ class MqttPublisher:
         """What was missed, then live, until there is no more or our place in the hub is lost."""
         oldest = self._hub.next_token - self._window_tokens
         join = Join(history=0, next_token=max(0, self._place, oldest))
-        outbox = self._hub.join(join, self._clock(), self._wake.set, carrier=True)
+        subscription = self._hub.join(join, self._clock(), self._wake.set, carrier=True)
         try:
             await self._move_window(broker)
             while True:
                 self._wake.clear()
                 broker.check()
-                await self._publish_waiting(broker, outbox)
-                if outbox.closed or self._leaving:
+                await self._publish_waiting(broker, subscription)
+                if subscription.closed or self._leaving:
                     return
                 left_s = self._hello_at_s + _SIGN_OF_LIFE_S - self._clock()
                 try:
@@ -205,7 +204,7 @@ class MqttPublisher:
                 except TimeoutError:
                     await self._say_hello(broker)
         finally:
-            self._hub.leave(outbox)
+            self._hub.leave(subscription)
 
     async def _watch(self, broker: Broker) -> None:
         """Warn where nobody can hear us, or where somebody else speaks in our place."""
@@ -221,15 +220,14 @@ class MqttPublisher:
                 )
                 received = await broker.receive()
             while True:
-                hello = decode(received.payload.decode("utf-8", "replace"))
+                hello = read_payload(received.payload)
                 if isinstance(hello, Hello) and stream_tag(hello) != self._tag:
                     logger.warning("another sender publishes at %s too", self._address)
                 received = await broker.receive()
 
-    async def _publish_waiting(self, broker: Broker, outbox: Outbox) -> None:
+    async def _publish_waiting(self, broker: Broker, subscription: Subscription) -> None:
         """What is to be taken now, in order."""
-        while (data := outbox.take()) is not None:
-            message = decode(data)
+        while (message := subscription.take()) is not None:
             if isinstance(message, Failure):
                 logger.debug("the hub says: %s", message.message)  # to us, not to listeners
                 continue
@@ -238,6 +236,7 @@ class MqttPublisher:
             if isinstance(message, Tokens) and message.end_token == self._hub.next_token:
                 # Before the packet itself: who comes between the two gets it twice, not never.
                 await self._move_window(broker)
+            data = message.encode()
             payload = data if isinstance(data, bytes) else data.encode()
             await self._publish(broker, self._address.live(self._tag), payload, of=message)
             if isinstance(message, Tokens):
@@ -258,7 +257,7 @@ class MqttPublisher:
         await self._publish(broker, self._address.hello, text.encode(), expiry_s=_EXPIRY_S, qos=1)
 
     async def _move_window(self, broker: Broker) -> None:
-        window = self._hub.recent(self._window_tokens)
+        window = self._hub.history.recent(self._window_tokens)
         if window is not None:
             topic = self._address.window(self._tag)
             await self._publish(broker, topic, window.encode(), expiry_s=WINDOW_EXPIRY_S)

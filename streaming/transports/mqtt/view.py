@@ -21,10 +21,18 @@ from streaming.errors import ProtocolError, TransportError
 from streaming.stream.listener_session import MOST_REPEATED_TOKENS
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.broker import Received
-from streaming.wire.messages import Hello, Join, Tokens
+from streaming.wire.messages import Hello, Join, Message, Tokens
 from streaming.wire.parsing import decode
 
-__all__ = ["HELLO_WAIT_S", "OFFLINE", "ONLINE", "WINDOW_EXPIRY_S", "WINDOW_WAIT_S", "StreamView"]
+__all__ = [
+    "HELLO_WAIT_S",
+    "OFFLINE",
+    "ONLINE",
+    "WINDOW_EXPIRY_S",
+    "WINDOW_WAIT_S",
+    "StreamView",
+    "read_payload",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +64,7 @@ class StreamView:
         self._hello: Hello | None = None
         self._tag = ""
         self._status = ONLINE
-        self._early: list[str | bytes] = []
+        self._early: list[Message] = []
         self.begun = False
         self.wanted = [address.status, address.hello]
         self.unwanted: list[str] = []
@@ -66,7 +74,7 @@ class StreamView:
         """Whether it is known which stream it is."""
         return self._hello is not None
 
-    def receive(self, message: Received) -> list[str | bytes]:
+    def receive(self, message: Received) -> list[Message]:
         """Take one message from the broker; returns messages for the listener's session.
 
         Raises TransportError where the sender is away or another stream has taken the place of
@@ -77,19 +85,19 @@ class StreamView:
         elif message.topic == self._address.hello:
             self._note_hello(message.payload)
         elif self._tag and message.topic == self._address.live(self._tag):
-            live = _as_message(message.payload)
+            live = read_payload(message.payload)
             if self.begun:
                 return [live]
             self._early.append(live)
             del self._early[_MOST_EARLY:]
         elif self._is_window(message):
-            window = decode(message.payload)
+            window = read_payload(message.payload)
             if not isinstance(window, Tokens):
                 raise ProtocolError("What the broker has kept of the stream is no tokens.")
             return self._begin(window, message.left_s)
         return []
 
-    def waited(self) -> list[str | bytes]:
+    def waited(self) -> list[Message]:
         """Nothing more has come for a while; returns messages for the listener's session.
 
         Raises TransportError where there is no stream.
@@ -117,7 +125,7 @@ class StreamView:
     def _note_hello(self, payload: bytes) -> None:
         if not payload:
             return  # somebody cleared it; the stream itself may well go on
-        hello = decode(payload.decode("utf-8", "replace"))
+        hello = read_payload(payload)
         if not isinstance(hello, Hello):
             raise ProtocolError(f"What is at {self._address} is no stream of ours.")
         tag = stream_tag(hello)
@@ -134,11 +142,10 @@ class StreamView:
     def _topics(self) -> list[str]:
         return [self._address.live(self._tag), self._address.window(self._tag)]
 
-    def _begin(self, window: Tokens | None, left_s: int | None) -> list[str | bytes]:
+    def _begin(self, window: Tokens | None, left_s: int | None) -> list[Message]:
         """The hello as a sender would say it now, and the past that is there and wanted."""
         assert self._hello is not None
-        early = [decode(message) for message in self._early]
-        first_live = next((m.first_token for m in early if isinstance(m, Tokens)), None)
+        first_live = next((m.first_token for m in self._early if isinstance(m, Tokens)), None)
         edge, age_s = self._hello.next_token, 0.0
         if window is not None:
             edge, age_s = window.end_token, self._age_s(window.end_token, left_s)
@@ -158,9 +165,9 @@ class StreamView:
         if hello.first_at_s is not None:
             since_s = (first - self._hello.first_token) / TOKEN_RATE
             hello = replace(hello, first_at_s=hello.first_at_s + since_s)
-        messages: list[str | bytes] = [hello.encode()]
+        messages: list[Message] = [hello]
         if window is not None and first < edge:
-            messages.append(Tokens(first, window.tokens[first - window.first_token :]).encode())
+            messages.append(Tokens(first, window.tokens[first - window.first_token :]))
         messages += self._early
         self._early.clear()
         return messages
@@ -198,6 +205,9 @@ class StreamView:
         return min(max(self._wall() - released_s, low_s), high_s)
 
 
-def _as_message(payload: bytes) -> str | bytes:
-    """Events are JSON, all else is bytes."""
-    return payload.decode("utf-8", "replace") if payload.startswith(b"{") else payload
+def read_payload(payload: bytes) -> Message:
+    """The message that a broker has brought: events are JSON, all else is bytes.
+
+    Raises ProtocolError.
+    """
+    return decode(payload.decode("utf-8", "replace") if payload.startswith(b"{") else payload)

@@ -17,6 +17,7 @@ from streaming.stream.listener_session import CodecIdentity
 from streaming.stream.traffic import Traffic
 from streaming.transports.oneway.ports import Address, Port
 from streaming.transports.oneway.receiver import LeanReceiver
+from streaming.wire.messages import Message
 
 __all__ = ["LeanConnection", "LeanDial"]
 
@@ -122,7 +123,7 @@ class LeanConnection:
         self._port = port
         self._receiver = receiver
         self._dial = dial
-        self._waiting: list[str | bytes] = []
+        self._waiting: list[Message] = []
         self._silent = False
 
     async def meet(self, heard: bytes = b"") -> None:
@@ -138,10 +139,10 @@ class LeanConnection:
                 puzzled_s = now_s + _PUZZLED_S
                 logger.warning("%s", self._dial.puzzle)
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         """Nobody hears it: what is asked for is what there is."""
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+    async def __aiter__(self) -> AsyncIterator[Message]:
         while True:
             while self._waiting:
                 yield self._waiting.pop(0)

@@ -13,13 +13,12 @@ from typing import Final
 
 from streaming.errors import SettingsError, TransportError
 from streaming.stream.hub import Hub
-from streaming.stream.outbox import Outbox
+from streaming.stream.subscription import Subscription
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.line import LineQueue
 from streaming.transports.oneway.ports import Address, Port
 from streaming.transports.oneway.sender import Framer, bit_rate
-from streaming.wire.messages import Gap, Hello, Join, Title, Tokens
-from streaming.wire.parsing import decode
+from streaming.wire.messages import Gap, Hello, Join, Message, Title, Tokens
 
 __all__ = ["LeanPublisher", "LeanSettings"]
 
@@ -104,43 +103,42 @@ class LeanPublisher:
             if isinstance(result, Exception):
                 raise result
 
-    def _join(self) -> Outbox:
+    def _join(self) -> Subscription:
         return self._hub.join(Join(history=0), self._clock(), self._wake.set, carrier=True)
 
-    async def _pull(self, outbox: Outbox) -> None:
+    async def _pull(self, subscription: Subscription) -> None:
         """From the hub to the line, until the stream is over."""
         try:
             while True:
-                await self._pull_stream(outbox)
+                await self._pull_stream(subscription)
                 if self._over or self._hub.ended:
                     return
                 # We were too slow, or another stream has taken the place of this one.
                 self._framer = Framer(self._hub.info, self._settings.fec, self._settings.key)
-                self._hub.leave(outbox)
-                outbox = self._join()
+                self._hub.leave(subscription)
+                subscription = self._join()
         except SettingsError as error:
             logger.error("nothing more goes to %s: %s", self._settings.address, error)
         finally:
-            self._hub.leave(outbox)
+            self._hub.leave(subscription)
             self._over = True
             self._queued.set()
 
-    async def _pull_stream(self, outbox: Outbox) -> None:
+    async def _pull_stream(self, subscription: Subscription) -> None:
         while True:
             self._wake.clear()
-            while (data := outbox.take()) is not None:
-                for frame in self._frames(data):
+            while (message := subscription.take()) is not None:
+                for frame in self._frames(message):
                     self.line.put(frame)
             self._queued.set()
-            if outbox.closed or self._over:
+            if subscription.closed or self._over:
                 if self._hub.ended and not self._hub.away:
                     for frame in self._framer.end():
                         self.line.put(frame)
                 return
             await self._wake.wait()
 
-    def _frames(self, data: str | bytes) -> list[bytes]:
-        message = decode(data)
+    def _frames(self, message: Message) -> list[bytes]:
         if isinstance(message, Tokens):
             return self._framer.tokens(message, self._hub.delay_s)
         if isinstance(message, Hello):

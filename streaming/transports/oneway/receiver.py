@@ -25,7 +25,7 @@ from streaming.support.sparse_log import SparseLog
 from streaming.transports.oneway.fec import Repair
 from streaming.transports.oneway.framing import Frame, Kind, Scanner, encode_frame
 from streaming.transports.oneway.hello import HELLO_BYTES, MAX_TITLE_BYTES, LeanHello
-from streaming.wire.messages import MAX_INDEX, End, Hello, Title, Tokens, clean_text
+from streaming.wire.messages import MAX_INDEX, End, Hello, Message, Title, Tokens, clean_text
 
 __all__ = ["LeanReceiver"]
 
@@ -96,7 +96,7 @@ class LeanReceiver:
         """How many packets were recovered."""
         return self._earlier_repairs + (0 if self._repair is None else self._repair.repaired)
 
-    def receive(self, data: bytes, now_s: float) -> list[str | bytes]:
+    def receive(self, data: bytes, now_s: float) -> list[Message]:
         """Take what came from the link; returns messages for the listener's session.
 
         Raises ProtocolError where the stream cannot be decoded here, TransportError where another
@@ -104,13 +104,13 @@ class LeanReceiver:
         """
         if self.hello is None:
             self._heard = (self._heard + data)[-_KEPT_BYTES:]
-        out: list[str | bytes] = []
+        out: list[Message] = []
         self._scanner.push(data)
         while (frame := self._scanner.next()) is not None:
             if self.hello is None:
                 out += self._tune_in(frame, now_s)
             else:
-                out += [message.encode() for message in self._take(frame, now_s)]
+                out += self._take(frame, now_s)
         if self._datagrams:
             self._scanner.clear()
         if self.hello is not None:
@@ -127,9 +127,9 @@ class LeanReceiver:
         nearest = self._nearest if kind is Kind.TOKENS else self._nearest_before
         return (nearest(body[0]) % 2**32).to_bytes(4, "big")
 
-    def silence(self) -> list[str | bytes]:
+    def silence(self) -> list[Message]:
         """Nothing has come for long; returns messages for the listener's session."""
-        return [] if self._end is None else [m.encode() for m in self._finish(self._end)]
+        return [] if self._end is None else [*self._finish(self._end)]
 
     def _salt(self, kind: Kind, length: int) -> bytes | None:
         """What the checksum of such a frame begins with, if there can be one."""
@@ -150,7 +150,7 @@ class LeanReceiver:
         }[kind]
         return self._context if fits else None
 
-    def _tune_in(self, frame: Frame, now_s: float) -> list[str | bytes]:
+    def _tune_in(self, frame: Frame, now_s: float) -> list[Message]:
         """Begin with the first hello, and with what was heard before it."""
         said = LeanHello.decode(frame.body)
         if self._is_past(said):
@@ -173,7 +173,7 @@ class LeanReceiver:
             packet_tokens=said.packet_tokens,
             stream=f"{said.stream_tag:04x}",
         )
-        return [hello.encode(), *(tokens.encode() for tokens in past)]
+        return [hello, *past]
 
     def _past(self, said: LeanHello) -> list[Tokens]:
         """What was heard before the hello, as far as it is wanted."""

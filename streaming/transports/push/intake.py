@@ -15,7 +15,7 @@ from streaming.support.sparse_log import SparseLog
 from streaming.transports.link import Messages
 from streaming.transports.websocket.client import SILENCE_S, TIMEOUT_S, Connection
 from streaming.transports.websocket.common import CLOSE_TIMEOUT_S, peer
-from streaming.wire.messages import Failure, Publish
+from streaming.wire.messages import Failure, Message, Publish
 
 __all__ = ["Intake"]
 
@@ -95,7 +95,7 @@ class Intake:
 class _FromPublisher(Connection):
     """What a publisher sends; one that does not read cannot hold us up."""
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         try:
             await asyncio.wait_for(super().send(message), _SEND_S)
         except TimeoutError:

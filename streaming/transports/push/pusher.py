@@ -166,17 +166,18 @@ class Pusher:
         if session.failure is not None and session.failure.code == "protocol":
             raise ProtocolError(f"The relay said something wrong: {session.failure.message}")
 
-    async def _introduce(self, connection: Connection) -> str | bytes:
+    async def _introduce(self, connection: Connection) -> Join:
         """Say who we are; returns the relay's join message."""
         url = self._settings.url
-        await connection.send(Publish(self._publisher, self._settings.auth_token).encode())
+        await connection.send(Publish(self._publisher, self._settings.auth_token))
         try:
             answer = await asyncio.wait_for(anext(aiter(connection), None), _ANSWER_S)
         except TimeoutError:
             raise TransportError(f"{url} did not answer within {_ANSWER_S:.0f} s.") from None
         if answer is None:
             raise TransportError(f"{url} hung up without a word.")
-        if not isinstance(_checked(answer), Join):
+        answer = _checked(answer)
+        if not isinstance(answer, Join):
             raise ProtocolError(f"What answers at {url} is no relay that takes streams.")
         again = self._met
         self._met = True
@@ -187,11 +188,10 @@ class Pusher:
 
     async def _read(self, connection: Connection, session: SenderSession) -> None:
         budget = ByteBudget(Limits(), self._clock())
-        async for data in connection:
+        async for data in connection.received():
             if not budget.spend(len(data), self._clock()):
                 raise ProtocolError("The relay says more than a listener has to say.")
-            _checked(data)
-            session.receive(data, self._clock())
+            session.receive(_checked(decode(data)), self._clock())
         raise TransportError(f"{self._settings.url} hung up.")
 
     async def _write(
@@ -220,9 +220,8 @@ class Pusher:
         await connection.ask(patience_s, session.answered)
 
 
-def _checked(data: str | bytes) -> Message:
+def _checked(message: Message) -> Message:
     """What the relay says. Raises RefusedError where that is why it hangs up."""
-    message = decode(data)
     if isinstance(message, Failure):
         raise RefusedError(message.code, message.message, by="relay")
     return message

@@ -38,9 +38,10 @@ from streaming.transports.websocket.common import (
     library_logger,
     one_packet,
 )
-from streaming.wire.messages import MAX_SERVER_MESSAGE
+from streaming.wire.messages import MAX_SERVER_MESSAGE, Message
+from streaming.wire.parsing import decode
 
-__all__ = ["SILENCE_S", "TIMEOUT_S", "Connection", "connect"]
+__all__ = ["SILENCE_S", "TIMEOUT_S", "Connection", "check_address", "connect"]
 
 SILENCE_S: Final = 15.0
 """Eight packets of the default preset: unlikely on a connection that stands."""
@@ -55,7 +56,8 @@ class Connection:
     """A listener's connection: :meth:`send`, and ``async for`` over the messages that arrive.
 
     The iteration ends when the sender closes in good order; it raises TransportError where the
-    connection breaks and ProtocolError where a message is too long. Use within ``async with``.
+    connection breaks and ProtocolError on what is no message of ours or too long. Use within
+    ``async with``.
 
     url: what the other end is called. silence_s, timeout_s: see :func:`connect`.
     """
@@ -83,20 +85,28 @@ class Connection:
     ) -> None:
         await self.close()
 
-    async def send(self, message: str | bytes) -> None:
+    async def send(self, message: Message) -> None:
         """Send one message. Raises TransportError where the connection is gone."""
         try:
-            await self._connection.send(message)
+            await self._connection.send(message.encode())
         except ConnectionClosed as closed:
             raise self._broken(closed) from None
 
-    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+    async def __aiter__(self) -> AsyncIterator[Message]:
+        async for data in self.received():
+            yield decode(data)
+
+    async def received(self) -> AsyncIterator[str | bytes]:
+        """The same as it comes in, for who counts its bytes before reading it."""
         try:
             while True:
                 try:
-                    yield await asyncio.wait_for(self._connection.recv(), self._silence_s)
+                    async with asyncio.timeout(self._silence_s):
+                        message = await self._connection.recv()
                 except TimeoutError:
                     await self._check()
+                else:
+                    yield message
         except ConnectionClosed as closed:
             received = closed.rcvd.code if closed.rcvd else None
             if received not in (NORMAL, GOING_AWAY):
@@ -191,6 +201,15 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     port = parts.port or {"ws": 80, "wss": 443}.get(parts.scheme)
     return parts.scheme, parts.hostname, port
+
+
+def check_address(url: str) -> None:
+    """Raise TransportError if ``url`` can be no sender's address."""
+    with contextlib.suppress(ValueError):  # square brackets that do not match, for one
+        parts = urlsplit(url)
+        if parts.scheme in ("ws", "wss") and parts.hostname:
+            return
+    raise TransportError(f"{url!r} is not the address of a sender; write ws://HOST:PORT.")
 
 
 async def connect(

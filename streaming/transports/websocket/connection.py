@@ -27,6 +27,7 @@ from streaming.support.guard import ByteBudget, Limits
 from streaming.transports.websocket.door import Caller, Door
 from streaming.web.forwarded import Proxies
 from streaming.web.http import METHOD_NOT_ALLOWED, Answer, is_upgrade
+from streaming.wire.messages import Message
 
 __all__ = ["Framing", "GuardedConnection"]
 
@@ -43,6 +44,8 @@ _UNSENT_BYTES: Final = 16_384
 _FRAMES: Final = 8
 _METHODS: Final = (b"GET", b"HEAD")
 _LONGEST_METHOD: Final = 20
+_LONGEST_LINE: Final = 8192
+_OLD_VERSION: Final = re.compile(rb" HTTP/1\.0\r$")
 _TOKEN: Final = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,20}")
 
 
@@ -50,19 +53,22 @@ class Framing:
     """Makes frames of messages, and one frame of a message that goes to many in turn."""
 
     def __init__(self) -> None:
-        self._frames: dict[str | bytes, bytes] = {}
+        self._frames: dict[int, tuple[Message, bytes]] = {}  # by which object it is
 
-    def frame(self, message: str | bytes) -> bytes:
+    def frame(self, message: Message) -> bytes:
         """The message, whole in one frame."""
-        frame = self._frames.get(message)
-        if frame is None:
-            if isinstance(message, str):
-                made = Frame(Opcode.TEXT, message.encode())
-            else:
-                made = Frame(Opcode.BINARY, message)
-            frame = self._frames[message] = bytes(made.serialize(mask=False))
-            if len(self._frames) > _FRAMES:
-                del self._frames[next(iter(self._frames))]
+        found = self._frames.get(id(message))
+        if found is not None:
+            return found[1]
+        data = message.encode()
+        if isinstance(data, str):
+            made = Frame(Opcode.TEXT, data.encode())
+        else:
+            made = Frame(Opcode.BINARY, data)
+        frame = bytes(made.serialize(mask=False))
+        self._frames[id(message)] = message, frame
+        if len(self._frames) > _FRAMES:
+            del self._frames[next(iter(self._frames))]
         return frame
 
 
@@ -218,17 +224,22 @@ class GuardedConnection(ServerConnection):
             super().data_received(data)
 
     def _begin(self, data: bytes) -> None:
-        """Read the method: the library takes every request for a GET, and hangs up on a body."""
+        """Read the request line: the library takes every request for a GET, hangs up on a body, and
+        refuses HTTP/1.0, which old radios speak and which our answers suit."""
         self._begun += data
-        method, space, rest = self._begun.partition(b" ")
+        method, space, _ = self._begun.partition(b" ")
         if not space and len(self._begun) <= _LONGEST_METHOD:
             return
+        line, ended, rest = self._begun.partition(b"\n")
+        if method in _METHODS and not ended and len(self._begun) <= _LONGEST_LINE:
+            return
         begun, self._begun = self._begun, b""
-        if method == b"HEAD":
+        if method in _METHODS:
             self._method = method
-            super().data_received(b"GET " + rest)
-        elif method == b"GET" or not _TOKEN.fullmatch(method):
-            self._method = b"GET"  # or nothing of HTTP, which the library finds out
+            line = _OLD_VERSION.sub(b" HTTP/1.1\r", line).removeprefix(method)
+            super().data_received(b"GET" + line + ended + rest)
+        elif not _TOKEN.fullmatch(method):
+            self._method = b"GET"  # nothing of HTTP, which the library finds out
             super().data_received(begun)
         else:
             self._method = method

@@ -19,7 +19,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
 
-from streaming.errors import TransportError
+from streaming.errors import ProtocolError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import State
 from streaming.stream.sender_session import NO_PUBLISHERS, SenderSession
@@ -44,6 +44,7 @@ from streaming.web.http import (
     text,
 )
 from streaming.wire.messages import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE, Failure, Publish
+from streaming.wire.parsing import decode
 
 if TYPE_CHECKING:
     from websockets.datastructures import Headers
@@ -279,7 +280,7 @@ class WebSocketServer:
         try:
             async for data in connection:
                 if joined:
-                    session.receive(data, self._clock())
+                    self._hear(session, data)
                     continue
                 await self._receive_first(connection, session, data)
                 if session.publishes:
@@ -299,9 +300,18 @@ class WebSocketServer:
         if secretive and not await self.guesses.turn(connection.address):
             session.refuse(_TOO_MANY_GUESSES)
             return
-        session.receive(data, self._clock())
+        self._hear(session, data)
         if secretive and (session.failure is None or session.failure.code != "auth"):
             self.guesses.right(connection.address)
+
+    def _hear(self, session: SenderSession, data: str | bytes) -> None:
+        """Hand a message to the session, or refuse what is none."""
+        try:
+            if len(data) > MAX_CLIENT_MESSAGE:
+                raise ProtocolError(f"A first message of {len(data)} bytes is too long.")
+            session.receive(decode(data), self._clock())
+        except ProtocolError as error:
+            session.refuse(Failure("protocol", str(error)))
 
     def _cannot_listen(self, error: OSError | OverflowError) -> TransportError:
         if isinstance(error, socket.gaierror):

@@ -148,7 +148,7 @@ async function offerPlayer() {
     base,
     on,
     command: () => $("command").textContent,
-    stream: () => ({ url: socketAddress(), authToken: stream.authToken }),
+    source: () => ({ task: "play", url: socketAddress(), authToken: stream.authToken }),
   });
 }
 

@@ -409,7 +409,7 @@ def test_music_of_earlier_weights_is_refused_with_what_to_do(nano: Nano) -> None
     hello = Hub(StreamInfo("nano", *earlier)).hello(0, 0.0)
     session = ListenerSession(CodecIdentity(nano.name, nano.weights, nano.digest))
     with pytest.raises(ProtocolError, match=told):
-        session.receive(hello.encode(), 0.0)
+        session.receive(hello, 0.0)
 
 
 def test_unknown_codec() -> None:

@@ -134,7 +134,7 @@ async def test_the_sound_card_plays_as_well_as_the_file_is_written(
         asked.update(wanted)
         return card
 
-    monkeypatch.setattr("streaming.cli.client_wiring.SoundCardSink", open_card)
+    monkeypatch.setattr("streaming.cli.client.SoundCardSink", open_card)
     station.publish(10)
     out = tmp_path / "out.wav"
     options = ["--device", "3", "--volume", "0.5", "--seconds", "1", "--buffer", "0.1"]
@@ -158,7 +158,7 @@ async def test_a_lost_connection_completes_the_file_and_is_an_error(
         await connection.recv()
         outbox = station.hub.join(client_join(), time.monotonic())
         while (message := outbox.take()) is not None:
-            await connection.send(message)
+            await connection.send(message.encode())
         connection.transport.abort()
 
     station.publish(4)

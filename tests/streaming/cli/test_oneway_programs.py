@@ -42,7 +42,7 @@ from streaming.transports.oneway.framing import Kind, encode_frame
 from streaming.transports.oneway.hello import Fec, LeanHello
 from streaming.transports.oneway.ports import SerialAddress, UdpAddress
 from streaming.transports.oneway.publisher import LeanPublisher, LeanSettings
-from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
+from streaming.wire.messages import End, Gap, Hello, Join, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec, load_fake
 from tests.support.programs import Programs, programs
@@ -407,7 +407,7 @@ async def test_a_relay_that_begins_anew_goes_on_with_the_new_stream(caplog):
             await asyncio.sleep(0.01)
         hub.set_title("Next", hub.next_token, time.monotonic())
         hub.begin_anew(make_hub("another").info, 0)
-        await until(lambda: hub._outboxes)
+        await until(lambda: hub._subscriptions)
         publish(hub, 4)
         hub.skip(100, time.monotonic())
         publish(hub, 4)
@@ -570,7 +570,7 @@ async def test_weights_that_are_not_here_are_refused_and_the_bundled_ones_are_kn
             hub.end("over", time.monotonic())
         if known:
             connection = await asyncio.wait_for(dialling, PATIENCE_S)
-            await connection.send("")
+            await connection.send(Join())
             await connection.close()
         else:
             with pytest.raises(ProtocolError, match="begins with cdcdcdcd"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,17 +18,18 @@ import pytest
 import soundfile
 
 from streaming.cli import client, server
-from streaming.cli.client_wiring import find_stream, open_output
+from streaming.cli.client import find_stream, open_output
 from streaming.errors import SettingsError, SourceError, TransportError, UserError
 from streaming.files.convert import decode_file
 from streaming.files.muc import Finish, MucEncoder, MucMuxer, MucReader, StreamHeader
 from streaming.files.muc.messages import Clock, Record
-from streaming.files.playback import load_hub, place_in
+from streaming.files.playback import load_history, place_in
 from streaming.send.replay import MucPlaylist
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
 from streaming.stream.timeline import StartAt
 from streaming.transports.websocket import WebSocketServer, connect
+from streaming.web import player
 from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.streaming.cli.test_client import run as listen_program
@@ -35,12 +38,14 @@ from tests.support.listening import tokens, whole_sound
 
 ALL = tokens(300)
 
-# Ends with exit code 3 where torch was imported after all.
+# Ends with exit code 3 if a library for models was imported after all, or in a server the one for
+# files of sound.
 PROGRAM = """
 import sys
 from streaming.cli import {0}
 code = {0}.main(sys.argv[1:])
-sys.exit(3 if code == 0 and "torch" in sys.modules else code)
+heavy = ["torch", "onnxruntime"] + ["soundfile"] * ("{0}" == "server")
+sys.exit(3 if code == 0 and any(name in sys.modules for name in heavy) else code)
 """
 
 
@@ -119,6 +124,18 @@ async def test_a_station_a_relay_and_a_recorder_need_no_torch(file, tmp_path, st
     begin = info.first_token
     assert np.array_equal(np.concatenate(saved), np.resize(ALL, begin + 76)[begin:])
     assert "encode RTF" not in logs[0].read_text()
+
+
+async def test_a_station_serves_what_browsers_play_with_and_needs_none_of_it(file, tmp_path, start):
+    log = tmp_path / "station.log"
+    station = start("server", log, file, "--loop", "--port", "0")
+    url = (await address(station, log)).replace("ws://", "http://")
+    for part in player.files():
+        with await asyncio.to_thread(urllib.request.urlopen, f"{url}/{part.url}") as answer:
+            content = await asyncio.to_thread(answer.read)
+        assert hashlib.sha256(content).hexdigest() == part.sha256
+    station.send_signal(signal.SIGINT)
+    assert await ends(station) == 0
 
 
 async def test_a_recording_is_played_and_written_as_it_was_sent(file, tmp_path):
@@ -285,7 +302,7 @@ def recorded(file, *, first=1000, at_s: float | None = 1_700_000_000.0):
             records.append(Clock(begin, at_s + (begin - first) / 25))
         records.append(Tokens(begin, ALL))
     file.write_bytes(b"".join(muxer.push(record) for record in records))
-    return load_hub(file)
+    return load_history(file)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +357,7 @@ def test_a_recording_of_years_is_not_held_in_memory(file):
     records = [Tokens(15_000 * n, ALL[:1]) for n in range(4500)]
     file.write_bytes(b"".join(muxer.push(record) for record in records))
     with pytest.raises(SourceError, match="longer than 31 days"):
-        load_hub(file)
+        load_history(file)
 
 
 async def test_a_recording_with_gaps_of_any_length_is_played_to_its_end(file, tmp_path):

@@ -19,13 +19,12 @@ from streaming.files import store as store_module
 from streaming.files.high_water import RESERVED_TOKENS
 from streaming.files.muc import Clock, MucReader, StreamHeader
 from streaming.files.muc.framing import MAGIC, frame
-from streaming.files.store import TokenStore, restore, stored_place
+from streaming.files.store import TokenStore, stored_place
 from streaming.send.service import open_hub
 from streaming.send.settings import ServiceSettings
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
 from streaming.wire.messages import Gap, Hello, Join, StreamInfo, Title, Tokens
-from streaming.wire.parsing import decode
 from tests import ROOT
 from tests.support.limits import limited
 
@@ -69,15 +68,15 @@ def test_what_was_stored_is_there_again_with_the_same_numbers_and_name(tmp_path)
     store.close()
     hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 7, identity.stream, 48), history_tokens=KEEP)
     store = open_store(folder)
-    restore(hub, store)
-    hub.go_on_at(store.next_token)
+    store.restore(hub.history)
+    hub.history.go_on_at(store.next_token)
     store.close()
     assert hub.next_token == store.next_token == 540
     assert hub.title == "Song"
     outbox = hub.join(Join(next_token=0), 0.0)
     messages = []
     while (message := outbox.take()) is not None:
-        messages.append(decode(message))
+        messages.append(message)
     assert isinstance(messages[0], Hello)
     assert messages[0].first_at_s == pytest.approx(1000.0)
     tokens = np.concatenate([m.tokens for m in messages if isinstance(m, Tokens)])
@@ -95,7 +94,7 @@ def test_a_hole_of_any_length_is_a_gap_for_who_listens_to_the_past(tmp_path, hol
     store.close()
     store = open_store(tmp_path)
     hub = Hub(StreamInfo("nano", "nano-1", "a" * 64, 7, "s", 48), history_tokens=keep)
-    restore(hub, store)
+    store.restore(hub.history)
     store.close()
     session = ListenerSession(None)
     heard: list[Any] = []
@@ -430,7 +429,7 @@ def test_an_end_that_is_lost_leaves_as_long_a_gap_for_everybody(tmp_path, caplog
     assert "after a gap of 5.8 s" in caplog.text
     store.tokens(packet(240), 0.0)
     hub.publish(packet(240).tokens, 0.0)
-    coming_back = decode(session.rejoin())
+    coming_back = session.rejoin()
     assert isinstance(coming_back, Join)
     outbox = hub.join(coming_back, 0.0)  # who has heard all of it misses nothing
     happened = []
@@ -440,7 +439,7 @@ def test_an_end_that_is_lost_leaves_as_long_a_gap_for_everybody(tmp_path, caplog
     outbox = hub.join(Join(next_token=0), 0.0)  # and to the others the gap is named
     messages = []
     while (message := outbox.take()) is not None:
-        messages.append(decode(message))
+        messages.append(message)
     assert Gap(96, 144) in messages
     store.close()
     assert held(tmp_path) == [packet(0), packet(48), packet(240)]

@@ -113,8 +113,8 @@ async def test_hours_are_named_by_the_clock_of_the_first_sender(caplog, monkeypa
     hub = hub_of()
     publish(hub, 10)
     an_hour_ahead = time.time() + 3600
-    hub.timeline.__init__()
-    hub.timeline.note(0, an_hour_ahead - 480 / 25 - 0.3)
+    hub.history.timeline.__init__()
+    hub.history.timeline.note(0, an_hour_ahead - 480 / 25 - 0.3)
     async with WebSocketServer(hub, "127.0.0.1", 0) as server, relay(server.url, caplog) as here:
         publish(hub, 1)
         listener = Listening(here.url, Join(history=10_000))

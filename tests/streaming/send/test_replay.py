@@ -15,7 +15,6 @@ from streaming.send.publisher import Publisher
 from streaming.send.replay import MucPlaylist, Replay
 from streaming.stream.hub import Hub
 from streaming.wire.messages import End, Gap, Hello, Join, StreamInfo, Title, Tokens
-from streaming.wire.parsing import decode
 
 HEADER = StreamHeader("nano", "nano-1", "a" * 64, seed=7)
 
@@ -56,7 +55,7 @@ async def replayed(playlist, hub=None, store=None):
 
     def wake():
         while outbox is not None and (message := outbox.take()) is not None:
-            sent.append((time.now_s, decode(message)))
+            sent.append((time.now_s, message))
 
     outbox = hub.join(Join(history=0), 0.0, wake)
     wake()
@@ -184,7 +183,7 @@ async def test_what_is_served_can_be_stored_and_gone_on_with(tmp_path):
     for round_ in range(2):
         store = TokenStore(tmp_path / "store", HEADER, keep_tokens=10_000)
         hub = hub_of()
-        hub.go_on_at(store.next_token)
+        hub.history.go_on_at(store.next_token)
         assert store.next_token == 100 * round_
         await replayed(playlist, hub, store)
     store = TokenStore(tmp_path / "store", HEADER, keep_tokens=10_000)

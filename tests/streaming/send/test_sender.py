@@ -16,7 +16,6 @@ from streaming.send.sender import BLOCK_SAMPLES, PacedSource, Sender
 from streaming.stream.hub import Hub
 from streaming.support.worker import Worker
 from streaming.wire.messages import End, Join, StreamInfo, Title, Tokens
-from streaming.wire.parsing import decode
 from tests.support.fake_codec import FakeCodec
 
 
@@ -102,7 +101,7 @@ async def send(source, hub, **options):
 def sent(outbox):
     messages = []
     while (message := outbox.take()) is not None:
-        messages.append(decode(message))
+        messages.append(message)
     return messages
 
 
@@ -301,9 +300,9 @@ async def test_delay_is_measured_from_the_last_sample_of_the_packet(monkeypatch)
     delays = []
     publish = hub.publish
 
-    def note(tokens, now_s, delay_s, unix_s):
+    def note(tokens, now_s, delay_s, unix_s, **options):
         delays.append(delay_s)
-        publish(tokens, now_s, delay_s, unix_s)
+        publish(tokens, now_s, delay_s, unix_s, **options)
 
     monkeypatch.setattr(hub, "publish", note)
     paced = PacedSource(source, time, sleep_when_all_is_encoded)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.stream.hub import HISTORY_TOKENS, Hub
+from streaming.stream.history import HISTORY_TOKENS
+from streaming.stream.hub import Hub
 from streaming.wire.messages import End, Failure, Gap, Hello, Join, StreamInfo, Title, Tokens
-from streaming.wire.parsing import decode
 
 INFO = StreamInfo("nano", "nano-1", "a" * 64, 3, packet_tokens=48)
 
@@ -20,7 +20,7 @@ INFO = StreamInfo("nano", "nano-1", "a" * 64, 3, packet_tokens=48)
 def sent(outbox):
     messages = []
     while (message := outbox.take()) is not None:
-        messages.append(decode(message))
+        messages.append(message)
     return messages
 
 
@@ -255,7 +255,7 @@ def test_who_joins_the_past_is_told_all_titles_that_are_kept(count):
     outbox = hub.join(Join(history=48 * 5000), 0.0)
     told = []
     while (data := outbox.take()) is not None:
-        told.append(decode(data))
+        told.append(data)
         publish(hub, 1)  # the stream goes on meanwhile
         if outbox.place >= 48 * count:
             break
@@ -371,12 +371,12 @@ def test_a_carrier_that_lags_is_dropped_and_counts_as_little():
 
 def test_the_newest_tokens_end_at_the_edge_and_begin_after_the_last_gap():
     hub = Hub(INFO)
-    assert hub.recent(100) is None
+    assert hub.history.recent(100) is None
     publish(hub, 96)
-    assert hub.recent(1000) == Tokens(0, np.arange(96))
-    assert hub.recent(50) == Tokens(46, np.arange(46, 96))
+    assert hub.history.recent(1000) == Tokens(0, np.arange(96))
+    assert hub.history.recent(50) == Tokens(46, np.arange(46, 96))
     hub.skip(10, 0.0)
-    assert hub.recent(50) is None  # nothing is as new as the edge
+    assert hub.history.recent(50) is None  # nothing is as new as the edge
     publish(hub, 48)
-    assert hub.recent(100) == Tokens(106, np.arange(106, 154))
-    assert hub.recent(20) == Tokens(134, np.arange(134, 154))
+    assert hub.history.recent(100) == Tokens(106, np.arange(106, 154))
+    assert hub.history.recent(20) == Tokens(134, np.arange(134, 154))

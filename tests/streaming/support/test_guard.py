@@ -661,7 +661,7 @@ def test_a_server_with_too_few_files_says_so_once_and_serves(tmp_path, capfd):
 async def test_who_floods_is_cut_off_and_costs_the_others_nothing():
     async with serving() as server:
         async with await connect(server.url) as good:
-            await good.send(Join().encode())
+            await good.send(Join())
             async with plain_connect(server.url, ping_interval=None) as flood:
                 await flood.send(Join().encode())
                 with contextlib.suppress(ConnectionClosed):

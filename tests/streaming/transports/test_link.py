@@ -11,7 +11,6 @@ from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.transports.link import LASTING_S, Backoff, Link
 from streaming.wire.messages import End, Failure, Gap, Hello, Join, Title, Tokens
-from streaming.wire.parsing import decode
 from tests.support.fake_codec import FakeCodec
 from tests.support.listening import BROKEN, Script, hello, token_messages, tokens
 
@@ -67,7 +66,7 @@ async def test_after_a_break_it_goes_on_with_the_next_token() -> None:
             place = happening.end_token
     assert place == 300
     assert happenings[-1] == End(300, "over")
-    joins = [decode(connection.sent[0]) for connection in (first, second, third)]
+    joins = [connection.sent[0] for connection in (first, second, third)]
     assert joins == [
         Join(kinds=(2,)),
         Join(next_token=96, stream="s", kinds=(2,)),
@@ -124,7 +123,7 @@ async def test_a_sender_that_is_not_there_yet_can_be_waited_for(caplog) -> None:
     waiting = link(None, dial := Dialler(BROKEN, BROKEN, silent, away, BROKEN, there))
     happenings = await collect(waiting)
     assert [type(h) for h in happenings] == [Hello, Tokens, Tokens, End]
-    assert [decode(c.sent[0]) for c in (silent, away, there)] == [Join(kinds=(2,))] * 3
+    assert [c.sent[0] for c in (silent, away, there)] == [Join(kinds=(2,))] * 3
     # The first attempt is made at once.
     assert dial.slept == [0.75, 1.125, 1.6875, 2.53125, 3.796875]
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
@@ -206,7 +205,7 @@ async def test_one_can_leave_the_place_for_another() -> None:
         seen.append(happening)
         if isinstance(happening, Tokens) and happening.end_token == 96 and not moving.reconnects:
             moving.go_to(Join(next_token=10))
-    assert decode(second.sent[0]) == Join(next_token=10, kinds=(2,))
+    assert second.sent[0] == Join(next_token=10, kinds=(2,))
     assert [type(h) for h in seen] == [Hello, Tokens, Tokens, Hello, Tokens, Tokens, Title, End]
     assert dial.slept == [0.75]  # at once, and only then with patience
 
@@ -222,7 +221,7 @@ async def test_who_comes_back_may_decide_to_begin_anew() -> None:
     first = script(tokens(48), 0, 48, then=BROKEN)
     second = script(tokens(96), 40, 96, End(96).encode())
     happenings = await collect(link(first, Dialler(second), rejoin=lambda: Join(8)))
-    assert decode(second.sent[0]) == Join(8, kinds=(2,))
+    assert second.sent[0] == Join(8, kinds=(2,))
     assert [type(h) for h in happenings].count(Hello) == 2
 
 
@@ -232,3 +231,20 @@ def test_waiting_grows_is_spread_and_bounded() -> None:
     assert backoff.wait_s(9, 1.0) == backoff.wait_s(10**6, 1.0) == 30.0
     assert backoff.wait_s(0, 0.0) == 0.25
     assert backoff.wait_s(10_000, 0.0) == 7.5
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_leaves_at_the_moment_a_message_comes_has_left(turns: int) -> None:
+    """However far the message has come by then: a cancellation that is lost is a task for ever."""
+    connection = Script(then="stay")
+    following = asyncio.create_task(collect(link(connection)))
+    while not connection.sent:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    connection.add(hello(stream="s"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    following.cancel()
+    done, _ = await asyncio.wait({following}, timeout=60)
+    assert done
+    assert following.cancelled()

@@ -367,7 +367,7 @@ async def test_a_sender_that_goes_and_comes_back_is_waited_for(mosquitto, caplog
             await ear.hears(48)
             before.go_away("stopped", time.monotonic())
         await until(lambda: "the sender is offline" in caplog.text)
-    after.go_on_at(48)
+    after.history.go_on_at(48)
     async with sending(after, address):
         publish(after)
         await ear.hears(96)
@@ -528,7 +528,7 @@ async def test_a_hub_that_begins_another_stream_is_followed(mosquitto):
         publish(hub)
         ear = Ear(address).start()
         await ear.hears(48)
-        hub.info = replace(hub.info, stream="two")
+        hub.history.info = replace(hub.info, stream="two")
         for _ in range(4):
             publish(hub)
         await until(lambda: ear.kinds.count(Hello) == 2)
@@ -554,7 +554,7 @@ async def test_a_listener_says_nothing_but_that_it_joins(mosquitto):
         with pytest.raises(ValueError, match="join message"):
             await anext(aiter(connection))
         with pytest.raises(ValueError, match="join message"):
-            await connection.send(End(1).encode())
+            await connection.send(End(1))
 
 
 async def test_a_bridged_broker_serves_the_same_stream(mosquitto, hub):

@@ -722,4 +722,4 @@ async def test_a_publisher_that_cannot_be_told_anything_is_given_up(monkeypatch,
 
         monkeypatch.setattr("websockets.asyncio.connection.Connection.send", stuck)
         with pytest.raises(TransportError, match="does not read"):
-            await connection.send("anything")
+            await connection.send(Join())

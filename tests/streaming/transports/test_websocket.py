@@ -104,7 +104,7 @@ async def test_several_listeners_hear_the_same_from_where_they_joined(hub, serve
 async def test_listener_that_leaves_disturbs_nobody(hub, server):
     staying = asyncio.create_task(listen(server.url))
     async with await connect(server.url) as leaving:
-        await leaving.send(Join().encode())
+        await leaving.send(Join())
         await until(lambda: hub.listeners == 2)
         publish(hub)
     await until(lambda: hub.listeners == 1)
@@ -296,10 +296,10 @@ async def test_who_does_not_join_is_told_and_closed(monkeypatch):
 async def test_stopping_closes_those_who_listen(hub):
     async with WebSocketServer(hub, "127.0.0.1", 0) as server:
         connection = await connect(server.url)
-        await connection.send(Join().encode())
+        await connection.send(Join())
         await until(lambda: hub.listeners == 1)
         await server.drained(timeout_s=0.0)
-    messages = [decode(data) async for data in connection]  # going away is good order
+    messages = [data async for data in connection]  # going away is good order
     assert [type(message) for message in messages] == [Hello]
     await connection.close()
 
@@ -416,7 +416,7 @@ async def test_broken_connection_is_said():
         with pytest.raises(TransportError, match="broke"):
             await anext(aiter(connection))
         with pytest.raises(TransportError, match="broke"):
-            await connection.send("hello?")
+            await connection.send(Join())
 
 
 async def test_coded_and_plain_packets_of_one_stream_are_heard_alike():
@@ -434,7 +434,8 @@ async def test_coded_and_plain_packets_of_one_stream_are_heard_alike():
             await connection.send(session.join())
             await until(lambda hub=hub: hub.listeners)
             for _ in range(3):
-                hub.publish(tokens, time.monotonic())
+                coded = hub.code(Tokens(hub.next_token, tokens)) if entropy_coding else None
+                hub.publish(tokens, time.monotonic(), coded=coded)
             hub.end("over", time.monotonic())
             async for data in connection:
                 for happening in session.receive(data, time.monotonic()):

@@ -348,6 +348,18 @@ async def test_icy_titles_come_if_they_are_asked_for():
         assert "icy-metaint" not in head
 
 
+async def test_an_old_radio_speaks_an_old_http():
+    async with opened() as serving:
+        reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
+        asked = b"GET /stream.mp3 HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n"
+        for at in range(len(asked)):  # byte by byte
+            writer.write(asked[at : at + 1])
+            await asyncio.sleep(0)
+        assert (await reader.readline()).endswith(b" 200 OK\r\n")
+        await reader.readuntil(b"\r\n\r\n\xff\xfb")
+        writer.close()
+
+
 async def test_playlists_lead_to_the_stream():
     async with opened(plays=False) as serving:
         listed = await body(serving, "/stream.mp3.m3u", Host="radio.test:80", Origin="x")

@@ -17,6 +17,7 @@ from streaming.receive.playout import plan_start
 from streaming.receive.reserve import ReserveControl
 from streaming.stream.listener_session import ListenerSession
 from streaming.wire.messages import End, Gap, Hello, Title, Tokens
+from streaming.wire.parsing import decode
 from tests.support.browser import Browser, browser  # noqa: F401
 from tests.support.player_pages import MODULES, Pages, player_files
 
@@ -225,7 +226,7 @@ def test_a_session_reports_what_pythons_does(run):
     session.join()
     expected: list[list[Any]] = []
     for message in messages:
-        for item in session.receive(message, 0.0):
+        for item in session.receive(decode(message), 0.0):
             if isinstance(item, Tokens):
                 expected.append(["tokens", item.first_token, item.tokens.tolist()])
             elif isinstance(item, Gap):

@@ -114,13 +114,14 @@ def test_the_page_plays_and_moves(player, station):
     before = page.text("#received")
     player.until(lambda: page.text("#received") != before)  # the picture goes on
     player.until(lambda: player.figure("token") > 300)  # there is something to go back to
-    place = player.place()
+    live = "return document.querySelector('#play-state').dataset.live"
     player.press("[data-move='-10']")
-    player.until(lambda: player.figure("token") < place)
+    player.until(lambda: page.value(live) == "false")
     player.hear()
-    player.until(lambda: player.state == "playing, from the past")
+    assert float(page.text("#reserve").split()[0]) > 9
     player.press("#live")
-    player.until(lambda: player.state == "playing")
+    player.until(lambda: page.value(live) == "true")
+    player.hear()
     assert page.text("#lost") == "0"
     player.press("#play")
     player.until(lambda: player.state == "")

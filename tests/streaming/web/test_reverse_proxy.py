@@ -15,7 +15,6 @@ from streaming.support.guard import Limits
 from streaming.support.tls import client_context
 from streaming.transports.websocket import connect
 from streaming.wire.messages import Hello, Join
-from streaming.wire.parsing import decode
 from tests import ROOT
 from tests.streaming.web.test_pages import Radio
 from tests.support.browser import Browser, browser  # noqa: F401
@@ -49,9 +48,9 @@ def radio() -> Iterator[Radio]:
 
 async def hello_of(url: str, **options: object) -> Hello:
     async with await connect(url, **options) as connection:  # type: ignore[arg-type]
-        await connection.send(Join().encode())
+        await connection.send(Join())
         async for data in connection:
-            message = decode(data)
+            message = data
             assert isinstance(message, Hello)
             return message
     raise AssertionError("no hello")

@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import time
 from collections.abc import AsyncGenerator, Callable
 from http import HTTPStatus
@@ -27,6 +28,7 @@ from streaming.stream.sender_session import SenderSession
 from streaming.support.guard import AuthTokens, Gate, Limits
 from streaming.support.stats import LoopStall
 from streaming.support.timing import Timing
+from streaming.support.tls import server_context
 from streaming.transports.websocket import connection
 from streaming.transports.websocket import server as websocket_server
 from streaming.transports.websocket.server import WebSocketServer
@@ -34,7 +36,8 @@ from streaming.web import http
 from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import Encoding, SenderStatus, latency_terms
-from streaming.wire.messages import Failure, Join, StreamInfo
+from streaming.wire.messages import End, Failure, Join, StreamInfo
+from tests.support.certificates import make_certificate
 
 SECRET = "correct horse"
 NANO = DecoderWindow(context=128, hop=24, lookahead=8)
@@ -132,11 +135,11 @@ def test_drops_are_counted_by_reason():
     sending = Sending()
     nobody = SenderSession(sending.hub, sending.now_s)
     nobody.tick(sending.now_s + 60)
-    SenderSession(sending.hub, sending.now_s).receive("nonsense", sending.now_s)
+    SenderSession(sending.hub, sending.now_s).receive(End(0), sending.now_s)
     stranger = SenderSession(
         sending.hub, sending.now_s, admit=lambda secret: Failure("auth", "No.")
     )
-    stranger.receive(Join().encode(), sending.now_s)
+    stranger.receive(Join(), sending.now_s)
     sending.hub.join(Join(), sending.now_s)
     for _ in range(20):
         sending.publish()
@@ -497,4 +500,18 @@ async def test_who_asks_for_headers_alone_gets_the_length_and_no_body():
         got = await reader.read()
         assert b"Content-Length: 131072\r\n" in got
         assert got.endswith(b"\r\n\r\n")
+        writer.close()
+
+
+async def test_over_tls_all_of_a_long_answer_arrives(tmp_path):
+    cert, key = make_certificate(tmp_path)
+    sending = Sending()
+    tls = server_context(cert, key)
+    async with WebSocketServer(sending.hub, "127.0.0.1", 0, tls=tls) as server:
+        server.site = _long(sending, pieces=8)
+        trusting = ssl.create_default_context(cafile=cert)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting)
+        writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        got = await reader.read()
+        assert len(got.partition(b"\r\n\r\n")[2]) == 8 * 65_536
         writer.close()

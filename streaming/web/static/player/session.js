@@ -8,7 +8,7 @@ import { decodeTokens, TOKEN_BITS, TOKEN_RATE } from "../../stream.js";
 export const SAMPLES_PER_TOKEN = 1920;
 export const SAMPLE_RATE = TOKEN_RATE * SAMPLES_PER_TOKEN;
 const PROTOCOL = 1;
-const CONTEXT_TOKENS = 256; // heard by the decoder before a place in the past
+export const CONTEXT_TOKENS = 256; // heard by the decoder before a place in the past
 const MOST_INDEX = 2 ** 32 - 1;
 const MOST_REPEATED = 2048; // what lies further back is a stream that has jumped back
 

@@ -8,20 +8,22 @@ const LOWEST_HZ = 40;
 const HIGHEST_HZ = 16000;
 const COLUMN_S = 0.05;
 const $ = (id) => document.getElementById(id);
+/** Some pages show less than others. */
 const show = (id, text) => {
-  if ($(id).textContent !== text) $(id).textContent = text; // a screen reader hears changes only
+  const element = $(id);
+  if (element && element.textContent !== text) element.textContent = text; // changes are read aloud
 };
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 export class PlayerUi {
   /**
-   * manifest: what `player.json` lists. stream: what to play, as the worker's `play` takes it.
-   * on: told of what comes, as stream.js's Stream tells it, and of `playing(whether)`. command: how
-   * to hear it with the program instead.
+   * manifest: what `player.json` lists. source: a function that says what to play, `{task, …}` as
+   * the worker takes it. on: told of what comes, as stream.js's Stream tells it, of
+   * `playing(whether, what)` and of what is `heard`. command: how to hear it with the program.
    */
-  constructor({ manifest, base, stream, on, command }) {
-    Object.assign(this, { manifest, base, stream, on, command });
+  constructor({ manifest, base, source, on, command }) {
+    Object.assign(this, { manifest, base, source, on, command });
     this.worker = null;
     this.audio = null;
     this.columns = 0;
@@ -31,7 +33,7 @@ export class PlayerUi {
     show("play-note", `Your browser makes the sound. For that it fetches ${megabytes(size)}, once.`);
     $("player").hidden = false;
     $("play").addEventListener("click", () => (this.worker ? this.stop() : this.start()));
-    $("live").addEventListener("click", () => this.ask("move", { live: true }));
+    $("live")?.addEventListener("click", () => this.ask("move", { live: true }));
     for (const button of document.querySelectorAll("[data-move]")) {
       button.addEventListener("click", () => this.move(Number(button.dataset.move)));
     }
@@ -68,7 +70,8 @@ export class PlayerUi {
       const sound = await this.audio.open();
       if (this.worker !== worker) return;
       const { manifest, base } = this;
-      this.ask("play", { manifest, base, sound, ...this.stream() }, sound);
+      const { task, ...what } = await this.source();
+      this.ask(task, { manifest, base, sound, ...what }, sound);
     } catch (error) {
       this.fail(`This browser cannot play it: ${error.message}`);
     }
@@ -104,7 +107,7 @@ export class PlayerUi {
       $("playing").hidden = false;
       show("play-state", "waiting for sound");
       this.loaded = true;
-      this.on.playing(true);
+      this.on.playing(true, event);
       this.watchSound();
     } else if (event.type === "heard") {
       this.showHeard(event);
@@ -131,15 +134,18 @@ export class PlayerUi {
   showHeard(state) {
     const { playing, underruns, peak, reserve_s, clock_s, lost, load, title, token, live } = state;
     if (!this.loaded) return;
-    show("play-state", playing ? (live ? "playing" : "playing, from the past") : "waiting for sound");
+    const said = !playing ? "waiting for sound" : live ? "playing" : "playing, from the past";
+    show("play-state", said);
     show("reserve", `${reserve_s.toFixed(1)} s`);
     show("clock", clock_s === null ? "–" : new Date(1000 * clock_s).toLocaleTimeString());
     show("underruns", String(underruns));
     show("lost", String(lost));
     show("decoding", load ? `${Math.round(100 * load)} %` : "–");
     this.sounding += peak > 0;
-    Object.assign($("play-state").dataset, { sounding: this.sounding, token: token?.toFixed(1) ?? "" });
+    const shown = { sounding: this.sounding, token: token?.toFixed(1) ?? "", live };
+    Object.assign($("play-state").dataset, shown);
     if (token !== null) this.on.title(title);
+    this.on.heard?.(state);
     this.tellSession(playing ? "playing" : "paused", title);
   }
 
@@ -159,7 +165,7 @@ export class PlayerUi {
       (LOWEST_HZ * (HIGHEST_HZ / LOWEST_HZ) ** (band / BANDS)) / perBin,
     );
     this.listening = setInterval(() => {
-      if (!this.audio.running) show("play-state", "the browser lets no sound out; is there a device?");
+      if (!this.audio.running) show("play-state", "the browser lets no sound out; press Stop, then Play");
       analyser.getByteFrequencyData(bins);
       const column = Uint8Array.from({ length: BANDS }, (_, band) => {
         const first = Math.round(edges[band]);

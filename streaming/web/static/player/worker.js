@@ -1,13 +1,15 @@
-// The player off the page's thread: it owns the connection, the tokens and the decoder.
+// The player off the page's thread: it owns the connection or the file, the tokens and the decoder.
 //
-// The page asks for `play`, `move`, `stop` and is told of what comes and what is heard. Sound goes
-// from here straight to the audio thread. Between two windows the worker sees to its messages.
+// The page asks to `play` a stream or to `open` a file, and to `move`, and is told of what comes and
+// what is heard. Sound goes from here straight to the audio thread. Between two windows the worker
+// sees to its messages.
 
 import { loadNano } from "./files.js";
+import { readMuc } from "./muc.js";
 import { WINDOW } from "./nano.js";
 import { decodable, Jitter } from "./playout.js";
 import { MARGIN_S, Renderer } from "./renderer.js";
-import { ProtocolError, SAMPLE_RATE, SAMPLES_PER_TOKEN, Session } from "./session.js";
+import { CONTEXT_TOKENS, ProtocolError, SAMPLE_RATE, SAMPLES_PER_TOKEN, Session } from "./session.js";
 import { TOKEN_RATE } from "../../stream.js";
 
 const AHEAD_S = 4; // so much decoded sound may wait for the audio thread
@@ -25,6 +27,7 @@ const now = () => performance.now() / 1000;
 const tell = (type, fields = {}) => postMessage({ type, ...fields });
 
 let renderer = null;
+let file = null; // a recording in the place of a stream
 let port = null; // to the audio thread
 let address = "";
 let socket = null;
@@ -108,12 +111,20 @@ function take(item, bytes) {
   }
 }
 
+/** Raises an Error with one sentence where a stream or a file is none for this decoder. */
+function check({ codec, digest, weights }, what) {
+  if (codec === "nano" && digest === renderer.nano.digest) return;
+  const whose = codec === "nano" ? `the weights ${weights}` : `the codec ${codec}`;
+  throw new Error(`This page cannot play the ${what}: it is made with ${whose}.`);
+}
+
 function begin({ hello, same }) {
-  if (hello.codec !== "nano" || hello.digest !== renderer.nano.digest) {
+  try {
+    check(hello, "stream");
+  } catch (error) {
     session.ended = true;
     socket.close();
-    const whose = hello.codec === "nano" ? `the weights ${hello.weights}` : `the codec ${hello.codec}`;
-    tell("failed", { sentence: `This page cannot play the stream: it is made with ${whose}.` });
+    tell("failed", { sentence: error.message });
     return;
   }
   jitter.restart();
@@ -124,6 +135,28 @@ function begin({ hello, same }) {
   flush();
   tell("hello", { hello, same });
 }
+
+// ------------------------------------------------------------------ a file
+
+/** Play the file from a token on, with context for the decoder before it. */
+function playFrom(token) {
+  const { header, items } = file;
+  const first = Math.max(header.first, token - CONTEXT_TOKENS);
+  const hello = { seed: header.seed, first_token: first, next_token: first, packet_tokens: 1, age_s: 0 };
+  renderer.begin(hello, 0, token);
+  for (const item of items) {
+    if (item.type === "title" || item.end <= first) continue;
+    const late = Math.max(0, first - item.first);
+    const tokens = item.tokens?.subarray(late);
+    renderer.put({ ...item, tokens, first: item.first + late, count: item.end - item.first - late });
+  }
+  renderer.finish();
+  flush();
+  pump();
+}
+
+/** One past the last sample that is to be heard. */
+const limit = () => (file ? file.start * SAMPLES_PER_TOKEN + file.samples : Infinity);
 
 // ------------------------------------------------------------------ the sound
 
@@ -177,14 +210,15 @@ async function pump() {
       if (!port) break;
       if (epoch !== renderer.epoch) continue;
       if (part === null) break;
-      const length = part.channels[0].length;
+      const length = Math.min(part.channels[0].length, limit() - part.sample);
+      if (length <= 0) break;
       judge(((now() - began) * SAMPLE_RATE) / length);
       if (part.plan || places.length === 0) {
         places.push([sent, part.sample]);
         port.postMessage({ hold_s: part.plan?.hold_s ?? 0 });
       }
       sent += length;
-      const pcm = interleaved(part.channels);
+      const pcm = interleaved(part.channels, length);
       port.postMessage({ pcm }, [pcm.buffer]);
     }
   } catch (error) {
@@ -201,10 +235,10 @@ function judge(load) {
   if (mean > SLOW) tell("slow", { load: mean });
 }
 
-function interleaved([left, right]) {
-  const pcm = new Int16Array(2 * left.length);
+function interleaved([left, right], length) {
+  const pcm = new Int16Array(2 * length);
   const whole = (value) => Math.max(-32768, Math.min(32767, Math.round(32767 * value)));
-  for (let at = 0; at < left.length; at += 1) {
+  for (let at = 0; at < length; at += 1) {
     pcm[2 * at] = whole(left[at]);
     pcm[2 * at + 1] = whole(right[at]);
   }
@@ -222,6 +256,7 @@ function hear(report) {
     ...report,
     token,
     title: title?.title ?? session.title,
+    position_s: token === null || !file ? null : (token - file.start) / TOKEN_RATE,
     reserve_s: token === null ? 0 : Math.max(0, session.next - token) / TOKEN_RATE,
     clock_s:
       token === null || hello?.first_at_s === undefined
@@ -237,27 +272,49 @@ function hear(report) {
 
 // ------------------------------------------------------------------ what the page asks for
 
+/** Make ready to decode, and to hand sound to the audio thread through the port `sound`. */
+async function prepare({ manifest, base, sound }) {
+  port = sound;
+  port.onmessage = ({ data }) => hear(data);
+  let shown = -1;
+  const nano = await loadNano(manifest, base, (done, total) => {
+    const percent = Math.floor((100 * done) / total);
+    if (percent !== shown) tell("progress", { share: (shown = percent) / 100 });
+  });
+  renderer = new Renderer(nano);
+}
+
 const tasks = {
-  /** manifest, base: of the files. sound: port to the audio thread. authToken, url: of the stream. */
-  async play({ manifest, base, sound, authToken, url }) {
+  /** manifest, base: of the files. sound: see `prepare`. authToken, url: of the stream. */
+  async play({ authToken, url, ...files }) {
+    await prepare(files);
+    tell("loaded");
     session.authToken = authToken;
     address = url;
-    port = sound;
-    port.onmessage = ({ data }) => hear(data);
-    let shown = -1;
-    const nano = await loadNano(manifest, base, (done, total) => {
-      const percent = Math.floor((100 * done) / total);
-      if (percent !== shown) tell("progress", { share: (shown = percent) / 100 });
-    });
-    tell("loaded");
-    renderer = new Renderer(nano);
     connect({});
   },
-  /** Somewhere else in the stream: by seconds from what is heard, or to the live edge. */
-  move({ by_s, live }) {
+  /** muc: bytes of a file. */
+  async open({ muc, ...files }) {
+    const opened = readMuc(new Uint8Array(muc));
+    await prepare(files);
+    check(opened.header, "file");
+    file = opened;
+    titles = file.items.filter((item) => item.type === "title");
+    const { samples, lost, complete } = file;
+    tell("loaded", { length_s: samples / SAMPLE_RATE, samples, lost, complete });
+    playFrom(file.start);
+  },
+  /** Somewhere else: by seconds from what is heard, to seconds of the file, or to the live edge. */
+  move({ by_s = 0, to_s, live }) {
     if (!renderer || session.ended) return;
     const heard = heardSample();
-    const token = heard === null ? session.next : heard / SAMPLES_PER_TOKEN;
+    const known = file ? file.start : session.next;
+    const token = heard === null ? known : heard / SAMPLES_PER_TOKEN;
+    if (file) {
+      const aimed = to_s === undefined ? token + by_s * TOKEN_RATE : file.start + to_s * TOKEN_RATE;
+      playFrom(Math.max(file.start, Math.min(file.end - 1, Math.round(aimed))));
+      return;
+    }
     const wanted = Math.max(0, Math.round(token + by_s * TOKEN_RATE));
     connect(live || wanted >= session.next ? {} : { token: wanted });
   },

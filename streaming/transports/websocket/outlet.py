@@ -1,0 +1,79 @@
+"""The outlet for listeners that connect to us."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from streaming.support.guard import AuthTokens, Limits, fit_to_files, is_loopback
+from streaming.transports.websocket.server import WebSocketServer
+from streaming.web.forwarded import Proxies
+
+if TYPE_CHECKING:
+    from streaming.stream.hub import Hub
+    from streaming.transports.push.intake import Intake
+
+__all__ = ["WebSocket"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WebSocket:
+    """Listen at ``host`` and ``port``, 0 for any free one; see
+    :class:`streaming.transports.websocket.WebSocketServer`.
+
+    auth_tokens: of those who may listen; none: everybody may. web_player: who serves the player's
+    files, see :func:`streaming.web.site.open_site`. intake: takes publishers.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    auth_tokens: Sequence[str] = field(default=(), repr=False)
+    limits: Limits = field(default_factory=Limits)
+    origins: Sequence[str] = ()
+    proxies: Proxies = field(default_factory=Proxies)
+    tls: ssl.SSLContext | None = None
+    web_player: str = ""
+    intake: Intake | None = None
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, hub: Hub) -> AsyncIterator[WebSocketServer]:
+        """Raises TransportError where it cannot listen there."""
+        self.warn_of_strangers()
+        limits, too_many = fit_to_files(self.limits)
+        if too_many:
+            logger.warning("%s", too_many)
+        async with WebSocketServer(
+            hub,
+            self.host,
+            self.port,
+            auth=AuthTokens(self.auth_tokens),
+            limits=limits,
+            origins=self.origins,
+            proxies=self.proxies,
+            tls=self.tls,
+            web_player=self.web_player,
+            intake=self.intake,
+        ) as server:
+            logger.info("listening on %s", server.url)
+            try:
+                yield server
+            finally:
+                await server.drained()
+
+    def warn_of_strangers(self) -> None:
+        """Say what is open to whoever can reach the address, or the proxy before it."""
+        here_alone = is_loopback(self.host)
+        if not self.auth_tokens and (self.proxies or not here_alone):
+            logger.warning(
+                "everybody who can reach %s can listen: --auth-token-file keeps others out",
+                "the proxy" if here_alone else self.host,
+            )
+        secretive = bool(self.auth_tokens) or self.intake is not None
+        if self.tls is None and secretive and not here_alone:
+            logger.warning("access tokens travel in the clear: --tls-cert encrypts them")

@@ -1,0 +1,120 @@
+"""A page without a server plays recordings, as long as they are, and files dropped on it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import codec
+from streaming.cli.muc import main
+from streaming.errors import SettingsError
+from streaming.files.muc.messages import StreamHeader
+from streaming.files.muc.writer import MucEncoder
+from streaming.web import player
+from streaming.web.export import export_page
+from tests.streaming.web.test_player_page import Player
+from tests.support.browser import Browser, browser  # noqa: F401
+
+pytestmark = pytest.mark.system
+
+SAMPLES = 150 * 1920 - 700
+
+
+def write_song(path: Path) -> None:
+    nano = codec.load("nano")
+    at = np.arange(150)
+    tokens = (8192 + 8000 * np.sin(at / 40) * np.sin(at / 3)).astype(np.int64)
+    file = MucEncoder(StreamHeader("nano", nano.weights, nano.digest, seed=5))
+    path.write_bytes(file.title("Short waves") + file.tokens(tokens) + file.finish(SAMPLES))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an exported page, served by nothing but a plain file server."""
+    folder = tmp_path_factory.mktemp("page")
+    song = folder / "song.muc"
+    write_song(song)
+    assert main(["export-page", str(folder / "out"), str(song)]) == 0
+    handler = functools.partial(QuietHandler, directory=str(folder / "out"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def place(browser: Browser) -> float:  # noqa: F811
+    return float(browser.value("return document.querySelector('#place').value"))
+
+
+def test_an_exported_page_plays_seeks_and_ends(browser, page):  # noqa: F811
+    player = Player(browser)
+    browser.show("dark", 360)
+    browser.open(page)
+    player.until(lambda: browser.value("return document.querySelectorAll('#recordings li').length"))
+    assert browser.text("#recordings") == "Short waves, 0:05"
+    player.press("#recordings button")
+    player.hear()
+    assert browser.text("#title") == "Short waves"
+    assert browser.value("return document.querySelector('#place').dataset.samples") == str(SAMPLES)
+    player.until(lambda: place(browser) > 4)
+    browser.value(
+        "const place = document.querySelector('#place'); place.value = 1;"
+        "place.dispatchEvent(new Event('change'))"
+    )
+    player.until(lambda: place(browser) < 2)
+    player.hear()
+    player.until(lambda: place(browser) > 5.9)
+    assert place(browser) == pytest.approx(SAMPLES / 48_000, abs=0.05)
+    assert browser.fits()
+    assert browser.complaints() == []
+    browser.show()
+
+
+def test_a_file_that_is_dropped_plays(browser, page, tmp_path):  # noqa: F811
+    write_song(tmp_path / "mine.muc")
+    player = Player(browser)
+    browser.open(page)
+    player.until(lambda: browser.value("return document.querySelectorAll('#recordings li').length"))
+    browser.driver.find_element("id", "file").send_keys(str(tmp_path / "mine.muc"))
+    player.until(lambda: player.state == "mine.muc is ready; press Play")
+    player.press("#play")
+    player.hear()
+    (tmp_path / "other.muc").write_bytes(b"no such thing")
+    browser.driver.find_element("id", "file").send_keys(str(tmp_path / "other.muc"))
+    player.until(lambda: "is no .muc file" in player.state)
+
+
+def test_two_recordings_of_one_name_are_refused(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        write_song(tmp_path / folder / "song.muc")
+    with pytest.raises(SettingsError, match=r"song\.muc"):
+        export_page(tmp_path / "out", [tmp_path / "one/song.muc", tmp_path / "two/song.muc"])
+
+
+def test_what_is_no_recording_is_named(tmp_path, capsys):
+    (tmp_path / "song.wav").write_bytes(b"RIFF")
+    assert main(["export-page", str(tmp_path / "out"), str(tmp_path / "song.wav")]) == 2
+    assert "song.wav is no .muc file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_manifest_of_an_exported_page_names_files_that_are_there(tmp_path):
+    export_page(tmp_path, [])
+    listed = json.loads((tmp_path / "player.json").read_text())
+    assert [file["name"] for file in listed] == [file["name"] for file in player.manifest()]
+    assert all((tmp_path / file["url"]).is_file() for file in listed)
+    assert json.loads((tmp_path / "recordings.json").read_text()) == []
