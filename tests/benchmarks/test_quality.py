@@ -20,7 +20,8 @@ from benchmarks.baselines import shuffle_learnt
 from benchmarks.measures import MEASURES
 from benchmarks.results import Recording, Results
 from codec.constants import SAMPLE_RATE
-from codec.nano import load_nano
+from codec.nano.torch_weights import load_torch_nano
+from codec.nano.weights import read_weights
 from tests.support.rendition import SONGS
 
 SECONDS = 3
@@ -224,7 +225,7 @@ def test_entropy_is_judged_only_where_there_are_tokens_enough() -> None:
 
 
 def test_shuffling_what_is_learnt_leaves_the_rest_in_place() -> None:
-    nano = load_nano()
+    nano = load_torch_nano(read_weights())
     tokens = torch.randint(0, 16384, (200,), generator=torch.Generator().manual_seed(0))
     straight, back = torch.arange(200), torch.arange(200).flip(0)
     assert torch.equal(shuffle_learnt(nano, tokens, straight), tokens)
