@@ -66,14 +66,15 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def relay(caplog, **settings):
-    """A relay that waits for publishers."""
+async def relay(caplog, *others, **settings):
+    """A relay that waits for publishers; others: outlets beside its WebSocket."""
     caplog.clear()
     stop = asyncio.Event()
     listen = {name: settings.pop(name) for name in ("auth_tokens", "tls") if name in settings}
     websocket = WebSocket(port=0, intake=Intake(AuthTokens([SECRET])), **listen)
     given, stats = ServiceSettings(**settings), StatsWriter(None)
-    task = asyncio.create_task(serve_publishers([websocket], given, stats, StatusLine(), stop))
+    outlets = [websocket, *others]
+    task = asyncio.create_task(serve_publishers(outlets, given, stats, StatusLine(), stop))
 
     def address():
         if task.done():
@@ -244,7 +245,7 @@ async def test_a_relay_pushes_what_was_pushed_to_it(caplog):
     publish(hub, 2)
     async with relay(caplog) as last:
         push = Push(last.url, SECRET, backoff=QUICK)
-        async with relay(caplog, push=push) as first, pusher(hub, first.url):
+        async with relay(caplog, push) as first, pusher(hub, first.url):
             listener = Listening(last.url, Join(history=1000), waits=True)
             await until(lambda: listener.place == 96)
             publish(hub, 2)
