@@ -162,6 +162,21 @@ async def test_after_the_end_of_one_stream_the_relay_waits_for_the_next(caplog):
             await until(lambda n=number: caplog.text.count("waiting for a publisher") == n + 2)
 
 
+async def test_who_connects_before_a_stream_and_joins_after_it_began_is_asked_to_come_again(caplog):
+    hub = hub_of()
+    publish(hub, 3)
+    async with (
+        relay(caplog) as here,
+        plain_connect(here.url, ping_interval=None) as early,
+        pusher(hub, here.url),
+    ):
+        listener = Listening(here.url, Join(history=1000), waits=True)
+        await until(lambda: listener.place == 144)
+        await early.send(Join().encode())
+        await refused(early, "away")
+        await listener.end()
+
+
 async def test_before_the_first_publisher_listeners_are_asked_to_come_again(caplog):
     async with relay(caplog) as here:
         with pytest.raises(RefusedError, match="Nobody publishes here yet") as refusal:
