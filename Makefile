@@ -17,7 +17,7 @@ parallel := -n $(workers) --dist worksteal
 coverage := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-slow chaos fuzz soak lint format docs bench listen train export clean \
+.PHONY: help demo check test test-slow chaos fuzz soak lint format docs site bench listen train export clean \
 	setup-demo setup-listen setup-test setup-train setup-export
 
 help: ## this list
@@ -62,6 +62,10 @@ format: setup-test ## let ruff mend style and layout
 docs: setup-test ## build the documentation's site in build/docs
 	@$(python) -m sphinx -W --keep-going -q docs build/docs $(ARGS)
 	@echo "build/docs/index.html"
+
+site: docs ## build the project's site in build/site: excerpts to listen to, player, documentation
+	@rm -rf build/site
+	@$(python) -m scripts.site
 
 bench: setup-test ## the figures of the README, as tables
 	$(python) -m benchmarks.codec --codec nano $(ARGS)

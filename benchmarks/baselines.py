@@ -27,8 +27,9 @@ DESCRIPTIONS = {
     "finer": "decoded with more evaluations of the flow",
     "opus-lowest": "the lowest constant rate that carries sound (1200 bit/s asked for)",
     "opus-default": "what ffmpeg makes of its lowest setting (500 bit/s asked for)",
+    "opus-6k": "the lowest rate that it is specified for (6000 bit/s asked for)",
 }
-"""Every version that may be measured, in the order of the tables."""
+"""Every version that may be measured or heard, in the order of the tables."""
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from benchmarks.plots import DARK, LIGHT, charts, spectrograms
 from benchmarks.results import Recording, Results
 from codec.constants import CHANNELS, SAMPLE_RATE
 
-__all__ = ["HEARD", "ListeningPage"]
+__all__ = ["HEARD", "ListeningPage", "document"]
 
-HEARD = ("decoded", "copy", "opus-lowest", "opus-default")
+HEARD = ("decoded", "copy", "opus-lowest", "opus-default", "opus-6k")
 """Versions that can be listened to, after the original."""
 TITLES = {
     "original": "Original",
@@ -32,8 +32,13 @@ TITLES = {
     "copy": "Copy",
     "opus-lowest": "Opus, lowest",
     "opus-default": "Opus, default",
+    "opus-6k": "Opus",
 }
 _DESCRIPTIONS = {"original": "as 16-bit stereo", **DESCRIPTIONS}
+SWITCHING = (
+    "Starting a version stops the one that plays and goes on at the same place; within a recording "
+    "the number keys do it too."
+)
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,11 @@ class ListeningPage:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._players: list[list[_Player]] = []
+        self._recordings: list[tuple[Recording, list[_Player]]] = []
 
     def add(self, recording: Recording, original: Tensor, versions: Iterable[Version]) -> None:
         """Write sound and spectrograms of a recording, float32 ``[2, samples]`` at 48 kHz."""
-        number = len(self._players) + 1
+        number = len(self._recordings) + 1
         stem = f"{number:02}-{re.sub(r'[^a-z0-9]+', '-', Path(recording.file).stem.lower())}"
         bits_per_s = float(SAMPLE_RATE * CHANNELS * 16)
         heard = [Version("original", original, bits_per_s)]
@@ -75,7 +80,7 @@ class ListeningPage:
             pictures[self.folder / player.picture] = version.sound
             players.append(player)
         spectrograms(pictures)
-        self._players.append(players)
+        self._recordings.append((recording, players))
 
     def write(self, results: Results) -> Path:
         """Write the charts, the figures and the page itself; returns the path of the page."""
@@ -87,32 +92,37 @@ class ListeningPage:
         index.write_text(self._html(results), encoding="utf-8")
         return index
 
-    def _html(self, results: Results) -> str:
-        numbered = list(enumerate(results.recordings, 1))
-        names = [escape(Path(recording.file).stem) for recording in results.recordings]
-        title = f"{escape(results.weights)} at 350 bit/s, to listen to"
-        links = "".join(f'<li><a href="#r{n}">{name}</a></li>' for n, name in enumerate(names, 1))
-        sections = "".join(
-            _section(number, name, recording, players)
-            for (number, recording), name, players in zip(
-                numbered, names, self._players, strict=True
-            )
+    def sections(self) -> str:
+        """What was added, as HTML: a section with players for each recording."""
+        return "".join(
+            _section(number, recording, players)
+            for number, (recording, players) in enumerate(self._recordings, 1)
         )
-        return (
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{title}</title>\n<style>\n{_beside('css')}</style>\n</head>\n<body>\n"
-            f"<header>\n<h1>{title}</h1>\n"
+
+    def _html(self, results: Results) -> str:
+        names = [_name(recording) for recording in results.recordings]
+        links = "".join(f'<li><a href="#r{n}">{name}</a></li>' for n, name in enumerate(names, 1))
+        return document(
+            f"{escape(results.weights)} at 350 bit/s, to listen to",
             "<p>Every recording as it was, as nano gives it back from 25 tokens of 14 bits a "
             "second, and beside that the ceiling and what Opus makes of it at its lowest rates. "
-            "Starting a version stops the one that plays and goes on at the same place; within a "
-            f"recording the keys <kbd>1</kbd> to <kbd>{max(map(len, self._players))}</kbd> do it "
-            "too.</p>\n"
-            f'</header>\n<nav aria-label="Contents"><ul>{links}'
+            f"{SWITCHING}</p>\n",
+            f'<nav aria-label="Contents"><ul>{links}'
             '<li><a href="#figures">Figures</a></li></ul></nav>\n'
-            f"<main>\n{sections}{_figures_section(results)}</main>\n"
-            f"<script>\n{_beside('js')}</script>\n</body>\n</html>\n"
+            f"<main>\n{self.sections()}{_figures_section(results)}</main>\n",
         )
+
+
+def document(title: str, introduction: str, body: str, *, icon: str | None = None) -> str:
+    """A page of its own with the style and the script of players; the first three are HTML."""
+    link = "" if icon is None else f'<link rel="icon" href="{icon}">\n'
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n{link}<style>\n{_beside('css')}</style>\n</head>\n<body>\n"
+        f"<header>\n<h1>{title}</h1>\n{introduction}</header>\n{body}"
+        f"<script>\n{_beside('js')}</script>\n</body>\n</html>\n"
+    )
 
 
 def show_rate(bits_per_s: float | None) -> str:
@@ -137,9 +147,13 @@ def _cell(text: str, kind: str = "") -> str:
     return f'<td class="{_kind(kind)}">{escape(text)}</td>'
 
 
-def _section(number: int, name: str, recording: Recording, players: Sequence[_Player]) -> str:
-    """One recording: its players and spectrograms, its figures folded away."""
-    cards = []
+def _name(recording: Recording) -> str:
+    return escape(Path(recording.file).stem)
+
+
+def _section(number: int, recording: Recording, players: Sequence[_Player]) -> str:
+    """One recording: its players and spectrograms, its figures, if it has any, folded away."""
+    name, cards, figures = _name(recording), [], ""
     for place, player in enumerate(players, 1):
         title = TITLES[player.name]
         cards.append(
@@ -152,12 +166,13 @@ def _section(number: int, name: str, recording: Recording, players: Sequence[_Pl
             f'alt="Spectrogram of {name}, {title.lower()}: 40 Hz to 20 kHz over '
             f'{recording.seconds:.0f} seconds"></li>\n'
         )
-    table = _measures_table(recording.figures, recording.rates, f"Figures of {name}")
+    if recording.figures:
+        table = _measures_table(recording.figures, recording.rates, f"Figures of {name}")
+        figures = f"<details><summary>Figures of this recording</summary>{table}</details>"
     return (
         f'<section class="recording" id="r{number}" aria-labelledby="h{number}">'
         f'<h2 id="h{number}">{name}</h2><p class="soft">the first {recording.seconds:.0f} s</p>'
-        f'<ol class="versions">\n{"".join(cards)}</ol>'
-        f"<details><summary>Figures of this recording</summary>{table}</details></section>\n"
+        f'<ol class="versions">\n{"".join(cards)}</ol>{figures}</section>\n'
     )
 
 

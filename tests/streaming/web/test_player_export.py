@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +18,7 @@ from streaming.web import player
 from streaming.web.export import export_page
 from tests.streaming.web.test_player_page import Player
 from tests.support.browser import Browser, browser  # noqa: F401
+from tests.support.plain_host import plain_host
 
 pytestmark = pytest.mark.system
 
@@ -42,17 +40,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     song = folder / "song.muc"
     write_song(song)
     assert main(["export-page", str(folder / "out"), str(song)]) == 0
-    handler = functools.partial(QuietHandler, directory=str(folder / "out"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    server.server_close()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    with plain_host(folder / "out") as url:
+        yield url
 
 
 def place(browser: Browser) -> float:  # noqa: F811
