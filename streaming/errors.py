@@ -36,7 +36,22 @@ class StreamingError(Exception):
 
 
 class UserError(StreamingError):
-    """Says in one sentence what is wrong and what to do; the programs print it and exit with 2."""
+    """Says in one sentence what is wrong and what to do; the programs print it and exit with 2.
+
+    Args:
+        message: what is wrong; the whole sentence if there is no ``advice``.
+        advice: what to do about it, for who does not try again by itself.
+    """
+
+    def __init__(self, message: str = "", advice: str = "") -> None:
+        super().__init__(f"{message}; {advice}." if advice else message)
+        self.message = message
+        self.advice = advice
+
+    @property
+    def cause(self) -> str:
+        """What is wrong, as a clause: without the advice, for who tries again by itself."""
+        return self.message[:1].lower() + self.message[1:].rstrip(".")
 
 
 class SourceError(UserError):

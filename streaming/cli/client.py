@@ -50,6 +50,7 @@ from streaming.support.status_line import (
     printable,
 )
 from streaming.support.worker import call_model
+from streaming.transports.link import Link
 from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.oneway.connection import LeanDial
 from streaming.web.clock_card import ClockCard
@@ -178,8 +179,17 @@ async def record_stream(
         join = recorder.join(join)
     async with contextlib.AsyncExitStack() as stack:
         entering = stack.enter_async_context(tokens(origin, settings, join=join))
-        if (stream := await unless(stop, entering)) is not None:
-            await record(stream, Recording(recorder), stats, status, stop)
+        if (stream := await unless(stop, entering)) is None:
+            return
+        recording = Recording(recorder)
+        async with watched(
+            functools.partial(recording.figures, stream),
+            functools.partial(recorded_parts, stream),
+            functools.partial(recorded_summary, stream, recorder),
+            status,
+            stats,
+        ):
+            await record(stream, recording, stop)
 
 
 def parts(listener: Listener, figures: Figures) -> list[str]:
@@ -216,6 +226,29 @@ def summary(listener: Listener, figures: Figures) -> str:
             *([f"ended: {ended}"] if ended else []),
         ]
     )
+
+
+def recorded_parts(link: Link, figures: Figures) -> list[str]:
+    """What the status line shows of a recording, the most important first."""
+    shown = [
+        f"recorded {format_seconds(figures['samples'] / SAMPLE_RATE)}",
+        f"{figures['bytes']} bytes",
+        format_bit_rate(figures["payload_bits_per_s"]),
+        f"wire {format_bit_rate(figures['wire_bits_per_s'])}",
+    ]
+    if link.away:
+        shown.insert(0, "no connection")
+    if figures["lost_tokens"]:
+        shown.append(f"lost tokens {figures['lost_tokens']}")
+    if figures["reconnects"]:
+        shown.append(f"reconnects {figures['reconnects']}")
+    return shown
+
+
+def recorded_summary(link: Link, recorder: Recorder, figures: Figures) -> str:
+    """One line about the whole recording."""
+    parts = ", ".join(recorded_parts(link, figures))
+    return f"{parts}, in {printable(str(recorder.path), 300)}"
 
 
 @contextlib.contextmanager

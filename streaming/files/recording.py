@@ -1,4 +1,4 @@
-"""A listener that records and does not decode, and what it tells about itself."""
+"""A recording beside the music, or of a stream that nobody decodes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final, ParamSpec
+from typing import Any, ParamSpec
 
-from codec.constants import SAMPLE_RATE
 from streaming.errors import SinkError
 from streaming.files.recorder import Recorder
 from streaming.stream.listener_session import Happening
 from streaming.support.signals import unless
-from streaming.support.stats import LoopStall, StatsWriter
-from streaming.support.status_line import StatusLine, format_bit_rate, format_seconds, printable
 from streaming.support.worker import Worker
 from streaming.transports.link import Link
 from streaming.wire.messages import End, Hello
@@ -22,9 +19,6 @@ from streaming.wire.messages import End, Hello
 __all__ = ["Recording", "record"]
 
 logger = logging.getLogger(__name__)
-
-_TICK_S: Final = 0.25
-_STATS_INTERVAL_S: Final = 1.0
 
 P = ParamSpec("P")
 
@@ -53,6 +47,25 @@ class Recording:
         if not self.recorder.full:
             await self._worker.run(self.recorder.take, happening)
 
+    def figures(self, link: Link) -> dict[str, Any]:
+        """The statistics at this moment of what ``link`` brings, as far as they need no sound.
+
+        ``samples``, ``bytes``: in the file. All others: see
+        :meth:`streaming.receive.listener.Listener.figures`.
+        """
+        session, now_s = link.session, time.monotonic()
+        return {
+            "tokens": session.traffic.tokens,
+            "lost_tokens": session.lost_tokens,
+            "gaps": session.gaps,
+            "payload_bits_per_s": session.traffic.payload_bits_per_s(now_s),
+            "wire_bits_per_s": session.traffic.wire_bits_per_s(now_s),
+            "reconnects": link.reconnects,
+            "samples": self.recorder.samples,
+            "bytes": self.recorder.bytes,
+            "title": session.title,
+        }
+
     async def close(self, reason: str | None = None) -> None:
         """Complete the file; reason: why the music ends here, where it does."""
         await self._worker.run(self.recorder.close, None if self._failed else reason)
@@ -68,32 +81,17 @@ class Recording:
             logger.warning("no more is recorded: %s", error)
 
 
-async def record(
-    link: Link,
-    recording: Recording,
-    stats: StatsWriter,
-    status: StatusLine,
-    stop: asyncio.Event,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
+async def record(link: Link, recording: Recording, stop: asyncio.Event) -> None:
     """Record what ``link`` brings until it ends, the recorder is full or ``stop`` is set.
 
     Raises UserError, after everything that came was written.
     """
-    report = _Report(link, recording.recorder, clock)
-    reporting = asyncio.ensure_future(report.run(status, stats))
     reason: str | None = None
     try:
         if await unless(stop, _follow(link, recording)) is None:
             reason = "the recording was stopped"
     finally:
         await recording.close(reason)
-        await link.close()
-        reporting.cancel()
-        await asyncio.gather(reporting, return_exceptions=True)
-        status.close()
-        logger.info("%s", report.summary())
-        stats.write(report.figures(), final=True)
 
 
 async def _follow(link: Link, recording: Recording) -> bool | None:
@@ -105,65 +103,3 @@ async def _follow(link: Link, recording: Recording) -> bool | None:
         if recording.recorder.full:
             break
     return None
-
-
-class _Report:
-    """Figures of a recording while it runs and afterwards."""
-
-    def __init__(self, link: Link, recorder: Recorder, clock: Callable[[], float]) -> None:
-        self._link = link
-        self._recorder = recorder
-        self._clock = clock
-        self._stall = LoopStall()
-
-    def figures(self) -> dict[str, Any]:
-        """The statistics at this moment, as far as they have a meaning without sound."""
-        session, now_s = self._link.session, self._clock()
-        return {
-            "tokens": session.traffic.tokens,
-            "lost_tokens": session.lost_tokens,
-            "gaps": session.gaps,
-            "payload_bits_per_s": session.traffic.payload_bits_per_s(now_s),
-            "wire_bits_per_s": session.traffic.wire_bits_per_s(now_s),
-            "reconnects": self._link.reconnects,
-            "samples": self._recorder.samples,
-            "bytes": self._recorder.bytes,
-            "title": session.title,
-            "max_loop_stall_ms": self._stall.longest_ms,
-        }
-
-    def parts(self) -> list[str]:
-        """For a status line, the most important first."""
-        figures = self.figures()
-        parts = [
-            f"recorded {format_seconds(figures['samples'] / SAMPLE_RATE)}",
-            f"{figures['bytes']} bytes",
-            format_bit_rate(figures["payload_bits_per_s"]),
-            f"wire {format_bit_rate(figures['wire_bits_per_s'])}",
-        ]
-        if self._link.away:
-            parts.insert(0, "no connection")
-        if figures["lost_tokens"]:
-            parts.append(f"lost tokens {figures['lost_tokens']}")
-        if figures["reconnects"]:
-            parts.append(f"reconnects {figures['reconnects']}")
-        return parts
-
-    def summary(self) -> str:
-        """One line about the whole recording."""
-        return f"{', '.join(self.parts())}, in {printable(str(self._recorder.path), 300)}"
-
-    async def run(self, status: StatusLine, stats: StatsWriter) -> None:
-        """Show and write until cancelled."""
-        watch = asyncio.create_task(self._stall.watch())
-        written_s = self._clock()
-        try:
-            while True:
-                await asyncio.sleep(_TICK_S)
-                if self._clock() - written_s >= _STATS_INTERVAL_S:
-                    written_s += _STATS_INTERVAL_S
-                    stats.write(self.figures())
-                if status.due():
-                    status.update(self._link.session.title, self.parts())
-        finally:
-            watch.cancel()

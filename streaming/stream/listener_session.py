@@ -244,7 +244,7 @@ class ListenerSession:
     def _take_tokens(self, message: Tokens) -> list[Happening]:
         end = message.end_token
         if self.next_token - end > MOST_REPEATED_TOKENS:
-            raise TransportError("The stream has jumped back; start the listener again.")
+            raise TransportError("The stream has jumped back", "start the listener again")
         overlap = min(max(0, self.next_token - message.first_token), len(message.tokens))
         self.duplicate_tokens += overlap
         if overlap == len(message.tokens):

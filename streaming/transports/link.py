@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
 from streaming.stream.listener_session import Happening, ListenerSession, State
 from streaming.support.worker import call_on_thread
 from streaming.wire.messages import CodedTokens, Failure, Hello, Join, Message
@@ -163,7 +163,7 @@ class Link:
                 if self.session.state is State.ENDED:
                     return
                 raise TransportError(
-                    "The sender hung up in the middle of the stream; start the listener again."
+                    "The sender hung up in the middle of the stream", "start the listener again"
                 )
             except (TransportError, ProtocolError) as error:
                 if self._anybody:
@@ -248,7 +248,7 @@ class Link:
                 future.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _come_back(self, reason: Exception | None) -> None:
+    async def _come_back(self, reason: UserError | None) -> None:
         """Dial until there is a connection (again), at once where there is no reason to wait."""
         if self._dial is None:
             raise ValueError("without a connection a Link needs a way to dial")
@@ -258,7 +258,7 @@ class Link:
         if brought and self._clock() - self._began_s >= LASTING_S:
             self._failed = 0
         if reason is not None and not self._moved.is_set():
-            logger.warning("coming back, since the connection is lost: %s", _told(reason))
+            logger.warning("coming back, since the connection is lost: %s", reason.cause)
         while True:
             attempts = self._backoff.attempts
             if reason is not None and not self._moved.is_set():
@@ -270,7 +270,7 @@ class Link:
                 self._connection = await self._dial()
             except TransportError as error:
                 if reason is None:
-                    logger.warning("waiting for the sender: %s", _told(error))
+                    logger.warning("waiting for the sender: %s", error.cause)
                 logger.debug("not yet: %s", error)
                 self._moved.clear()
                 reason = error
@@ -285,8 +285,3 @@ def passing(error: Exception) -> bool:
     if isinstance(error, RefusedError):
         return error.code in _PASSING
     return isinstance(error, TransportError)
-
-
-def _told(reason: Exception) -> str:
-    """Without the advice for those who do not come back by themselves."""
-    return str(reason).removesuffix("; start the listener again.").rstrip(".")

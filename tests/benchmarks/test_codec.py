@@ -14,7 +14,7 @@ from tests.support.tiny_mucodec import TINY
 
 
 def test_codec_benchmark_prints_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    codec.main(["--seconds=2", "--passes=1", "--json"])
+    codec.main(["--seconds=2", "--passes=1", "--engine=torch", "--json"])
     figures = json.loads(capsys.readouterr().out)
     assert figures["codec"] == "nano"
     assert {"encode, default windows", "decode, default windows"} <= figures["rtf"].keys()

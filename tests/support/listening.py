@@ -149,7 +149,7 @@ async def stop(running: asyncio.Task[None]) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-BROKEN = TransportError("the connection to ws://test broke: start the listener again")
+BROKEN = TransportError("The connection to ws://test broke", "start the listener again")
 
 
 class MemorySink(Sink):

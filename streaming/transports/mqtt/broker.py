@@ -258,7 +258,7 @@ class Broker:
                 "address."
             )
         return TransportError(
-            f"The connection to the broker of {self.address} broke; start the listener again."
+            f"The connection to the broker of {self.address} broke", "start the listener again"
         )
 
 

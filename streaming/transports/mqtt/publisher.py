@@ -169,7 +169,7 @@ class MqttPublisher:
             try:
                 await self._publish_all(broker)
             except TransportError as error:
-                logger.warning("coming back to the broker, since %s", _reason(error))
+                logger.warning("coming back to the broker, since %s", error.cause)
             else:
                 return
             finally:
@@ -312,8 +312,3 @@ class MqttPublisher:
         size = wire_bytes(topic, len(payload), expires=retain, acknowledged=qos > 0)
         count, end = (len(of.tokens), of.end_token) if isinstance(of, Tokens) else (0, 0)
         self.traffic.add(size, self._clock(), tokens=count, end_token=end)
-
-
-def _reason(error: TransportError) -> str:
-    told = str(error).removesuffix("; start the listener again.").rstrip(".")
-    return told[:1].lower() + told[1:]

@@ -118,7 +118,7 @@ class Pusher:
 
     async def _run(self) -> None:
         """Push until the stream is over."""
-        last_reason = ""
+        last_cause = ""
         while True:
             self._attempts += 1
             began_s = self._clock()
@@ -132,10 +132,10 @@ class Pusher:
                 if not passing(error) and self._attempts == 1 and not self._met:
                     raise
                 if not self.away and self._clock() - began_s >= LASTING_S:
-                    self._failed, last_reason = 0, ""
-                told = logger.debug if _reason(error) == last_reason else logger.warning
-                told("coming back to the relay, since %s", _reason(error))
-                last_reason = _reason(error)
+                    self._failed, last_cause = 0, ""
+                told = logger.debug if error.cause == last_cause else logger.warning
+                told("coming back to the relay, since %s", error.cause)
+                last_cause = error.cause
             self.away = True
             await asyncio.sleep(self._settings.backoff.wait_s(self._failed, random.random()))
             self._failed += 1
@@ -233,8 +233,3 @@ def _checked(message: Message) -> Message:
     if isinstance(message, Failure):
         raise RefusedError(message.code, message.message, by="relay")
     return message
-
-
-def _reason(error: Exception) -> str:
-    told = str(error).removesuffix("; start the listener again.").rstrip(".")
-    return told[:1].lower() + told[1:]

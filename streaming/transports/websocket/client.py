@@ -145,7 +145,7 @@ class Connection:
         except TimeoutError:
             self.abort()
             raise TransportError(
-                f"{self._url} does not answer any more; start the listener again."
+                f"{self._url} does not answer any more", "start the listener again"
             ) from None
 
     async def close(self) -> None:
@@ -160,7 +160,7 @@ class Connection:
             return ProtocolError(
                 f"What {self._url} sends is longer than any message of ours; check the address."
             )
-        return TransportError(f"The connection to {self._url} broke; start the listener again.")
+        return TransportError(f"The connection to {self._url} broke", "start the listener again")
 
 
 class _BoundedConnection(ClientConnection):

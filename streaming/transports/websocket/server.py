@@ -224,11 +224,13 @@ class WebSocketServer:
     def _warn_of_secret(self, connection: GuardedConnection) -> None:
         self._wrong_secrets.warning("listener %s has no right access token", _peer(connection))
 
-    def _admit(self, connection: GuardedConnection, auth_token: str) -> Failure | None:
+    def _admit(self, connection: GuardedConnection, hub: Hub, auth_token: str) -> Failure | None:
         if not connection.authorized and not self._auth.admit(auth_token):
             self._warn_of_secret(connection)
             return Failure("auth", "This sender needs an access token, and yours is not right.")
-        return Failure("away", "Nobody publishes here yet.") if self._silent else None
+        # Who connected before a stream was presented here would join what was here before.
+        late = self._silent or hub is not self._hub
+        return Failure("away", "Nobody publishes here yet.") if late else None
 
     def _admit_publisher(self, connection: GuardedConnection, publish: Publish) -> Failure | None:
         if self._intake is None:
@@ -240,11 +242,12 @@ class WebSocketServer:
 
     async def _serve(self, connection: GuardedConnection) -> None:
         assert self._turns is not None
+        hub = self._hub
         connection.stay()
         raw = connection.transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: a listener whose network has vanished
-            unheard_ms = round(1000 * min(self._hub.max_lag_s, 3600.0))
+            unheard_ms = round(1000 * min(hub.max_lag_s, 3600.0))
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unheard_ms)
         closing: list[asyncio.Task[None]] = []
 
@@ -255,10 +258,10 @@ class WebSocketServer:
 
         writer = Writer(
             connection,
-            self._hub,
+            hub,
             self._turns,
             self._clock,
-            admit=functools.partial(self._admit, connection),
+            admit=functools.partial(self._admit, connection, hub),
             admit_publisher=functools.partial(self._admit_publisher, connection),
             on_end=ended,
             on_failure=functools.partial(_cut_later, connection),

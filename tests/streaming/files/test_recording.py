@@ -18,8 +18,11 @@ from streaming.files.muc.append import Survey
 from streaming.files.muc.framing import MAGIC, frame
 from streaming.files.recorder import Recorder
 from streaming.files.recording import Recording, record
+from streaming.listening import Origin
+from streaming.receive.settings import ListenerSettings
 from streaming.stream.listener_session import ListenerSession
 from streaming.stream.timeline import StartAt
+from streaming.stream.traffic import Traffic
 from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.transports.link import Backoff, Link
@@ -342,8 +345,8 @@ def test_a_disk_that_fails_is_said(tmp_path, monkeypatch):
     recorder.close("over")
 
 
-async def recorded_link(path, *connections, limit=None, stop=None, stats=None):
-    """Record a scripted stream to its end."""
+async def recorded_link(path, *connections, limit=None, stop=None):
+    """Record a scripted stream to its end; returns the figures."""
     waiting = list(connections)
 
     async def dial():
@@ -355,22 +358,21 @@ async def recorded_link(path, *connections, limit=None, stop=None, stats=None):
     session = ListenerSession(None)
     link = Link(session, waiting.pop(0), dial if waiting else None, sleep=at_once)
     recording = Recording(Recorder(path, limit))
-    await record(link, recording, StatsWriter(stats), StatusLine(), stop or asyncio.Event())
-    return session
+    await record(link, recording, stop or asyncio.Event())
+    return recording.figures(link)
 
 
 async def test_a_recording_comes_back_after_a_break_and_misses_nothing(tmp_path):
-    path, stats = tmp_path / "a.muc", tmp_path / "stats.jsonl"
+    path = tmp_path / "a.muc"
     first = Script(hello(0, 0, stream="s"), *token_messages(ALL[:96]), then=BROKEN)
     end = End(240, "over").encode()
     second = Script(hello(96, 192, stream="s"), *token_messages(ALL[:240], 96), end)
-    await recorded_link(path, first, second, stats=stats)
+    figures = await recorded_link(path, first, second)
     assert np.array_equal(recorded(path), ALL[:240])
     assert MucReader(path).describe().complete
-    last = json.loads(stats.read_text().splitlines()[-1])
-    assert (last["final"], last["tokens"], last["reconnects"]) == (True, 240, 1)
-    assert (last["samples"], last["lost_tokens"]) == (240 * 1920, 0)
-    assert last["bytes"] == path.stat().st_size
+    assert (figures["tokens"], figures["reconnects"]) == (240, 1)
+    assert (figures["samples"], figures["lost_tokens"]) == (240 * 1920, 0)
+    assert figures["bytes"] == path.stat().st_size
 
 
 async def test_a_connection_that_is_lost_for_good_leaves_what_came(tmp_path):
@@ -448,17 +450,21 @@ async def test_losses_and_outages_are_shown_while_it_runs(tmp_path, caplog):
     caplog.set_level("INFO")
     path = tmp_path / "a.muc"
     first = Script(hello(0, 0, stream="s"), *token_messages(ALL[:96]), then=BROKEN)
-    waiting = asyncio.Event()
+    second = Script(hello(144, 240, stream="s"), End(240, "over").encode())
+    connections, waiting = iter((first, second)), asyncio.Event()
+    waiting.set()
 
     async def dial():
         await waiting.wait()
-        return Script(hello(144, 240, stream="s"), End(240, "over").encode())
+        waiting.clear()
+        return next(connections)
 
-    link = Link(ListenerSession(None), first, dial, backoff=Backoff(0.001, 0.001))
+    origin = Origin(dial, Traffic(), StartAt())
+    settings = ListenerSettings(backoff=Backoff(0.001, 0.001))
     status = StatusLine(io.StringIO(), plain_interval_s=0.0)
     stats = StatsWriter(tmp_path / "stats.jsonl")
     recording = asyncio.create_task(
-        record(link, Recording(Recorder(path)), stats, status, asyncio.Event())
+        client.record_stream(Recorder(path), origin, settings, stats, status, asyncio.Event())
     )
     while "no connection" not in caplog.text:
         await asyncio.sleep(0.01)
@@ -467,4 +473,6 @@ async def test_losses_and_outages_are_shown_while_it_runs(tmp_path, caplog):
     waiting.set()
     await recording
     assert "lost tokens 144, reconnects 1" in caplog.text
+    last = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
+    assert (last["final"], last["lost_tokens"], last["title"]) == (True, 144, "Song")
     assert MucReader(path).describe().lost_tokens == 144

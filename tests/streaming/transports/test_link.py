@@ -127,7 +127,9 @@ async def test_a_sender_that_is_not_there_yet_can_be_waited_for(caplog) -> None:
     # The first attempt is made at once.
     assert dial.slept == [0.75, 1.125, 1.6875, 2.53125, 3.796875]
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert told[0].startswith("waiting for the sender: the connection to ws://test broke")
+    # Without the advice for who does not come back: it comes back by itself.
+    assert told[0] == "waiting for the sender: the connection to ws://test broke"
+    assert str(BROKEN) == "The connection to ws://test broke; start the listener again."
 
 
 async def test_who_waits_and_is_refused_for_good_waits_no_longer() -> None:

@@ -66,14 +66,15 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def relay(caplog, **settings):
-    """A relay that waits for publishers."""
+async def relay(caplog, *others, **settings):
+    """A relay that waits for publishers; others: outlets beside its WebSocket."""
     caplog.clear()
     stop = asyncio.Event()
     listen = {name: settings.pop(name) for name in ("auth_tokens", "tls") if name in settings}
     websocket = WebSocket(port=0, intake=Intake(AuthTokens([SECRET])), **listen)
     given, stats = ServiceSettings(**settings), StatsWriter(None)
-    task = asyncio.create_task(serve_publishers([websocket], given, stats, StatusLine(), stop))
+    outlets = [websocket, *others]
+    task = asyncio.create_task(serve_publishers(outlets, given, stats, StatusLine(), stop))
 
     def address():
         if task.done():
@@ -161,6 +162,21 @@ async def test_after_the_end_of_one_stream_the_relay_waits_for_the_next(caplog):
             await until(lambda n=number: caplog.text.count("waiting for a publisher") == n + 2)
 
 
+async def test_who_connects_before_a_stream_and_joins_after_it_began_is_asked_to_come_again(caplog):
+    hub = hub_of()
+    publish(hub, 3)
+    async with (
+        relay(caplog) as here,
+        plain_connect(here.url, ping_interval=None) as early,
+        pusher(hub, here.url),
+    ):
+        listener = Listening(here.url, Join(history=1000), waits=True)
+        await until(lambda: listener.place == 144)
+        await early.send(Join().encode())
+        await refused(early, "away")
+        await listener.end()
+
+
 async def test_before_the_first_publisher_listeners_are_asked_to_come_again(caplog):
     async with relay(caplog) as here:
         with pytest.raises(RefusedError, match="Nobody publishes here yet") as refusal:
@@ -244,7 +260,7 @@ async def test_a_relay_pushes_what_was_pushed_to_it(caplog):
     publish(hub, 2)
     async with relay(caplog) as last:
         push = Push(last.url, SECRET, backoff=QUICK)
-        async with relay(caplog, push=push) as first, pusher(hub, first.url):
+        async with relay(caplog, push) as first, pusher(hub, first.url):
             listener = Listening(last.url, Join(history=1000), waits=True)
             await until(lambda: listener.place == 96)
             publish(hub, 2)
