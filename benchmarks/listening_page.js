@@ -55,7 +55,8 @@ document.addEventListener("play", ({ target }) => {
   last = target;
   target.closest(".version").classList.add("playing");
   if (before === target) return;
-  players(recording).forEach(hold);
+  hold(target);
+  players(recording).filter((player) => player.preload !== "none").forEach(hold);
   if (!before) return;
   const goesOn = before.closest(".recording") === recording && !before.ended;
   const place = before.currentTime;
