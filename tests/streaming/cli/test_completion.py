@@ -39,7 +39,8 @@ def test_commands_and_what_belongs_to_each_are_completed(capsys, monkeypatch, tm
     assert end.value.code == 0
     script = capsys.readouterr().out
     assert script.endswith("-F _muc muc\n")
-    assert set(completed(script, "_muc", "muc", "")) == {"encode", "decode", "info", "fetch"}
+    commands = {"encode", "decode", "info", "fetch", "export-page"}
+    assert set(completed(script, "_muc", "muc", "")) == commands
     assert completed(script, "_muc", "muc", "--c") == ["--completion"]
     assert completed(script, "_muc", "muc", "decode", "a.muc", "--gui") == ["--guidance"]
     assert completed(script, "_muc", "muc", "decode", "--format", "f") == ["flac"]
