@@ -81,9 +81,9 @@ class Browser:
         return bool(self.value(f"return {root}.scrollWidth <= {root}.clientWidth"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests."""
+    """One browser for the tests of a module: pages that play would take time from other tests."""
     program = next(filter(None, map(shutil.which, _NAMES)), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
