@@ -134,7 +134,7 @@ def test_the_page_plays_and_moves(player, station):
         player.press("[data-move='-10']")
         player.until(lambda: page.value(live) == "false")
         player.hear()
-        assert float(page.text("#reserve").split()[0]) > 9
+        player.until(lambda: float(page.text("#reserve").split()[0]) > 9)
         player.press("#live")
         player.until(lambda: page.value(live) == "true")
         player.hear()
