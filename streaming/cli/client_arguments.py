@@ -15,6 +15,7 @@ from streaming.cli.common import (
     add_auth_arguments,
     add_common_arguments,
     add_decoder_arguments,
+    add_token_arguments,
     number,
     parse,
     program_name,
@@ -94,14 +95,11 @@ def _add_ends(parser: argparse._ArgumentGroup) -> None:
         help="let any player hear it as an Internet radio, in Opus, MP3 or FLAC: "
         "http://HOST:PORT/, on this machine alone if no other host is given; needs ffmpeg",
     )
-    parser.add_argument(
+    add_token_arguments(
+        parser,
         "--serve-token",
-        metavar="SECRET",
-        help="let in only players that name it as the password of a user of any name; better in "
-        f"the environment's {SERVE_TOKEN_VARIABLE} or in --serve-token-file",
-    )
-    parser.add_argument(
-        "--serve-token-file", type=Path, metavar="FILE", help="the same from a file, one a line"
+        "let in only players that name it as the password of a user of any name",
+        SERVE_TOKEN_VARIABLE,
     )
     parser.add_argument(
         "--save",

@@ -29,6 +29,7 @@ __all__ = [
     "add_auth_arguments",
     "add_common_arguments",
     "add_decoder_arguments",
+    "add_token_arguments",
     "check_wait",
     "codec_loader",
     "is_address",
@@ -147,6 +148,25 @@ def add_auth_arguments(parser: argparse._ArgumentGroup, purpose: str) -> None:
     )
     parser.add_argument(
         "--auth-token-file", type=Path, metavar="FILE", help="a file of access tokens, one a line"
+    )
+
+
+def add_token_arguments(
+    parser: argparse._ArgumentGroup, option: str, purpose: str, variable: str
+) -> None:
+    """Add ``option`` for another token, and ``option``-file.
+
+    Args:
+        purpose: what the token does.
+        variable: of the environment, which may hold it instead.
+    """
+    parser.add_argument(
+        option,
+        metavar="SECRET",
+        help=f"{purpose}; better in the environment's {variable} or in {option}-file",
+    )
+    parser.add_argument(
+        f"{option}-file", type=Path, metavar="FILE", help="the same from a file, one a line"
     )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streaming.cli.common import is_address
+from streaming.cli.common import add_token_arguments, is_address
 from streaming.errors import SettingsError
 from streaming.support.guard import PUBLISH_TOKEN_VARIABLE, PUSH_TOKEN_VARIABLE, read_auth_tokens
 from streaming.support.tls import client_context
@@ -27,27 +26,18 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
         help="push the stream there as well, to a relay that was started with --accept-push: "
         "ws://HOST:PORT, or wss:// encrypted",
     )
-    _add_token(group, "--push-token", "publish token of that relay", PUSH_TOKEN_VARIABLE)
+    add_token_arguments(group, "--push-token", "publish token of that relay", PUSH_TOKEN_VARIABLE)
     group.add_argument(
         "--accept-push",
         action="store_true",
         help="be such a relay: serve what a sender pushes, one at a time",
     )
-    _add_token(
+    add_token_arguments(
         group,
         "--publish-token",
         "admit only publishers that have this token",
         PUBLISH_TOKEN_VARIABLE,
     )
-
-
-def _add_token(group: argparse._ArgumentGroup, option: str, purpose: str, variable: str) -> None:
-    group.add_argument(
-        option,
-        metavar="SECRET",
-        help=f"{purpose}; better in the environment's {variable} or in {option}-file",
-    )
-    group.add_argument(f"{option}-file", type=Path, metavar="FILE", help="the same from a file")
 
 
 def push_outlet(arguments: argparse.Namespace) -> Push | None:

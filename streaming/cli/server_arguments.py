@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from streaming.cli.common import (
     add_auth_arguments,
     add_common_arguments,
+    add_token_arguments,
     number,
     parse,
     program_name,
@@ -205,14 +206,11 @@ def _add_past(parser: argparse._ArgumentGroup) -> None:
 
 def _add_upstream(parser: argparse._ArgumentGroup) -> None:
     """The way to another sender."""
-    parser.add_argument(
+    add_token_arguments(
+        parser,
         "--upstream-token",
-        metavar="SECRET",
-        help="access token for the sender whose stream is served; better in the environment's "
-        f"{UPSTREAM_TOKEN_VARIABLE} or in --upstream-token-file",
-    )
-    parser.add_argument(
-        "--upstream-token-file", type=Path, metavar="FILE", help="the same from a file"
+        "access token for the sender whose stream is served",
+        UPSTREAM_TOKEN_VARIABLE,
     )
     parser.add_argument(
         "--reconnect",
