@@ -14,7 +14,7 @@ from streaming.cli.configuration import CONFIG_VARIABLE
 from streaming.cli.preset_file import PRESET_NAMES
 from streaming.receive import settings as listener_settings
 from streaming.send import settings as service_settings
-from streaming.support.guard import AUTH_TOKEN_VARIABLE
+from streaming.support.guard import AUTH_TOKEN_VARIABLE, SERVE_TOKEN_VARIABLE
 from streaming.support.json_log import JsonFormatter
 
 
@@ -103,6 +103,8 @@ def test_a_file_that_is_not_there_or_no_text_is_one_sentence(config, capsys):
 def test_the_secret_in_the_environment_does_not_become_an_argument(config, monkeypatch):
     monkeypatch.setenv(AUTH_TOKEN_VARIABLE, "correct horse")
     assert server.parse_arguments([]).auth_token is None
+    monkeypatch.setenv(SERVE_TOKEN_VARIABLE, "correct horse")
+    assert client.read_arguments(None, ["--serve", "8000"]).serve_token is None
 
 
 def test_logs_are_json_objects_on_lines_of_their_own():
