@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import re
 import time
 from dataclasses import replace
 
@@ -39,7 +38,7 @@ from streaming.wire.messages import (
 )
 from tests.support.fault_proxy import FaultProxy
 from tests.support.mosquitto import free_port, mosquitto
-from tests.support.relaying import QUICK, Listening, hub_of, publish, until, values
+from tests.support.relaying import QUICK, Listening, hub_of, publish, running, until, values
 
 __all__ = ["mosquitto"]
 
@@ -49,15 +48,6 @@ SECRET = "not quite a secret"
 @pytest.fixture(autouse=True)
 def _addresses_in_the_log(caplog):
     caplog.set_level(logging.INFO)
-
-
-class Running:
-    """A relay in this process: where it listens, and the task that it is."""
-
-    def __init__(self, url, task, stop):
-        self.url = url
-        self.task = task
-        self.stop = stop
 
 
 async def broadcast(upstream, stop, settings=None):
@@ -74,19 +64,9 @@ async def relay(
     stop = asyncio.Event()
     backoff = backoff or Backoff(0.01, 0.05, attempts=attempts)
     upstream = Upstream(dial or (lambda: connect(url)), auth_token, backoff, waits)
-    task = asyncio.create_task(broadcast(upstream, stop, ServiceSettings(store=store)))
-
-    def address():
-        if task.done():
-            task.result()
-        return re.findall(r"listening on (ws://\S+)", caplog.text)
-
-    try:
-        await until(address)
-        yield Running(address()[-1], task, stop)
-    finally:
-        stop.set()
-        await asyncio.gather(task, return_exceptions=True)
+    work = broadcast(upstream, stop, ServiceSettings(store=store))
+    async with running(work, stop, caplog) as here:
+        yield here
 
 
 async def test_the_stream_keeps_name_seed_numbers_titles_and_end(caplog):
@@ -175,7 +155,11 @@ async def test_listeners_stay_while_the_sender_is_lost_and_miss_nothing(caplog):
     assert not listener.of(Gap)
 
 
-async def test_what_the_sender_no_longer_has_is_a_gap(caplog):
+async def after_an_outage(caplog, packets, size=48):
+    """What a listener of a relay has heard that was cut off for longer than the sender holds.
+
+    Returns the listener, and the gap in what it has heard.
+    """
     hub = hub_of(history=1024)
     async with (
         WebSocketServer(hub, "127.0.0.1", 0) as server,
@@ -187,35 +171,23 @@ async def test_what_the_sender_no_longer_has_is_a_gap(caplog):
         await until(lambda: listener.place == 48)
         proxy.refusing = True
         proxy.kill()
-        publish(hub, 100)
+        publish(hub, packets, size)
         proxy.refusing = False
-        await until(lambda: listener.place == 4848)
+        await until(lambda: listener.place == 48 + packets * size)
         assert listener.link.reconnects == 0
         await listener.end()
     (gap,) = listener.of(Gap)
     assert gap.first_token == 48
+    return listener, gap
+
+
+async def test_what_the_sender_no_longer_has_is_a_gap(caplog):
+    listener, gap = await after_an_outage(caplog, 100)
     assert np.array_equal(listener.tokens[48:], values(gap.first_token + gap.count, 4848))
 
 
 async def test_a_gap_of_more_than_ten_minutes_is_handed_on_as_any_other(caplog):
-    hub = hub_of(history=1024)
-    async with (
-        WebSocketServer(hub, "127.0.0.1", 0) as server,
-        FaultProxy(server.port) as proxy,
-        relay(proxy.url, caplog) as here,
-    ):
-        publish(hub, 1)
-        listener = Listening(here.url, Join(history=1000))
-        await until(lambda: listener.place == 48)
-        proxy.refusing = True
-        proxy.kill()
-        publish(hub, 20, size=1024)
-        proxy.refusing = False
-        await until(lambda: listener.place == 48 + 20 * 1024)
-        assert listener.link.reconnects == 0
-        await listener.end()
-    (gap,) = listener.of(Gap)
-    assert gap.first_token == 48
+    listener, gap = await after_an_outage(caplog, 20, size=1024)
     assert gap.count > MAX_GAP_TOKENS
     assert np.array_equal(listener.tokens[48:], values(gap.first_token + gap.count, 20_528))
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import socket
 import time
 
@@ -44,7 +43,7 @@ from streaming.wire.messages import (
 from streaming.wire.parsing import decode
 from tests.support.certificates import make_certificate
 from tests.support.fault_proxy import FaultProxy
-from tests.support.relaying import QUICK, Listening, hub_of, publish, until, values
+from tests.support.relaying import QUICK, Listening, hub_of, publish, running, until, values
 
 SECRET = "the publishers' secret"
 LISTENERS = "the listeners' secret"
@@ -53,16 +52,6 @@ LISTENERS = "the listeners' secret"
 @pytest.fixture(autouse=True)
 def _addresses_in_the_log(caplog):
     caplog.set_level(logging.DEBUG, "streaming")
-
-
-class Running:
-    """A relay in this process: where it listens, and the task that it is."""
-
-    def __init__(self, url, task, stop):
-        self.url = url
-        self.port = int(url.rsplit(":", 1)[1])
-        self.task = task
-        self.stop = stop
 
 
 @contextlib.asynccontextmanager
@@ -74,19 +63,9 @@ async def relay(caplog, *others, **settings):
     websocket = WebSocket(port=0, intake=Intake(AuthTokens([SECRET])), **listen)
     given, stats = ServiceSettings(**settings), StatsWriter(None)
     outlets = [websocket, *others]
-    task = asyncio.create_task(serve_publishers(outlets, given, stats, StatusLine(), stop))
-
-    def address():
-        if task.done():
-            task.result()
-        return re.findall(r"listening on (wss?://\S+)", caplog.text)
-
-    try:
-        await until(address)
-        yield Running(address()[-1], task, stop)
-    finally:
-        stop.set()
-        await asyncio.gather(task, return_exceptions=True)
+    work = serve_publishers(outlets, given, stats, StatusLine(), stop)
+    async with running(work, stop, caplog) as here:
+        yield here
 
 
 def pusher(hub, url, secret=SECRET, **options):
