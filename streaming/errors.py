@@ -97,6 +97,11 @@ class SinkClosed(StreamingError):  # noqa: N818 (an end, not an error)
     """The reader of a pipe has gone, so the sink ends quietly."""
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: Exception) -> str:
     """What the system says is wrong, without number and file name."""
-    return os.strerror(error.errno) if error.errno else str(error)
+    from socket import gaierror  # here: programs begin with this module
+
+    if isinstance(error, gaierror):  # its numbers are others
+        return str(error.strerror)
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else str(error)

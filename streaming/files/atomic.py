@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from streaming.errors import SinkError
+from streaming.errors import SinkError, reason_of
 from streaming.support.ending import undone
 from streaming.support.status_line import printable
 
@@ -36,17 +36,13 @@ def written_whole(path: Path) -> Iterator[Path]:
             # Here already it shows whether the place can be written to at all.
             part.open("xb").close()
         except OSError as error:
-            raise SinkError(f"{name} cannot be written: {_reason(error)}.") from None
+            raise SinkError(f"{name} cannot be written: {reason_of(error)}.") from None
         try:
             yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
-            raise SinkError(f"{name} cannot be written: {_reason(error)}.") from None
+            raise SinkError(f"{name} cannot be written: {reason_of(error)}.") from None
         finally:
             remove()
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from streaming.errors import UserError
+from streaming.errors import UserError, reason_of
 from streaming.support.timing import Timing
 
 __all__ = ["LoopStall", "RealTimeFactor", "StatsWriter"]
@@ -83,7 +82,7 @@ class StatsWriter:
                 self._file = Path(path).open("w", encoding="utf-8")  # noqa: SIM115 (see close)
             except OSError as error:
                 raise UserError(
-                    f"Cannot write statistics to {path} ({_reason(error)}); choose another file."
+                    f"Cannot write statistics to {path} ({reason_of(error)}); choose another file."
                 ) from None
 
     def write(self, values: Mapping[str, Any], *, final: bool = False) -> None:
@@ -100,7 +99,7 @@ class StatsWriter:
             self._file.write(json.dumps({k: _short(v) for k, v in line.items()}) + "\n")
             self._file.flush()  # so that another program can follow the file
         except OSError as error:
-            logger.warning("no more statistics in %s: %s", self._path, _reason(error))
+            logger.warning("no more statistics in %s: %s", self._path, reason_of(error))
             self.close()
 
     def close(self) -> None:
@@ -120,10 +119,6 @@ class StatsWriter:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _short(value: Any) -> Any:

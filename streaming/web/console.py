@@ -7,7 +7,6 @@ import contextlib
 import errno
 import json
 import logging
-import os
 import secrets
 import struct
 import time
@@ -21,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
 
 from codec.constants import SAMPLE_RATE
-from streaming.errors import TransportError
+from streaming.errors import TransportError, reason_of
 from streaming.support.guard import AuthTokens, Gate, Guesses, Limits
 from streaming.support.sparse_log import SparseLog
 from streaming.transports.websocket.connection import GuardedConnection
@@ -174,7 +173,7 @@ class Console:
             await self._server.open(_HOST, self.port)
         except OSError as error:
             in_use = error.errno == errno.EADDRINUSE
-            reason = "it is in use" if in_use else os.strerror(error.errno or 0)
+            reason = "it is in use" if in_use else reason_of(error)
             raise TransportError(
                 f"The page cannot be at port {self.port} ({reason}); choose another: --web=PORT."
             ) from None

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import json
 import logging
-import os
 import re
 import time
 from base64 import b64decode
@@ -26,7 +25,7 @@ from websockets.http11 import Request
 
 from codec.constants import CHANNELS, SAMPLE_RATE
 from streaming.audio.sinks.base import Sink
-from streaming.errors import SettingsError, TransportError
+from streaming.errors import SettingsError, TransportError, reason_of
 from streaming.support.guard import AuthTokens, Gate, Guesses, Limits, is_loopback
 from streaming.support.sparse_log import SparseLog
 from streaming.support.worker import call_on_thread
@@ -126,9 +125,8 @@ class Gateway(Sink):
         try:
             await self._server.open(self._host, self.port)
         except (OSError, OverflowError) as error:
-            number = error.errno if isinstance(error, OSError) else None
-            in_use = number == errno.EADDRINUSE
-            reason = "it is in use" if in_use else os.strerror(number) if number else str(error)
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            reason = "it is in use" if in_use else reason_of(error)
             raise TransportError(
                 f"Players cannot be served at {self._host} port {self.port} ({reason}); choose "
                 "another: --serve [HOST:]PORT."

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from streaming.errors import RefusedError, TransportError, UserError
+from streaming.errors import RefusedError, TransportError, UserError, reason_of
 from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.mqtt.wire import KEEPALIVE_S
 
@@ -294,8 +293,9 @@ def _cannot_connect(
             f"No broker listens at {address}; start it first, or check host and port."
         )
     if isinstance(cause, OSError) and not isinstance(cause, (TimeoutError, asyncio.TimeoutError)):
-        reason = os.strerror(cause.errno) if cause.errno else str(cause)
-        return TransportError(f"Cannot connect to {address} ({reason}); check host and port.")
+        return TransportError(
+            f"Cannot connect to {address} ({reason_of(cause)}); check host and port."
+        )
     return TransportError(
         f"What answers at {address} does not greet us as a broker does; check host and port, and "
         "whether it wants mqtts:// or a certificate (--mqtt-cert)."

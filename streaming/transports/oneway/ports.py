@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from streaming.errors import SettingsError, TransportError, UserError
+from streaming.errors import SettingsError, TransportError, UserError, reason_of
 
 try:
     import serial
@@ -273,7 +273,4 @@ def _why_not(address: SerialAddress, error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    number = getattr(error, "errno", None)
-    if isinstance(error, socket.gaierror):
-        return str(error.strerror)
-    return os.strerror(number) if number else str(error).rstrip(".")
+    return reason_of(error).rstrip(".")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -27,7 +26,7 @@ from websockets.exceptions import (
     WebSocketException,
 )
 
-from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.errors import ProtocolError, RefusedError, TransportError, reason_of
 from streaming.support.guard import is_loopback
 from streaming.support.status_line import printable
 from streaming.transports.websocket.common import (
@@ -296,9 +295,7 @@ def _unreachable(url: str, error: OSError, proxy: str | None) -> str:
 def _reason(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer {error}"
-    if error.errno is None or isinstance(error, socket.gaierror):  # its numbers are others
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
+    return reason_of(error)
 
 
 def _proxy_for(url: str) -> str | None:

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import functools
 import logging
-import os
 import socket
 import ssl
 import time
@@ -19,7 +18,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
 
-from streaming.errors import ProtocolError, TransportError
+from streaming.errors import ProtocolError, TransportError, reason_of
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import State
 from streaming.stream.sender_session import NO_PUBLISHERS, SenderSession
@@ -333,15 +332,13 @@ class WebSocketServer:
             return TransportError(
                 f"Cannot listen on the unknown host {self._host!r}; check --host."
             )
-        number = error.errno if isinstance(error, OSError) else None
-        if number == errno.EADDRINUSE:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return TransportError(
                 f"Port {self.port} is in use; stop what runs there or choose another with --port."
             )
-        reason = os.strerror(number) if number else str(error)
         return TransportError(
-            f"Cannot listen on {self._host} port {self.port} ({reason}); choose others with "
-            "--host and --port."
+            f"Cannot listen on {self._host} port {self.port} ({reason_of(error)}); choose others "
+            "with --host and --port."
         )
 
 
