@@ -20,7 +20,16 @@ from typing import Final, Protocol
 
 from codec.constants import CHANNELS, SAMPLE_RATE
 
-__all__ = ["BURST_S", "FORMATS", "Broadcast", "Format", "Mp3Frames", "OggPages", "Unit", "encoders"]
+__all__ = [
+    "BURST_S",
+    "FORMATS",
+    "EncodedStream",
+    "Format",
+    "Mp3Frames",
+    "OggPages",
+    "Unit",
+    "encoders",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +197,7 @@ def encoders() -> frozenset[str]:
     return frozenset(words[1] for line in listed.stdout.splitlines() if (words := line.split())[1:])
 
 
-class Broadcast:
+class EncodedStream:
     """One format: its encoder while anybody listens, and what it made last.
 
     Attributes: ``listeners``; ``most``, how many there were at once; ``dropped``, how many read

@@ -31,7 +31,7 @@ from streaming.support.sparse_log import SparseLog
 from streaming.support.worker import call_on_thread
 from streaming.transports.websocket.connection import GuardedConnection
 from streaming.transports.websocket.guarded import GuardedServer
-from streaming.web.encoding import BURST_S, FORMATS, Broadcast, encoders
+from streaming.web.encoding import BURST_S, FORMATS, EncodedStream, encoders
 from streaming.web.http import (
     FULL_HOUSE,
     HEALTH,
@@ -96,7 +96,7 @@ class Gateway(Sink):
         self._loop = asyncio.get_running_loop()
         self._guesses = Guesses(clock=clock)
         self._wrong_secrets = SparseLog(logger)
-        self._broadcasts: list[Broadcast] = []
+        self._streams: list[EncodedStream] = []
         self._recent: deque[bytes] = deque()
         self._recent_bytes = 0
         self._last_title = ""
@@ -119,8 +119,8 @@ class Gateway(Sink):
 
     async def __aenter__(self) -> Gateway:
         found = await call_on_thread(encoders)
-        self._broadcasts = [Broadcast(made) for made in FORMATS if made.encoder in found]
-        if not self._broadcasts:
+        self._streams = [EncodedStream(made) for made in FORMATS if made.encoder in found]
+        if not self._streams:
             raise SettingsError("--serve needs ffmpeg with libopus; install it, as by your system.")
         try:
             await self._server.open(self._host, self.port)
@@ -155,14 +155,14 @@ class Gateway(Sink):
             deadline_s = self._clock() + _LAST_S
             while self.listeners and self._clock() < deadline_s:
                 await asyncio.sleep(0.05)
-        for broadcast in self._broadcasts:
-            await broadcast.close()
+        for stream in self._streams:
+            await stream.close()
         await self._server.close()
 
     @property
     def listeners(self) -> int:
         """How many players listen."""
-        return sum(broadcast.listeners for broadcast in self._broadcasts)
+        return sum(stream.listeners for stream in self._streams)
 
     # As a sink
 
@@ -201,13 +201,13 @@ class Gateway(Sink):
         most = round(BURST_S * SAMPLE_RATE) * 4 * CHANNELS
         while self._recent_bytes - len(self._recent[0]) >= most:
             self._recent_bytes -= len(self._recent.popleft())
-        for broadcast in self._broadcasts:
-            broadcast.push(pcm)
+        for stream in self._streams:
+            stream.push(pcm)
 
     def _end(self) -> None:
         self._ended = True
-        for broadcast in self._broadcasts:
-            broadcast.end()
+        for stream in self._streams:
+            stream.end()
 
     async def _tick(self) -> None:
         """Titles, silence, and encoders that have failed, until cancelled."""
@@ -220,11 +220,11 @@ class Gateway(Sink):
             if self._silent:
                 self._fill()
             title = self.title()
-            for broadcast in self._broadcasts:
+            for stream in self._streams:
                 if title != self._last_title:
-                    broadcast.turn(title)
-                if broadcast.listeners:
-                    broadcast.begin(self._recent, title)
+                    stream.turn(title)
+                if stream.listeners:
+                    stream.begin(self._recent, title)
             self._last_title = title
 
     # Over HTTP
@@ -249,16 +249,16 @@ class Gateway(Sink):
             return page
         if where == "/status-json.xsl":
             return self._figures(headers)
-        broadcast = self._broadcast(where.removesuffix(_PLAYLIST), headers)
-        if broadcast is None:
+        stream = self._chosen(where.removesuffix(_PLAYLIST), headers)
+        if stream is None:
             return text(
                 HTTPStatus.NOT_FOUND,
                 "There is nothing here; players find the stream at "
-                + ", ".join(_path(broadcast) for broadcast in self._broadcasts),
+                + ", ".join(_path(stream) for stream in self._streams),
             )
         if where.endswith(_PLAYLIST):
-            return self._playlist(broadcast, where, headers)
-        return self._stream(broadcast, headers)
+            return self._playlist(stream, where, headers)
+        return self._stream(stream, headers)
 
     async def _refusal(self, headers: Headers, address: str) -> Answer | None:
         """Why whoever asks may not listen."""
@@ -282,21 +282,21 @@ class Gateway(Sink):
             WWW_Authenticate='Basic realm="music350", charset="UTF-8"',
         )
 
-    def _broadcast(self, where: str, headers: Headers) -> Broadcast | None:
+    def _chosen(self, where: str, headers: Headers) -> EncodedStream | None:
         """The format that an address or, if it names none, ``Accept`` asks for."""
-        for broadcast in self._broadcasts:
-            if where == _path(broadcast):
-                return broadcast
+        for stream in self._streams:
+            if where == _path(stream):
+                return stream
         if where not in ("/", _STREAM):
             return None
         accepted = one(headers, "Accept").lower()
         named = {"mp3": "audio/mpeg", "flac": "audio/flac", "opus": "audio/ogg"}
-        for broadcast in self._broadcasts:
-            if named[broadcast.format.name] in accepted:
-                return broadcast
-        return self._broadcasts[0]
+        for stream in self._streams:
+            if named[stream.format.name] in accepted:
+                return stream
+        return self._streams[0]
 
-    def _stream(self, broadcast: Broadcast, headers: Headers) -> Answer:
+    def _stream(self, stream: EncodedStream, headers: Headers) -> Answer:
         fields = {
             "Cache-Control": "no-cache, no-store",
             "Accept-Ranges": "none",
@@ -304,23 +304,23 @@ class Gateway(Sink):
             "icy-name": _latin(self._name),
             "icy-pub": "0",
         }
-        if broadcast.format.bits_per_s is not None:
-            fields["icy-br"] = str(broadcast.format.bits_per_s // 1000)
-        broadcast.begin(self._recent, self._last_title)
-        titles = not broadcast.format.titled and one(headers, "Icy-MetaData") == "1"
+        if stream.format.bits_per_s is not None:
+            fields["icy-br"] = str(stream.format.bits_per_s // 1000)
+        stream.begin(self._recent, self._last_title)
+        titles = not stream.format.titled and one(headers, "Icy-MetaData") == "1"
         if titles:
             fields["icy-metaint"] = str(_METAINT)
 
         def pieces() -> AsyncGenerator[bytes, None]:
-            sound = broadcast.listen()
+            sound = stream.listen()
             return with_titles(sound, lambda: self._last_title) if titles else sound
 
-        return Answer(HTTPStatus.OK, kind=broadcast.format.kind, headers=fields, pieces=pieces)
+        return Answer(HTTPStatus.OK, kind=stream.format.kind, headers=fields, pieces=pieces)
 
-    def _playlist(self, broadcast: Broadcast, where: str, headers: Headers) -> Answer:
+    def _playlist(self, stream: EncodedStream, where: str, headers: Headers) -> Answer:
         host = one(headers, "Host") or f"{self._host}:{self.port}"
         named = where.removesuffix(_PLAYLIST)
-        path = named if named in map(_path, self._broadcasts) else _path(broadcast)
+        path = named if named in map(_path, self._streams) else _path(stream)
         lines = f"#EXTM3U\n#EXTINF:-1,{self._name}\nhttp://{host}{path}\n"
         return Answer(HTTPStatus.OK, lines.encode(), "audio/x-mpegurl")
 
@@ -330,19 +330,19 @@ class Gateway(Sink):
         began = self._began.isoformat(timespec="seconds")
         sources = [
             {
-                "listenurl": f"http://{host}{_path(broadcast)}",
+                "listenurl": f"http://{host}{_path(stream)}",
                 "server_name": self._name,
-                "server_type": broadcast.format.kind,
+                "server_type": stream.format.kind,
                 "title": self._last_title,
-                "listeners": broadcast.listeners,
-                "listener_peak": broadcast.most,
-                "slow_listeners": broadcast.dropped,
+                "listeners": stream.listeners,
+                "listener_peak": stream.most,
+                "slow_listeners": stream.dropped,
                 "samplerate": SAMPLE_RATE,
                 "channels": CHANNELS,
                 "stream_start_iso8601": began,
             }
-            | ({"bitrate": rate // 1000} if (rate := broadcast.format.bits_per_s) else {})
-            for broadcast in self._broadcasts
+            | ({"bitrate": rate // 1000} if (rate := stream.format.bits_per_s) else {})
+            for stream in self._streams
         ]
         figures = {"icestats": {"server_start_iso8601": began, "source": sources}}
         body = json.dumps(figures, ensure_ascii=False)
@@ -373,8 +373,8 @@ def _icy_block(title: str) -> bytes:
     return bytes([size]) + block.ljust(16 * size, b"\0")
 
 
-def _path(broadcast: Broadcast) -> str:
-    return f"{_STREAM}.{broadcast.format.name}"
+def _path(stream: EncodedStream) -> str:
+    return f"{_STREAM}.{stream.format.name}"
 
 
 def _hosts(headers: Headers) -> list[str]:

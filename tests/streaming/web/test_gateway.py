@@ -26,7 +26,7 @@ from streaming.cli.client_arguments import read_arguments
 from streaming.errors import SettingsError, TransportError
 from streaming.support.guard import AuthTokens, Limits
 from streaming.web import encoding, gateway
-from streaming.web.encoding import FORMATS, Broadcast, Mp3Frames, OggPages, Unit
+from streaming.web.encoding import FORMATS, EncodedStream, Mp3Frames, OggPages, Unit
 from streaming.web.gateway import Gateway, with_titles
 from tests.support.browser import Browser, browser  # noqa: F401
 
@@ -243,30 +243,30 @@ async def test_nobody_listens_and_nothing_is_encoded(monkeypatch):
         reader, writer = await asyncio.open_connection("127.0.0.1", serving.port)
         writer.write(b"GET /stream.mp3 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         await reader.readexactly(5000)
-        broadcast = next(one for one in serving._broadcasts if one.format.name == "mp3")
-        assert broadcast.encodes
+        stream = next(one for one in serving._streams if one.format.name == "mp3")
+        assert stream.encodes
         writer.close()
-        while broadcast.encodes:
+        while stream.encodes:
             await asyncio.sleep(0.05)
         await (await ask(serving, "/stream.mp3"))[1].readexactly(5000)  # and again for who comes
 
 
 async def test_a_slow_listener_is_dropped_and_another_hears_all():
-    broadcast = Broadcast(FORMATS[0])
+    stream = EncodedStream(FORMATS[0])
     link = encoding.Link(b"head")
     units = [Unit(link, b"%06d" % number, 1.0) for number in range(200)]
-    broadcast._publish(units[:1])
-    slow, quick = broadcast.listen(), broadcast.listen()
+    stream._publish(units[:1])
+    slow, quick = stream.listen(), stream.listen()
     assert await anext(slow) == await anext(quick) == b"head000000"
     heard = b""
     for unit in units[1:]:
-        broadcast._publish([unit])
+        stream._publish([unit])
         heard += await anext(quick)
     assert heard == b"".join(unit.data for unit in units[1:])
     with pytest.raises(ConnectionAbortedError):
         await anext(slow)
-    assert (broadcast.dropped, broadcast.listeners) == (1, 1)
-    assert len(broadcast._units) <= 21
+    assert (stream.dropped, stream.listeners) == (1, 1)
+    assert len(stream._units) <= 21
 
 
 async def test_a_title_begins_another_link_of_an_ogg_stream():
