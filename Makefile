@@ -14,7 +14,7 @@ workers := $(shell n=$$((2 * $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 parallel := -n $(workers) --dist worksteal
 
 # Fewer percent of the branches in streaming/ covered than this fail the tests.
-coverage := 90
+coverage := 95
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test test-slow chaos fuzz soak lint format docs site bench listen train export clean \

@@ -104,7 +104,7 @@ def test_the_secret_in_the_environment_does_not_become_an_argument(config, monke
     monkeypatch.setenv(AUTH_TOKEN_VARIABLE, "correct horse")
     assert server.parse_arguments([]).auth_token is None
     monkeypatch.setenv(SERVE_TOKEN_VARIABLE, "correct horse")
-    assert client.read_arguments(None, ["--serve", "8000"]).serve_token is None
+    assert client.parse_arguments(["--serve", "8000"]).serve_token is None
 
 
 def test_logs_are_json_objects_on_lines_of_their_own():
