@@ -23,12 +23,12 @@ from streaming.cli.push import add_push_arguments, publish_tokens, push_outlet
 from streaming.send.settings import PRESETS, ServiceSettings
 from streaming.stream.hub import MAX_LAG_S
 from streaming.stream.timeline import parse_duration_s
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, AuthTokens, Limits, read_auth_tokens
 from streaming.support.tls import server_context
 from streaming.transports.outlet import Outlet
 from streaming.transports.push.intake import Intake
 from streaming.transports.websocket.outlet import WebSocket
-from streaming.web.forwarded import Proxies
 from streaming.wire.messages import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 
 __all__ = ["make_outlets", "make_parser", "make_settings", "read_arguments"]
