@@ -20,7 +20,7 @@ from streaming.transports.oneway.ports import Address, Port
 from streaming.transports.oneway.sender import Framer, bit_rate
 from streaming.wire.messages import Gap, Hello, Join, Message, Title, Tokens
 
-__all__ = ["LeanPublisher", "OneWay"]
+__all__ = ["OneWay", "OneWayPublisher"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ class OneWay:
     bits_per_s: float | None = None
     key: bytes = field(default=b"", repr=False)
 
-    def __call__(self, hub: Hub) -> LeanPublisher:
+    def __call__(self, hub: Hub) -> OneWayPublisher:
         """Raises SettingsError where the link cannot carry the stream."""
-        return LeanPublisher(hub, self)
+        return OneWayPublisher(hub, self)
 
     @property
     def line_bits_per_s(self) -> float | None:
@@ -52,7 +52,7 @@ class OneWay:
         return min(rates, default=None)
 
 
-class LeanPublisher:
+class OneWayPublisher:
     """Sends a hub's stream within ``async with``, from its live edge on.
 
     Entering it raises TransportError where the link cannot be opened, and SettingsError where it
@@ -85,7 +85,7 @@ class LeanPublisher:
         self._tasks: list[asyncio.Task[None]] = []
         self._began_s = clock()
 
-    async def __aenter__(self) -> LeanPublisher:
+    async def __aenter__(self) -> OneWayPublisher:
         port = await self._settings.address.open_writer()
         logger.info("sending to %s, %.0f bit/s", self._settings.address, self.bits_per_s)
         self._began_s = self._clock()
