@@ -21,7 +21,7 @@ from streaming.transports.oneway.sender import Framer, bit_rate
 from streaming.transports.reconnecting import Backoff, Reconnecting
 from streaming.wire.messages import Gap, Hello, Join, Message, Title, Tokens
 
-__all__ = ["LeanPublisher", "OneWay"]
+__all__ = ["OneWay", "OneWayPublisher"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ class OneWay:
     bits_per_s: float | None = None
     key: bytes = field(default=b"", repr=False)
 
-    def __call__(self, hub: Hub) -> LeanPublisher:
+    def __call__(self, hub: Hub) -> OneWayPublisher:
         """Raises SettingsError where the link cannot carry the stream."""
-        return LeanPublisher(hub, self)
+        return OneWayPublisher(hub, self)
 
     @property
     def line_bits_per_s(self) -> float | None:
@@ -53,7 +53,7 @@ class OneWay:
         return min(rates, default=None)
 
 
-class LeanPublisher(Reconnecting):
+class OneWayPublisher(Reconnecting):
     """Sends a hub's stream within ``async with``, from its live edge on.
 
     Entering it raises TransportError where the link cannot be opened, and SettingsError where it
@@ -86,7 +86,7 @@ class LeanPublisher(Reconnecting):
         self._tasks: list[asyncio.Task[None]] = []
         self._began_s = clock()
 
-    async def __aenter__(self) -> LeanPublisher:
+    async def __aenter__(self) -> OneWayPublisher:
         port = await self._open()
         logger.info("sending to %s, %.0f bit/s", self._settings.address, self.bits_per_s)
         self._began_s = self._clock()
