@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from streaming.support.stats import LoopStall, StatsWriter
 from streaming.support.status_line import StatusLine
+from streaming.support.tasks import beside
 
 __all__ = ["Figures", "process_age_s", "watched"]
 
@@ -57,14 +58,11 @@ async def watched(
                 shown = now()
                 status.update(shown["title"], parts(shown))
 
-    helpers = [asyncio.create_task(stall.watch()), asyncio.create_task(show())]
     try:
-        yield
+        async with beside(stall.watch()), beside(show()):
+            yield
     finally:
         last = now()
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
         status.close()
         logger.info("%s", summary(last))
         stats.write(last, final=True)

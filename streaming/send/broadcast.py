@@ -15,6 +15,7 @@ from streaming.send.settings import ServiceSettings
 from streaming.stream.hub import Hub
 from streaming.support.signals import unless
 from streaming.support.stats import LoopStall
+from streaming.support.tasks import beside, cancel
 from streaming.transports.outlet import Outlet, Running
 from streaming.transports.websocket import WebSocketServer
 from streaming.transports.websocket.outlet import WebSocket
@@ -100,8 +101,7 @@ class Broadcast:
         try:
             await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel(self._task)
             raise
         finally:
             waiting.cancel()
@@ -187,7 +187,7 @@ class Broadcast:
                         player=outlet.web_player,
                     )
             self._hub, self._feed = hub, feed
-            watching = asyncio.ensure_future(self._stall.watch())
+            await stack.enter_async_context(beside(self._stall.watch()))
             self._on_air.set()
             try:
                 await unless(self.stop, self._alongside(work()))
@@ -197,8 +197,6 @@ class Broadcast:
                     hub.go_away(why, time.monotonic())
                 else:
                     hub.end("the sender was stopped", time.monotonic())
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
                 self._last = self._figures()
 
     async def _alongside(self, work: Awaitable[None]) -> None:
@@ -212,9 +210,7 @@ class Broadcast:
                 for task in done:
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*tasks)
 
 
 def _service(source: Any, codec: Any) -> Callable[[Broadcast], Coroutine[Any, Any, None]]:
