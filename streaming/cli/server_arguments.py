@@ -17,7 +17,7 @@ from streaming.cli.common import (
     program_name,
 )
 from streaming.cli.mqtt import add_broker_arguments, mqtt_outlet
-from streaming.cli.oneway import add_lean_arguments, oneway_outlet
+from streaming.cli.oneway import add_oneway_arguments, oneway_outlet
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
 from streaming.cli.push import add_push_arguments, publish_tokens, push_outlet
 from streaming.cli.serving import add_serving_arguments, make_serving
@@ -52,7 +52,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     _add_upstream(parser.add_argument_group("relaying another sender"))
     add_push_arguments(parser)
     add_broker_arguments(parser, sends=True)
-    add_lean_arguments(parser, sends=True)
+    add_oneway_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
     return parser
 

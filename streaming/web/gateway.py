@@ -27,6 +27,7 @@ from websockets.http11 import Request
 from codec.constants import CHANNELS, SAMPLE_RATE
 from streaming.audio.sinks.base import Sink
 from streaming.errors import SettingsError, TransportError, reason_of
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import (
     AuthTokens,
     Gate,
@@ -35,19 +36,12 @@ from streaming.support.guard import (
     fit_to_files,
     is_loopback,
 )
-from streaming.support.sparse_log import SparseLog
-from streaming.support.worker import call_on_thread
-from streaming.transports.websocket.connection import GuardedConnection
-from streaming.transports.websocket.guarded import GuardedServer, warn_of_strangers
-from streaming.web.encoding import BURST_S, FORMATS, EncodedStream, encoders
-from streaming.web.forwarded import Proxies
-from streaming.web.http import (
+from streaming.support.http import (
     FULL_HOUSE,
     HEALTH,
     POLICY,
     TOO_MANY_GUESSES,
     Answer,
-    asset,
     bearer,
     host_is_known,
     one,
@@ -56,6 +50,12 @@ from streaming.web.http import (
     route,
     text,
 )
+from streaming.support.sparse_log import SparseLog
+from streaming.support.worker import call_on_thread
+from streaming.transports.websocket.connection import GuardedConnection
+from streaming.transports.websocket.guarded import GuardedServer, warn_of_strangers
+from streaming.web.assets import asset
+from streaming.web.encoding import BURST_S, FORMATS, EncodedStream, encoders
 
 __all__ = ["Gateway", "with_titles"]
 

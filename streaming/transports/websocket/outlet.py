@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import AuthTokens, Limits, fit_to_files
 from streaming.transports.websocket.guarded import warn_of_strangers
 from streaming.transports.websocket.server import WebSocketServer
-from streaming.web.forwarded import Proxies
 
 if TYPE_CHECKING:
     from streaming.stream.hub import Hub

@@ -25,11 +25,11 @@ from codec.constants import SAMPLE_RATE
 from streaming.cli.client import open_gateway
 from streaming.cli.client_arguments import read_arguments
 from streaming.errors import SettingsError, TransportError
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import AuthTokens, Limits
 from streaming.support.tls import client_context, server_context
 from streaming.web import encoding, gateway
 from streaming.web.encoding import FORMATS, EncodedStream, Mp3Frames, OggPages, Unit
-from streaming.web.forwarded import Proxies
 from streaming.web.gateway import Gateway, with_titles
 from tests.streaming.web.test_reverse_proxy import documented
 from tests.support.browser import Browser, browser  # noqa: F401
