@@ -35,7 +35,7 @@ from streaming.stream.timeline import StartAt, parse_duration_s
 from streaming.support.guard import AuthTokens, read_auth_tokens
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.ports import SerialAddress, UdpAddress
-from streaming.transports.oneway.receiver import LeanReceiver
+from streaming.transports.oneway.receiver import OneWayReceiver
 from streaming.wire.messages import Failure, Publish, StreamInfo, Title
 from streaming.wire.parsing import decode
 
@@ -156,11 +156,11 @@ def _muc(data: bytes) -> None:
         assert info.damaged_bytes <= len(data)
 
 
-def _lean(data: bytes) -> None:
+def _oneway(data: bytes) -> None:
     ours = CodecIdentity("nano", "nano-1", "a" * 64)
     for datagrams in (False, True):
         receiver, session = (
-            LeanReceiver(lambda digest: ours, datagrams=datagrams),
+            OneWayReceiver(lambda digest: ours, datagrams=datagrams),
             ListenerSession(ours),
         )
         session.join()
@@ -202,7 +202,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "sender": _sender,
     "publisher": _publisher,
     "muc": _muc,
-    "lean": _lean,
+    "oneway": _oneway,
     "link": _link,
     "place": lambda data: _allow(SettingsError)(lambda: StartAt.parse(_text(data))),
     "duration": lambda data: _allow(SettingsError)(lambda: parse_duration_s(_text(data))),

@@ -14,7 +14,7 @@ LAYERS = [
     {"streaming.transports"},
     {"streaming.stream"},
     {"streaming.audio"},
-    {"streaming.support", "streaming.web.forwarded", "streaming.web.http"},
+    {"streaming.support"},
     {"streaming.wire"},
     {"streaming.errors"},
     {"codec"},

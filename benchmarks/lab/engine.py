@@ -31,9 +31,9 @@ from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity
 from streaming.support.worker import Worker
 from streaming.transports.link import Dial
-from streaming.transports.oneway.connection import LeanDial
+from streaming.transports.oneway.connection import OneWayDial
 from streaming.transports.oneway.hello import Fec
-from streaming.transports.oneway.publisher import LeanPublisher, OneWay
+from streaming.transports.oneway.publisher import OneWay, OneWayPublisher
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.wire.messages import TOKENS_HEADER, StreamInfo
 
@@ -120,8 +120,8 @@ class Engine:
         line = SimulatedLine(network, datagrams=setting.transport == "udp")
         fec = None if setting.fec is None else Fec.parse(setting.fec)
         address = cast(Any, line)
-        async with LeanPublisher(hub, OneWay(address, fec), clock):
-            dial = LeanDial(address, clock)
+        async with OneWayPublisher(hub, OneWay(address, fec), clock):
+            dial = OneWayDial(address, clock)
             codec = self.codec
             dial.known.append(CodecIdentity(codec.name, codec.weights, codec.digest))
             yield dial

@@ -1,4 +1,4 @@
-"""A one-way link in the simulated network, for the program's lean framing."""
+"""A one-way link in the simulated network."""
 
 from __future__ import annotations
 

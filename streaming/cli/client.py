@@ -27,7 +27,7 @@ from streaming.cli.common import (
     run_program,
 )
 from streaming.cli.mqtt import list_broker
-from streaming.cli.oneway import lean_dial
+from streaming.cli.oneway import oneway_dial
 from streaming.cli.start import say
 from streaming.cli.watching import Figures, process_age_s, watched
 from streaming.errors import SettingsError
@@ -52,7 +52,7 @@ from streaming.support.status_line import (
 from streaming.support.worker import call_model
 from streaming.transports.link import Link
 from streaming.transports.mqtt.address import MqttAddress
-from streaming.transports.oneway.connection import LeanDial
+from streaming.transports.oneway.connection import OneWayDial
 from streaming.web.clock_card import ClockCard
 from streaming.web.console import Console
 from streaming.web.controls import ListenerControls
@@ -126,7 +126,7 @@ async def _run(
             expected = await unless(stop, call_model(load, arguments.codec))
             if expected is None:
                 return
-            if isinstance(origin.dial, LeanDial):
+            if isinstance(origin.dial, OneWayDial):
                 origin.dial.known.append(
                     CodecIdentity(expected.name, expected.weights, expected.digest)
                 )
@@ -273,8 +273,8 @@ async def find_stream(arguments: argparse.Namespace, start: StartAt) -> Origin:
     """Where the stream comes from. Raises UserError."""
     url: str = arguments.url
     elsewhere = url != DEFAULT_URL or arguments.mqtt is not None
-    if (lean := lean_dial(arguments, elsewhere=elsewhere)) is not None:
-        return Origin(lean, lean.traffic, start)
+    if (oneway := oneway_dial(arguments, elsewhere=elsewhere)) is not None:
+        return Origin(oneway, oneway.traffic, start)
     if arguments.mqtt is not None:
         if url != DEFAULT_URL:
             raise SettingsError("Choose either the address of a sender or --mqtt, not both.")

@@ -21,13 +21,13 @@ from streaming.cli.common import (
     program_name,
 )
 from streaming.cli.mqtt import add_broker_arguments
-from streaming.cli.oneway import add_lean_arguments
+from streaming.cli.oneway import add_oneway_arguments
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
 from streaming.receive.decoding import DecodeOptions
 from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
 from streaming.support.guard import SERVE_TOKEN_VARIABLE, read_auth_tokens
-from streaming.transports.link import Backoff
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import TIMEOUT_S
 from streaming.web.console import DEFAULT_PORT
 from streaming.wire.messages import MAX_SEED
@@ -53,7 +53,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     _add_decoder(parser.add_argument_group("the decoder and its windows"))
     _add_access(parser.add_argument_group("access and trust"))
     add_broker_arguments(parser, sends=False)
-    add_lean_arguments(parser, sends=False)
+    add_oneway_arguments(parser, sends=False)
     add_common_arguments(parser, "decoding")
     return parser
 

@@ -8,20 +8,20 @@ from typing import Final
 
 from streaming.cli.common import number
 from streaming.errors import SettingsError
-from streaming.transports.oneway.connection import LeanDial
+from streaming.transports.oneway.connection import OneWayDial
 from streaming.transports.oneway.fec import check_library
 from streaming.transports.oneway.framing import MAX_KEY_BYTES
 from streaming.transports.oneway.hello import MAX_SEED, Fec
 from streaming.transports.oneway.ports import Address, SerialAddress, UdpAddress
 from streaming.transports.oneway.publisher import OneWay
 
-__all__ = ["add_lean_arguments", "lean_dial", "oneway_outlet"]
+__all__ = ["add_oneway_arguments", "oneway_dial", "oneway_outlet"]
 
 _LEAST_KEY_BYTES: Final = 16
 _MOST_KEY_FILE: Final = 4096
 
 
-def add_lean_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
+def add_oneway_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
     """The link and how to use it. sends: for the sender, not for a listener."""
     group = parser.add_argument_group("over a serial line, a radio or UDP, one way")
     purpose = "send there as well" if sends else "listen to what comes from there"
@@ -73,7 +73,7 @@ def oneway_outlet(arguments: argparse.Namespace) -> OneWay | None:
     return OneWay(address, fec, arguments.line_rate, _link_key(arguments.link_key_file))
 
 
-def lean_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> LeanDial | None:
+def oneway_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> OneWayDial | None:
     """How a listener hears the link; None where it does not. Raises UserError.
 
     elsewhere: whether it was told to listen to something else.
@@ -88,7 +88,7 @@ def lean_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> LeanDial | N
         )
     if arguments.start != "live":
         raise SettingsError("--from means nothing on a one-way link; leave it out.")
-    return LeanDial(address, key=_link_key(arguments.link_key_file))
+    return OneWayDial(address, key=_link_key(arguments.link_key_file))
 
 
 def _refuse_without_link(arguments: argparse.Namespace, *names: str) -> None:

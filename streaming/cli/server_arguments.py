@@ -17,18 +17,18 @@ from streaming.cli.common import (
     program_name,
 )
 from streaming.cli.mqtt import add_broker_arguments, mqtt_outlet
-from streaming.cli.oneway import add_lean_arguments, oneway_outlet
+from streaming.cli.oneway import add_oneway_arguments, oneway_outlet
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
 from streaming.cli.push import add_push_arguments, publish_tokens, push_outlet
 from streaming.send.settings import PRESETS, ServiceSettings
 from streaming.stream.hub import MAX_LAG_S
 from streaming.stream.timeline import parse_duration_s
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, AuthTokens, Limits, read_auth_tokens
 from streaming.support.tls import server_context
 from streaming.transports.outlet import Outlet
 from streaming.transports.push.intake import Intake
 from streaming.transports.websocket.outlet import WebSocket
-from streaming.web.forwarded import Proxies
 from streaming.wire.messages import MAX_SEED, MAX_TOKENS_PER_MESSAGE
 
 __all__ = ["make_outlets", "make_parser", "make_settings", "read_arguments"]
@@ -53,7 +53,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     _add_upstream(parser.add_argument_group("relaying another sender"))
     add_push_arguments(parser)
     add_broker_arguments(parser, sends=True)
-    add_lean_arguments(parser, sends=True)
+    add_oneway_arguments(parser, sends=True)
     add_common_arguments(parser, "encoding")
     return parser
 

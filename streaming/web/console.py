@@ -22,20 +22,20 @@ from websockets.http11 import Request
 from codec.constants import SAMPLE_RATE
 from streaming.errors import TransportError, reason_of
 from streaming.support.guard import AuthTokens, Gate, Guesses, Limits
-from streaming.support.sparse_log import SparseLog
-from streaming.transports.websocket.connection import GuardedConnection
-from streaming.transports.websocket.guarded import GuardedServer
-from streaming.web.feed import Feed
-from streaming.web.http import (
+from streaming.support.http import (
     FULL_HOUSE,
     TOO_MANY_GUESSES,
     Answer,
-    asset,
     host_is_known,
     origin_may,
     route,
     text,
 )
+from streaming.support.sparse_log import SparseLog
+from streaming.transports.websocket.connection import GuardedConnection
+from streaming.transports.websocket.guarded import GuardedServer
+from streaming.web.assets import asset
+from streaming.web.feed import Feed
 from streaming.web.monitor import Column, Monitor, Piece
 from streaming.web.spectrum import BANDS, COLUMN_SAMPLES, HIGHEST_HZ, LOWEST_HZ
 

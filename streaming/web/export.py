@@ -12,10 +12,10 @@ from typing import Any, Final
 from streaming.errors import SettingsError
 from streaming.files.muc import MucReader
 from streaming.web import player
+from streaming.web.assets import STATIC
 
 __all__ = ["export_page"]
 
-_STATIC: Final = Path(__file__).parent / "static"
 _PAGE: Final = {
     "index.html": "recordings.html",
     "recordings.js": "recordings.js",
@@ -45,7 +45,7 @@ def export_page(folder: Path, recordings: Sequence[Path]) -> None:
     listed = [_describe(path) for path in recordings]
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in _PAGE.items():
-        shutil.copyfile(_STATIC / source, folder / name)
+        shutil.copyfile(STATIC / source, folder / name)
     (folder / "player.json").write_text(json.dumps(list(_player(folder))) + "\n")
     (folder / "recordings").mkdir(exist_ok=True)
     for path in recordings:

@@ -27,18 +27,12 @@ from codec.constants import CHANNELS, SAMPLE_RATE
 from streaming.audio.sinks.base import Sink
 from streaming.errors import SettingsError, TransportError, reason_of
 from streaming.support.guard import AuthTokens, Gate, Guesses, Limits, is_loopback
-from streaming.support.sparse_log import SparseLog
-from streaming.support.worker import call_on_thread
-from streaming.transports.websocket.connection import GuardedConnection
-from streaming.transports.websocket.guarded import GuardedServer
-from streaming.web.encoding import BURST_S, FORMATS, EncodedStream, encoders
-from streaming.web.http import (
+from streaming.support.http import (
     FULL_HOUSE,
     HEALTH,
     POLICY,
     TOO_MANY_GUESSES,
     Answer,
-    asset,
     bearer,
     host_is_known,
     one,
@@ -46,6 +40,12 @@ from streaming.web.http import (
     route,
     text,
 )
+from streaming.support.sparse_log import SparseLog
+from streaming.support.worker import call_on_thread
+from streaming.transports.websocket.connection import GuardedConnection
+from streaming.transports.websocket.guarded import GuardedServer
+from streaming.web.assets import asset
+from streaming.web.encoding import BURST_S, FORMATS, EncodedStream, encoders
 
 __all__ = ["Gateway", "with_titles"]
 

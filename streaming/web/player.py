@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 from websockets.datastructures import Headers
 
 from codec.nano.weights import BUNDLED
+from streaming.support.http import POLICY, Answer, part, takes_gzip, text
 from streaming.support.worker import Worker, call_on_thread
-from streaming.web.http import POLICY, TYPES, Answer, part, takes_gzip, text
+from streaming.web.assets import STATIC, TYPES
 
 __all__ = ["Player", "PlayerFile", "files", "manifest"]
 
-_STATIC: Final = Path(__file__).parent / "static"
-_VENDOR: Final = _STATIC / "vendor"
+_VENDOR: Final = STATIC / "vendor"
 _NANO: Final = (
     BUNDLED,
     *(BUNDLED.with_name(f"nano-{graph}.onnx") for graph in ("decoder", "vocoder")),
@@ -104,7 +104,7 @@ def manifest(elsewhere: str = "") -> list[dict[str, Any]]:
 
 def _paths() -> Iterator[Path]:
     """Where the files lie; this is the list of them."""
-    yield from sorted((_STATIC / "player").glob("*.js"))
+    yield from sorted((STATIC / "player").glob("*.js"))
     yield from sorted(_VENDOR.glob("*.gz"))
     yield from _NANO
 

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Final
 from websockets.datastructures import Headers
 
 from streaming.support.guard import AuthTokens, Guesses
-from streaming.support.sparse_log import SparseLog
-from streaming.support.worker import call_on_thread
-from streaming.web.http import (
+from streaming.support.http import (
     HEALTH,
     TOO_MANY_GUESSES,
     Answer,
-    asset,
     bearer,
     host_is_known,
     route,
     text,
 )
+from streaming.support.sparse_log import SparseLog
+from streaming.support.worker import call_on_thread
+from streaming.web.assets import asset
 from streaming.web.player import Player
 from streaming.web.status import Encoding, SenderStatus
 

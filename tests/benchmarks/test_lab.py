@@ -96,7 +96,7 @@ def test_shorter_packets_are_sooner_there_and_cost_more() -> None:
     assert short.wire["headers"] > 4 * long.wire["headers"]
 
 
-def test_lean_framing_carries_the_stream_where_tcp_cannot() -> None:
+def test_a_one_way_link_carries_the_stream_where_tcp_cannot() -> None:
     radio = "rate=600bit/s,delay=1s,loss=4%,burst=1.5"
     plain = Setting(codec="fake", transport="serial")
     result = _run(radio, 120.0, setting=plain, seed=3)

@@ -16,10 +16,10 @@ from streaming.errors import ProtocolError, TransportError
 from streaming.stream.listener_session import CodecIdentity
 from streaming.stream.traffic import Traffic
 from streaming.transports.oneway.ports import Address, Port
-from streaming.transports.oneway.receiver import LeanReceiver
+from streaming.transports.oneway.receiver import OneWayReceiver
 from streaming.wire.messages import Message
 
-__all__ = ["LeanConnection", "LeanDial"]
+__all__ = ["OneWayConnection", "OneWayDial"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _PUZZLED_S: Final = 60.0
 """Two hellos should have come by then."""
 
 
-class LeanDial:
+class OneWayDial:
     """Opens the link and waits for the first hello; a :data:`streaming.transports.link.Dial`.
 
     key: of the frames' tags; empty: they have none.
@@ -52,16 +52,16 @@ class LeanDial:
         self.known: list[CodecIdentity] = []
         self.traffic = Traffic(framing=self._count, keepalive_bits_per_s=0.0)
 
-    async def __call__(self) -> LeanConnection:
+    async def __call__(self) -> OneWayConnection:
         """Raises TransportError where the link cannot be opened or is lost, or ProtocolError."""
         port = await self._address.open_reader()
-        receiver = LeanReceiver(
+        receiver = OneWayReceiver(
             self._identify,
             datagrams=self._address.datagrams,
             key=self._key,
             reached=self._reached,
         )
-        connection = LeanConnection(port, receiver, self)
+        connection = OneWayConnection(port, receiver, self)
         try:
             logger.info("listening on %s, for a hello first", self._address)
             successor, self._successor = self._successor, b""
@@ -116,10 +116,10 @@ class LeanDial:
         )
 
 
-class LeanConnection:
+class OneWayConnection:
     """Messages of the stream on a link, as they would come from a sender over a WebSocket."""
 
-    def __init__(self, port: Port, receiver: LeanReceiver, dial: LeanDial) -> None:
+    def __init__(self, port: Port, receiver: OneWayReceiver, dial: OneWayDial) -> None:
         self._port = port
         self._receiver = receiver
         self._dial = dial

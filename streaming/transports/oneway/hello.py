@@ -22,7 +22,7 @@ __all__ = [
     "MAX_SEED",
     "MAX_TITLE_BYTES",
     "Fec",
-    "LeanHello",
+    "OneWayHello",
 ]
 
 VERSION: Final = 1
@@ -75,7 +75,7 @@ class Fec:
 
 
 @dataclass(frozen=True)
-class LeanHello:
+class OneWayHello:
     """A stream as its frames tell it.
 
     digest: the first bytes of the weights' SHA-256. stream_tag: 16 bits that follow from the
@@ -92,7 +92,7 @@ class LeanHello:
     fec: Fec | None = None
 
     @classmethod
-    def of(cls, info: StreamInfo, fec: Fec | None) -> LeanHello:
+    def of(cls, info: StreamInfo, fec: Fec | None) -> OneWayHello:
         """What is said of a stream. Raises SettingsError where frames cannot carry it."""
         if info.packet_tokens > MAX_PACKET_TOKENS:
             raise SettingsError(
@@ -108,7 +108,7 @@ class LeanHello:
         tag = binascii.crc_hqx(info.stream.encode(), 0xFFFF)
         return cls(digest, tag, info.seed, info.packet_tokens, fec=fec)
 
-    def at(self, next_token: int, delay_s: float) -> LeanHello:
+    def at(self, next_token: int, delay_s: float) -> OneWayHello:
         """The same with the stream at another place."""
         return replace(self, next_token=next_token, delay_s=delay_s)
 
@@ -132,7 +132,7 @@ class LeanHello:
         return self.encode()[:_CONTEXT_BYTES]
 
     @classmethod
-    def decode(cls, body: bytes) -> LeanHello:
+    def decode(cls, body: bytes) -> OneWayHello:
         """Read what :meth:`encode` wrote. Raises ProtocolError."""
         if len(body) != HELLO_BYTES:
             raise ProtocolError(f"A hello of {len(body)} bytes is none.")

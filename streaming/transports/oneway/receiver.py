@@ -24,10 +24,10 @@ from streaming.stream.listener_session import CodecIdentity
 from streaming.support.sparse_log import SparseLog
 from streaming.transports.oneway.fec import Repair
 from streaming.transports.oneway.framing import Frame, Kind, Scanner, encode_frame
-from streaming.transports.oneway.hello import HELLO_BYTES, MAX_TITLE_BYTES, LeanHello
+from streaming.transports.oneway.hello import HELLO_BYTES, MAX_TITLE_BYTES, OneWayHello
 from streaming.wire.messages import MAX_INDEX, End, Hello, Message, Title, Tokens, clean_text
 
-__all__ = ["LeanReceiver"]
+__all__ = ["OneWayReceiver"]
 
 logger = logging.getLogger(__name__)
 _repeated = SparseLog(logger)
@@ -48,7 +48,7 @@ _SURE_IN_DOUBT_PACKETS: Final = 8
 """How near a packet must be while it is not sure that the stream is where we take it to be."""
 
 
-class LeanReceiver:
+class OneWayReceiver:
     """Feed it with :meth:`receive`; the first message that comes out is a hello.
 
     A checksum of 16 bits is no proof, and anybody may send on a link. So no single frame takes the
@@ -86,9 +86,9 @@ class LeanReceiver:
         self._repair: Repair | None = None
         self._earlier_repairs = 0
         self._told_of_another = False
-        self._doubtful: tuple[LeanHello, float] | None = None  # a jump that was said once, and when
+        self._doubtful: tuple[OneWayHello, float] | None = None  # a jump said once, and when
         self._end: int | None = None  # an end that was said once
-        self.hello: LeanHello | None = None
+        self.hello: OneWayHello | None = None
         self.successor = b""
 
     @property
@@ -152,7 +152,7 @@ class LeanReceiver:
 
     def _tune_in(self, frame: Frame, now_s: float) -> list[Message]:
         """Begin with the first hello, and with what was heard before it."""
-        said = LeanHello.decode(frame.body)
+        said = OneWayHello.decode(frame.body)
         if self._is_past(said):
             return []
         codec = self._identify(said.digest)
@@ -175,7 +175,7 @@ class LeanReceiver:
         )
         return [hello, *past]
 
-    def _past(self, said: LeanHello) -> list[Tokens]:
+    def _past(self, said: OneWayHello) -> list[Tokens]:
         """What was heard before the hello, as far as it is wanted."""
         base = max(0, self._number(said.next_token) - _SURE_PACKETS)
         self._next, self._heard_s = self._phase + base * said.packet_tokens, -math.inf
@@ -204,7 +204,7 @@ class LeanReceiver:
         base = self._number(self._next)
         return base - (base - low) % 256
 
-    def _anchor(self, said: LeanHello, now_s: float) -> None:
+    def _anchor(self, said: OneWayHello, now_s: float) -> None:
         """The stream stands where the hello says."""
         self._next = said.next_token
         self._phase = said.next_token % said.packet_tokens
@@ -292,7 +292,7 @@ class LeanReceiver:
         """A hello in the middle of the stream: of this one as a rule."""
         assert self.hello is not None
         try:
-            said = LeanHello.decode(body)
+            said = OneWayHello.decode(body)
         except ProtocolError as error:
             logger.debug("passing over a hello: %s", error)
             return []
@@ -319,7 +319,7 @@ class LeanReceiver:
         self._next, self._heard_s = said.next_token, now_s
         return tokens
 
-    def _is_past(self, said: LeanHello) -> bool:
+    def _is_past(self, said: OneWayHello) -> bool:
         """Whether somebody repeats a hello that was heard before; without a key it may be true."""
         past = self._reached.get(said.context, -1)
         if said.context == self._context:  # in which one may be overtaken
@@ -329,7 +329,7 @@ class LeanReceiver:
         _repeated.warning("what was sent before is heard again, and passed over")
         return True
 
-    def _takes_the_place(self, other: LeanHello, now_s: float) -> bool:
+    def _takes_the_place(self, other: OneWayHello, now_s: float) -> bool:
         """Whether ``other`` is what is to be heard from now on."""
         packet_s = other.packet_tokens / TOKEN_RATE
         why = "another sender is heard on this link too"
@@ -345,7 +345,7 @@ class LeanReceiver:
             self._told_of_another = True
         return False
 
-    def _believed(self, said: LeanHello, now_s: float) -> bool:
+    def _believed(self, said: OneWayHello, now_s: float) -> bool:
         """Whether the stream is where ``said`` says: time allows it, or it was said before."""
         back = _BACK_PACKETS * said.packet_tokens
         before, self._doubtful = self._doubtful, None
@@ -359,7 +359,7 @@ class LeanReceiver:
         self._doubtful = said, now_s
         return False
 
-    def _renew_repair(self, hello: LeanHello) -> None:
+    def _renew_repair(self, hello: OneWayHello) -> None:
         self._earlier_repairs = self.repaired
         self._repair = _repair(hello)
 
@@ -374,7 +374,7 @@ class LeanReceiver:
         return out
 
 
-def _repair(hello: LeanHello) -> Repair | None:
+def _repair(hello: OneWayHello) -> Repair | None:
     if hello.fec is None:
         return None
     try:

@@ -12,7 +12,7 @@ from codec.constants import TOKEN_RATE
 from codec.packing import pack_tokens, packed_size
 from streaming.transports.oneway.fec import FecEncoder
 from streaming.transports.oneway.framing import Kind, encode_frame, frame_overhead
-from streaming.transports.oneway.hello import HELLO_BYTES, MAX_TITLE_BYTES, Fec, LeanHello
+from streaming.transports.oneway.hello import HELLO_BYTES, MAX_TITLE_BYTES, Fec, OneWayHello
 from streaming.wire.messages import StreamInfo, Tokens, clean_text
 
 __all__ = ["HELLO_INTERVAL_TOKENS", "TITLE_BITS_PER_S", "Framer", "bit_rate"]
@@ -34,7 +34,7 @@ class Framer:
 
     def __init__(self, info: StreamInfo, fec: Fec | None = None, key: bytes = b"") -> None:
         self._key = key
-        self._hello = LeanHello.of(info, fec)
+        self._hello = OneWayHello.of(info, fec)
         self._context = self._hello.context
         self._packet_tokens = info.packet_tokens
         self._fec = fec

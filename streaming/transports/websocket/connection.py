@@ -23,10 +23,10 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 from websockets.protocol import State as WebSocketState
 
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import ByteBudget, Limits
+from streaming.support.http import METHOD_NOT_ALLOWED, Answer, is_upgrade
 from streaming.transports.websocket.door import Caller, Door
-from streaming.web.forwarded import Proxies
-from streaming.web.http import METHOD_NOT_ALLOWED, Answer, is_upgrade
 from streaming.wire.messages import Message
 
 __all__ = ["Framing", "GuardedConnection"]

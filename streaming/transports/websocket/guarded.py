@@ -13,10 +13,10 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from streaming.support.guard import Gate, Limits
+from streaming.support.http import Answer
 from streaming.transports.websocket.common import library_logger
 from streaming.transports.websocket.connection import GuardedConnection
 from streaming.transports.websocket.door import Door, listen_on
-from streaming.web.http import Answer
 
 __all__ = ["GuardedServer"]
 

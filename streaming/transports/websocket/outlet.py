@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import AuthTokens, Limits, fit_to_files, is_loopback
 from streaming.transports.websocket.server import WebSocketServer
-from streaming.web.forwarded import Proxies
 
 if TYPE_CHECKING:
     from streaming.stream.hub import Hub

@@ -22,16 +22,9 @@ from streaming.errors import ProtocolError, TransportError, reason_of
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import State
 from streaming.stream.sender_session import NO_PUBLISHERS, SenderSession
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import AuthTokens, Gate, Guesses, Limits
-from streaming.support.sparse_log import SparseLog
-from streaming.transports.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL
-from streaming.transports.websocket.common import peer as _peer
-from streaming.transports.websocket.connection import GuardedConnection
-from streaming.transports.websocket.door import listen_on
-from streaming.transports.websocket.guarded import GuardedServer, Listen
-from streaming.transports.websocket.writer import Turns, Writer
-from streaming.web.forwarded import Proxies
-from streaming.web.http import (
+from streaming.support.http import (
     FULL_HOUSE,
     HEALTH,
     TOO_MANY_GUESSES,
@@ -42,6 +35,13 @@ from streaming.web.http import (
     route,
     text,
 )
+from streaming.support.sparse_log import SparseLog
+from streaming.transports.websocket.common import CLOSE_TIMEOUT_S, GOING_AWAY, NORMAL
+from streaming.transports.websocket.common import peer as _peer
+from streaming.transports.websocket.connection import GuardedConnection
+from streaming.transports.websocket.door import listen_on
+from streaming.transports.websocket.guarded import GuardedServer, Listen
+from streaming.transports.websocket.writer import Turns, Writer
 from streaming.wire.messages import MAX_CLIENT_MESSAGE, MAX_SERVER_MESSAGE, Failure, Publish
 from streaming.wire.parsing import decode
 

@@ -26,21 +26,22 @@ import soundfile
 import codec
 from benchmarks.lab.lossy import GilbertElliott
 from streaming.cli import client, server
-from streaming.cli.oneway import lean_dial, oneway_outlet
+from streaming.cli.oneway import oneway_dial, oneway_outlet
 from streaming.errors import ProtocolError, SettingsError, TransportError, UserError
 from streaming.files.muc import MucReader
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.support.status_line import StatusLine
-from streaming.transports.link import Backoff, Link
+from streaming.transports.link import Link
 from streaming.transports.oneway import connection as connection_module
 from streaming.transports.oneway import ports as ports_module
 from streaming.transports.oneway import publisher as publisher_module
-from streaming.transports.oneway.connection import LeanDial
+from streaming.transports.oneway.connection import OneWayDial
 from streaming.transports.oneway.framing import Kind, encode_frame
-from streaming.transports.oneway.hello import Fec, LeanHello
+from streaming.transports.oneway.hello import Fec, OneWayHello
 from streaming.transports.oneway.ports import SerialAddress, UdpAddress
-from streaming.transports.oneway.publisher import LeanPublisher, OneWay
+from streaming.transports.oneway.publisher import OneWay, OneWayPublisher
+from streaming.transports.reconnecting import Backoff
 from streaming.wire.messages import End, Gap, Hello, Join, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec, load_fake
@@ -141,7 +142,7 @@ def free_udp_port():
 
 
 def dial_to(address):
-    dial = LeanDial(address)
+    dial = OneWayDial(address)
     dial.known.append(OURS)
     return dial
 
@@ -263,7 +264,7 @@ async def test_datagrams_over_a_lossy_loopback_with_and_without_parity(fec, capl
         await until(lambda: "for a hello first" in caplog.text)
         hub = make_hub(packet_tokens=48)
         settings = OneWay(UdpAddress("127.0.0.1", proxy.port), fec)
-        async with LeanPublisher(hub, settings):
+        async with OneWayPublisher(hub, settings):
             for _ in range(300):
                 publish(hub)
                 seen = hub.next_token
@@ -312,7 +313,7 @@ async def test_bytes_that_go_wrong_on_the_line_cost_packets_and_nothing_else(cab
     dial = dial_to(SerialAddress(line.listener))
     task, found = listening(dial)
     hub = make_hub()
-    async with LeanPublisher(hub, OneWay(SerialAddress(line.sender, 230_400))):
+    async with OneWayPublisher(hub, OneWay(SerialAddress(line.sender, 230_400))):
         while count(found, Gap) < 3 or count(found, Tokens) < 60:
             publish(hub)
             await asyncio.sleep(0.005)
@@ -335,7 +336,7 @@ async def test_a_listener_waits_for_its_device_and_goes_on_in_the_same_stream(
     device.symlink_to(line.listener)
     task, found = listening(dial_to(SerialAddress(str(device))))
     hub = make_hub()
-    async with LeanPublisher(hub, OneWay(SerialAddress(line.sender, 230_400))):
+    async with OneWayPublisher(hub, OneWay(SerialAddress(line.sender, 230_400))):
         while not count(found, Tokens):
             publish(hub)
             await asyncio.sleep(0.02)
@@ -346,7 +347,7 @@ async def test_a_listener_waits_for_its_device_and_goes_on_in_the_same_stream(
     publish(hub, 5)  # which nobody hears
     device.symlink_to(other.listener)
     before = count(found, Tokens)
-    async with LeanPublisher(hub, OneWay(SerialAddress(other.sender, 230_400))):
+    async with OneWayPublisher(hub, OneWay(SerialAddress(other.sender, 230_400))):
         while count(found, Tokens) == before:
             publish(hub)
             await asyncio.sleep(0.02)
@@ -381,7 +382,7 @@ async def test_a_sender_waits_for_its_device_and_drops_what_is_old(monkeypatch, 
             pass
 
     hub = make_hub()
-    async with LeanPublisher(hub, OneWay(Flaky())) as publisher:  # type: ignore[arg-type]
+    async with OneWayPublisher(hub, OneWay(Flaky())) as publisher:  # type: ignore[arg-type]
         publish(hub)
         await until(lambda: publisher.losses)
         for _ in range(100):
@@ -400,7 +401,7 @@ async def test_a_relay_that_begins_anew_goes_on_with_the_new_stream(caplog):
     dial = dial_to(UdpAddress("127.0.0.1", port))
     task, found = listening(dial)
     hub = make_hub()
-    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
+    async with OneWayPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
         while not count(found, Tokens):
             publish(hub)
             await asyncio.sleep(0.01)
@@ -431,13 +432,13 @@ async def test_another_sender_on_the_same_link_is_followed_when_the_first_has_go
     task, found = listening(dial)
     settings = OneWay(UdpAddress("127.0.0.1", port))
     first, second = make_hub("first"), make_hub("second")
-    async with LeanPublisher(first, settings):
+    async with OneWayPublisher(first, settings):
         while not count(found, Tokens):
             publish(first)
             await asyncio.sleep(0.01)
         first.go_away("stopped", time.monotonic())
     ahead_s = 60.0
-    async with LeanPublisher(second, settings):
+    async with OneWayPublisher(second, settings):
         while count(found, Hello) < 2:
             publish(second, 2)
             await asyncio.sleep(0.01)
@@ -451,17 +452,17 @@ async def test_another_sender_on_the_same_link_is_followed_when_the_first_has_go
 async def test_forged_frames_end_nothing_where_both_ends_have_a_key(caplog):
     """By somebody who hears the link, and knows all of the stream but the key."""
     key, port = bytes(range(16)), free_udp_port()
-    dial = LeanDial(UdpAddress("127.0.0.1", port), key=key)
+    dial = OneWayDial(UdpAddress("127.0.0.1", port), key=key)
     dial.known.append(OURS)
     task, found = listening(dial)
     hub = make_hub()
     forger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     forger.connect(("127.0.0.1", port))
-    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port), key=key)):
+    async with OneWayPublisher(hub, OneWay(UdpAddress("127.0.0.1", port), key=key)):
         while not count(found, Tokens):
             publish(hub)
             await asyncio.sleep(0.01)
-        said = LeanHello.of(hub.info, None)
+        said = OneWayHello.of(hub.info, None)
         end = (hub.next_token + 8).to_bytes(4, "big")
         for guess in (b"", bytes(16)):
             far = said.at(hub.next_token + 48_000, 0.3).encode()
@@ -495,9 +496,9 @@ async def test_a_listener_without_the_key_is_puzzled_and_says_so(
 ):
     monkeypatch.setattr(connection_module, "_PUZZLED_S", 0.05)
     port = free_udp_port()
-    dialling = asyncio.create_task(LeanDial(UdpAddress("127.0.0.1", port), key=ours)())
+    dialling = asyncio.create_task(OneWayDial(UdpAddress("127.0.0.1", port), key=ours)())
     hub = make_hub()
-    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port), key=theirs)):
+    async with OneWayPublisher(hub, OneWay(UdpAddress("127.0.0.1", port), key=theirs)):
         while asked not in caplog.text:
             assert not dialling.done()
             publish(hub)
@@ -516,7 +517,7 @@ def test_the_key_is_read_from_a_file_by_both_programs(tmp_path):
         assert settings is not None
         assert settings.key == key
         assert "ab" * 4 not in repr(settings)
-        dial = lean_dial(client.parse_arguments(given), elsewhere=False)
+        dial = oneway_dial(client.parse_arguments(given), elsewhere=False)
         assert dial is not None
         assert dial._key == key
 
@@ -546,7 +547,7 @@ async def test_silence_is_told_once(monkeypatch, caplog):
     await asyncio.sleep(0.1)
     assert caplog.text.count("nothing has come") == 1
     hub = make_hub()
-    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
+    async with OneWayPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
         publish(hub)
         hub.end("over", time.monotonic())
         await asyncio.wait_for(task, PATIENCE_S)
@@ -559,7 +560,7 @@ async def test_weights_that_are_not_here_are_refused_and_the_bundled_ones_are_kn
     ((name, _, bundled),) = codec.bundled()
     assert name == "nano"
     for digest, known in (("cd" * 32, False), (bundled, True)):
-        dialling = asyncio.create_task(LeanDial(UdpAddress("127.0.0.1", port))())
+        dialling = asyncio.create_task(OneWayDial(UdpAddress("127.0.0.1", port))())
         hub = make_hub(digest=digest)
         async with OneWay(UdpAddress("127.0.0.1", port))(hub):
             while not dialling.done():
@@ -711,14 +712,14 @@ async def test_a_line_that_is_too_slow_is_refused():
         OneWay(UdpAddress("127.0.0.1", 1), None, 450.0),
     ):
         with pytest.raises(SettingsError, match=r"needs 484 bit/s and the line carries 4[58]0"):
-            LeanPublisher(hub, settings)
+            OneWayPublisher(hub, settings)
 
 
 async def test_tags_count_in_what_a_line_must_carry():
     place = UdpAddress("127.0.0.1", 1)
-    assert LeanPublisher(make_hub(), OneWay(place, None, 500.0)).bits_per_s < 500
+    assert OneWayPublisher(make_hub(), OneWay(place, None, 500.0)).bits_per_s < 500
     with pytest.raises(SettingsError, match="needs 585 bit/s and the line carries 500"):
-        LeanPublisher(make_hub(), OneWay(place, None, 500.0, b"k" * 16))
+        OneWayPublisher(make_hub(), OneWay(place, None, 500.0, b"k" * 16))
 
 
 def test_a_sender_says_so_too(song):
@@ -749,7 +750,7 @@ async def test_the_program_plays_what_comes_over_udp(tmp_path):
     parsed = client.parse_arguments(["--udp", f":{port}", "--out", str(out)])
     running = asyncio.create_task(client.run(parsed, load_fake, StatusLine(io.StringIO())))
     hub = make_hub()
-    async with LeanPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
+    async with OneWayPublisher(hub, OneWay(UdpAddress("127.0.0.1", port))):
         await asyncio.sleep(0.3)
         for _ in range(100):
             publish(hub)

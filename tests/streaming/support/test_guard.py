@@ -29,6 +29,7 @@ from streaming.errors import RefusedError, SettingsError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.support import guard
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import (
     AUTH_TOKEN_VARIABLE,
     AuthTokens,
@@ -42,10 +43,9 @@ from streaming.support.guard import (
 from streaming.support.sparse_log import SparseLog
 from streaming.support.stats import LoopStall
 from streaming.support.tls import client_context, server_context
-from streaming.transports.link import passing
+from streaming.transports.reconnecting import passing
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.transports.websocket.outlet import WebSocket
-from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
 from streaming.wire.messages import Hello, Join, StreamInfo

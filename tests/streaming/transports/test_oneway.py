@@ -19,9 +19,9 @@ from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.transports.oneway import fec as fec_module
 from streaming.transports.oneway.fec import FecEncoder, Repair
 from streaming.transports.oneway.framing import Kind, encode_frame
-from streaming.transports.oneway.hello import Fec, LeanHello
+from streaming.transports.oneway.hello import Fec, OneWayHello
 from streaming.transports.oneway.line import LineQueue
-from streaming.transports.oneway.receiver import LeanReceiver
+from streaming.transports.oneway.receiver import OneWayReceiver
 from streaming.transports.oneway.sender import HELLO_INTERVAL_TOKENS, Framer, bit_rate
 from streaming.wire.messages import MAX_INDEX, End, Gap, Hello, StreamInfo, Title, Tokens
 from tests import ROOT
@@ -38,7 +38,7 @@ def music(first, count=48):
 
 
 def receiver(**options):
-    return LeanReceiver(lambda digest: OURS, **options)
+    return OneWayReceiver(lambda digest: OURS, **options)
 
 
 def stream(framer, packets, first=0, count=48):
@@ -387,7 +387,7 @@ def test_packets_from_nowhere_are_not_believed():
     list(stream(framer, 100, 48))
     # A packet 100 packets ahead, two seconds after the last one.
     assert heard(one, [(4.0, framer.tokens(music(101 * 48)))]) == []
-    salt = LeanHello.of(INFO, None).context
+    salt = OneWayHello.of(INFO, None).context
     far = encode_frame(Kind.PLACED, (48 * 1000).to_bytes(4, "big") + bytes(7), salt)
     assert one.receive(far, 4.0) == []
     odd = encode_frame(Kind.PLACED, (48).to_bytes(4, "big") + bytes((1, 1)), salt)
@@ -400,7 +400,7 @@ def test_packets_from_nowhere_are_not_believed():
 def test_the_highest_index_is_the_end():
     last = MAX_INDEX - MAX_INDEX % 48 - 48
     _, one = tuned(first=last - 48)
-    salt = LeanHello.of(INFO, None).context
+    salt = OneWayHello.of(INFO, None).context
     low = (last // 48 + 1) % 256
     assert (
         one.receive(encode_frame(Kind.TOKENS, bytes((low,)) + bytes(84), salt + b"\0"), 2.0) == []
@@ -554,11 +554,11 @@ FORGED = {
 
 
 def context():
-    return LeanHello.of(INFO, None).context
+    return OneWayHello.of(INFO, None).context
 
 
 def forged_hello(next_token):
-    return encode_frame(Kind.HELLO, LeanHello.of(INFO, None).at(next_token, 0.3).encode())
+    return encode_frame(Kind.HELLO, OneWayHello.of(INFO, None).at(next_token, 0.3).encode())
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
@@ -624,7 +624,7 @@ def test_another_stream_that_cannot_be_decoded_here_does_not_end_what_was_heard(
             return OURS
         raise ProtocolError("There are no such weights here.")
 
-    framer, one = Framer(INFO), LeanReceiver(identify)
+    framer, one = Framer(INFO), OneWayReceiver(identify)
     heard(one, stream(framer, 3))
     other = Framer(replace(INFO, digest="cd" * 32))
     assert heard(one, ((60.0, frames) for _, frames in stream(other, 3))) == []
@@ -634,14 +634,14 @@ def test_another_stream_that_cannot_be_decoded_here_does_not_end_what_was_heard(
 
 def test_hellos_that_mean_nothing_are_passed_over():
     framer, one = tuned()
-    body = LeanHello.of(INFO, None).encode()
+    body = OneWayHello.of(INFO, None).encode()
     for wrong in (b"\x20" + body[1:], b"\x13" + body[1:], body[:12] + b"\0" + body[13:]):
         frame = encode_frame(Kind.HELLO, wrong)
         assert one.receive(frame, 1.0) == []
         with pytest.raises(ProtocolError):
             receiver().receive(frame, 1.0)
     with pytest.raises(ProtocolError, match="3 bytes"):
-        LeanHello.decode(b"abc")
+        OneWayHello.decode(b"abc")
     assert only(Tokens, heard(one, stream(framer, 1, 48))) == [music(48)]
 
 

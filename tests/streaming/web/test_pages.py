@@ -18,10 +18,10 @@ from selenium.webdriver.common.keys import Keys
 
 from codec.base import DecoderWindow
 from streaming.stream.hub import Hub
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import AuthTokens, Limits
 from streaming.support.stats import LoopStall
 from streaming.transports.websocket.server import WebSocketServer
-from streaming.web.forwarded import Proxies
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
 from streaming.wire.messages import StreamInfo

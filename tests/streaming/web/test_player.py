@@ -14,8 +14,8 @@ import pytest
 from websockets.datastructures import Headers
 
 from streaming.cli.server_arguments import make_outlets, read_arguments
+from streaming.support.http import Answer
 from streaming.web import player
-from streaming.web.http import Answer
 from streaming.web.player import Player, PlayerFile
 
 VENDOR = Path(player.__file__).parent / "static/vendor"

@@ -1,4 +1,4 @@
-"""Plain HTTP beside the WebSockets: answers as values, static files, and who may ask from where.
+"""Plain HTTP beside the WebSockets: answers as values, headers, and who may ask from where.
 
 Nothing here opens a socket; the adapters hand requests in and send the answers.
 """
@@ -6,14 +6,11 @@ Nothing here opens a socket; the adapters hand requests in and send the answers.
 from __future__ import annotations
 
 import contextlib
-import functools
-import gzip
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -26,10 +23,8 @@ __all__ = [
     "METHOD_NOT_ALLOWED",
     "POLICY",
     "TOO_MANY_GUESSES",
-    "TYPES",
     "Answer",
     "Pieces",
-    "asset",
     "bearer",
     "host_is_known",
     "is_upgrade",
@@ -42,16 +37,6 @@ __all__ = [
     "text",
 ]
 
-_STATIC: Final = Path(__file__).parent / "static"
-TYPES: Final = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".wasm": "application/wasm",
-}
-"""Kinds of content, by what a file's name ends with."""
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -64,8 +49,6 @@ _ALWAYS: Final = {
     "Referrer-Policy": "no-referrer",
     "Connection": "close",
 }
-
-
 _RANGE: Final = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _REFUSED: Final = re.compile(r"q=0(\.0*)?")
 
@@ -74,7 +57,6 @@ HEALTH: Final = "/healthz"
 TOO_MANY_GUESSES: Final = (
     "Too many wrong secrets come from your address; try again in a few seconds."
 )
-
 
 Pieces = Callable[[], AsyncGenerator[bytes, None]]
 """Makes a long body bit by bit, as it is taken."""
@@ -124,22 +106,6 @@ FULL_HOUSE: Final = text(
 METHOD_NOT_ALLOWED: Final = text(
     HTTPStatus.METHOD_NOT_ALLOWED, "Here one can GET, and nothing else.", Allow="GET, HEAD"
 )
-
-
-def asset(name: str, headers: Headers) -> Answer:
-    """A file of the pages, compressed where the browser takes that."""
-    plain, packed = _read(name)
-    kind = TYPES[Path(name).suffix]
-    fields = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-    if takes_gzip(headers):
-        return Answer(HTTPStatus.OK, packed, kind, {**fields, "Content-Encoding": "gzip"})
-    return Answer(HTTPStatus.OK, plain, kind, fields)
-
-
-@functools.cache
-def _read(name: str) -> tuple[bytes, bytes]:
-    plain = (_STATIC / name).read_bytes()
-    return plain, gzip.compress(plain, mtime=0)
 
 
 def one(headers: Headers, name: str) -> str:
