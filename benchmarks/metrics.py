@@ -33,12 +33,23 @@ __all__ = [
     "onsets",
     "peak_error_db",
     "seam_jump",
+    "signal_to_noise_db",
     "spectral_convergence",
     "stereo_width_error_db",
     "stft_distance",
     "time_texture",
     "tonal_peaks_difference",
 ]
+
+
+def signal_to_noise_db(original: Sound, decoded: Sound) -> float:
+    """Power of the original over that of the samples' differences, in decibels.
+
+    For two ways to the same sound: music that was decoded from tokens has other samples than the
+    original.
+    """
+    a, b = (analysis(x).audio for x in (original, decoded))
+    return float(10 * torch.log10(a.square().sum() / (a - b).square().sum().clamp_min(1e-12)))
 
 
 def log_mel_distance(original: Sound, decoded: Sound) -> float:

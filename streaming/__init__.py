@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from streaming.send.replay import MucPlaylist
     from streaming.send.settings import ServiceSettings
     from streaming.stream.timeline import StartAt
-    from streaming.transports.link import Backoff
     from streaming.transports.mqtt.publisher import Mqtt
     from streaming.transports.oneway.publisher import OneWay
     from streaming.transports.push.pusher import Push
+    from streaming.transports.reconnecting import Backoff
     from streaming.transports.websocket.outlet import WebSocket
     from streaming.wire.messages import End, Gap, Hello, Title, Tokens
 
@@ -108,7 +108,7 @@ _NAMES: Final = {
     "streaming.send.replay": "MucPlaylist",
     "streaming.send.settings": "ServiceSettings",
     "streaming.stream.timeline": "StartAt",
-    "streaming.transports.link": "Backoff",
+    "streaming.transports.reconnecting": "Backoff",
     "streaming.transports.mqtt.publisher": "Mqtt",
     "streaming.transports.oneway.publisher": "OneWay",
     "streaming.transports.push.pusher": "Push",

@@ -2,7 +2,7 @@
 
 Attributes:
     ROOT: The checkout.
-    DATA: Recordings that nano never heard in training.
+    DATA: Recordings that nano never heard in training (``held_*``), and what is to come out of it.
 """
 
 from pathlib import Path

@@ -19,7 +19,8 @@ import streaming
 from streaming.listening import find
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
-from streaming.transports.link import Backoff, Link
+from streaming.transports.link import Link
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.wire.messages import End, Gap, Hello, StreamInfo, Tokens
 from tests.support.fake_codec import FakeCodec

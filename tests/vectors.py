@@ -9,6 +9,8 @@ code, so it changes only if what it describes does.
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,9 +22,13 @@ from codec.nano.onnx_codec import segment_phases
 from codec.noise import keyed_normal
 from codec.packing import pack_tokens
 from codec.stream import StreamDecoder
+from streaming.files.muc import MucReader
+from streaming.files.muc.messages import Finish, Record, StreamHeader
+from streaming.files.muc.writer import MucMuxer
+from streaming.wire.messages import Gap, Title, Tokens
 from tests import DATA
 
-__all__ = ["PATH", "vectors"]
+__all__ = ["PATH", "muc_contents", "vectors"]
 
 PATH: Final = DATA / "vectors.json"
 _LATE: Final = 25 * 86_400 * 30
@@ -84,6 +90,7 @@ def vectors() -> dict[str, Any]:
             "left": _rounded(sound[0, ::_EVERY]),
             "right": _rounded(sound[1, ::_EVERY]),
         },
+        "muc": _muc(nano),
     }
 
 
@@ -107,6 +114,55 @@ def _windows(nano: codec.base.Codec) -> dict[str, Any]:
     decoder.finish()
     list(decoder)
     return {"first_token": 7, "tokens": 200, "decoded": rows, "rendered": rendered}
+
+
+def _muc(nano: codec.base.Codec) -> dict[str, Any]:
+    """A damaged recording with context, a hole, tokens that came twice, and an end."""
+    muxer = MucMuxer(StreamHeader("nano", nano.weights, nano.digest, 3, "vectors", 100, 116))
+    tokens = np.random.default_rng(2).integers(0, codec.CODEBOOK_SIZE, 120)
+    records: list[Record] = [
+        Tokens(100, tokens[:30]),
+        Title("Über\tone", 116),
+        Tokens(124, tokens[24:48]),
+        Tokens(148, tokens[48:60]),
+        Tokens(160, tokens[60:80]),
+        Title("Two", 192),
+        Tokens(192, tokens[92:115]),
+        Finish(220, 600),
+    ]
+    parts = [muxer.push(record) for record in records]
+    parts[3] = parts[3].replace(b"\x01", b"\x00", 1)
+    content = b"".join(parts)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vector.muc"
+        path.write_bytes(content)
+        return {"hex": content.hex(), "holds": muc_contents(path)}
+
+
+def muc_contents(path: Path) -> dict[str, Any]:
+    """What a reader makes of a ``.muc`` file, in plain types; context is among its items."""
+    reader = MucReader(path)
+    header, info = reader.header, reader.describe()
+    return {
+        "codec": header.codec,
+        "weights": header.weights,
+        "digest": header.digest,
+        "seed": header.seed,
+        "stream": header.stream,
+        "first_token": header.first_token,
+        "start_token": header.music_from,
+        "samples": info.samples,
+        "lost": info.lost_tokens,
+        "complete": info.complete,
+        "items": [
+            ["tokens", item.first_token, item.tokens.tolist()]
+            if isinstance(item, Tokens)
+            else ["gap", item.first_token, item.count]
+            if isinstance(item, Gap)
+            else ["title", item.token, item.title]
+            for item in reader.items(context=True)
+        ],
+    }
 
 
 def _rounded(values: np.ndarray[Any, Any]) -> list[float]:

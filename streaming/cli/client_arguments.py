@@ -27,7 +27,7 @@ from streaming.receive.decoding import DecodeOptions
 from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
 from streaming.support.guard import SERVE_TOKEN_VARIABLE, read_auth_tokens
-from streaming.transports.link import Backoff
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import TIMEOUT_S
 from streaming.web.console import DEFAULT_PORT
 from streaming.wire.messages import MAX_SEED

@@ -38,8 +38,8 @@ from streaming.support.signals import run_loop, set_on_signals
 from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.support.tls import client_context
-from streaming.transports.link import Backoff
 from streaming.transports.mqtt.address import MqttAddress, is_mqtt
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import check_address
 from streaming.transports.websocket.outlet import WebSocket
 from streaming.wire.messages import StreamInfo

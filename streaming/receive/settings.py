@@ -8,7 +8,7 @@ from typing import Final
 
 from streaming.receive.decoding import DecodeOptions
 from streaming.stream.timeline import StartAt
-from streaming.transports.link import Backoff
+from streaming.transports.reconnecting import Backoff
 
 __all__ = ["PRESETS", "CatchUp", "ListenerSettings", "Preset"]
 

@@ -17,7 +17,8 @@ from streaming.stream.history import HISTORY_TOKENS
 from streaming.stream.listener_session import ListenerSession
 from streaming.support.signals import unless
 from streaming.support.worker import call_on_thread
-from streaming.transports.link import Backoff, Dial, Link
+from streaming.transports.link import Dial, Link
+from streaming.transports.reconnecting import Backoff
 from streaming.wire.messages import Hello, Join
 
 if TYPE_CHECKING:

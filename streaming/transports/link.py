@@ -3,12 +3,9 @@
     connection, again and again ──► ListenerSession ──► what happens in the stream, in order, once
 
 When the connection is lost, :class:`Link` waits a little, dials again and names the token that it
-wants next; what was missed then arrives first. Waiting times grow by half from one attempt to the
-next, so that little is added to an outage, and are spread by chance, so that a thousand listeners
-of a sender that comes back do not come back at the same moment. They begin anew once a connection
-has brought music for a while, so a sender that lets us in and then fails is asked less and less.
-Only what waiting cannot mend ends it: a codec that cannot be decoded here, a key that is refused,
-something at the other end that is no sender.
+wants next; what was missed then arrives first. A connection is of use if it brings music. Only what
+waiting cannot mend ends it: a codec that cannot be decoded here, a key that is refused, something
+at the other end that is no sender.
 """
 
 from __future__ import annotations
@@ -19,23 +16,17 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
 from streaming.stream.listener_session import Happening, ListenerSession, State
 from streaming.support.worker import call_on_thread
+from streaming.transports.reconnecting import Backoff, Reconnecting, passing
 from streaming.wire.messages import CodedTokens, Failure, Hello, Join, Message
 
-__all__ = ["LASTING_S", "Backoff", "Dial", "Link", "Messages", "passing"]
+__all__ = ["Dial", "Link", "Messages"]
 
 logger = logging.getLogger(__name__)
-
-LASTING_S: Final = 1.0
-"""A connection that ends sooner was no more than another failed attempt."""
-_GROWTH: Final = 1.5
-_PASSING: Final = frozenset({"away", "lag", "timeout", "busy"})
-"""Codes of refusals after which it may be tried again."""
 
 
 class Messages(Protocol):
@@ -59,24 +50,6 @@ Dial = Callable[[], Awaitable[Messages]]
 """Makes a connection; raises TransportError."""
 
 
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait before each attempt to come back.
-
-    first_s: at most before the first one. most_s: at most before any. attempts: how many in a row
-    may fail; None: any number.
-    """
-
-    first_s: float = 0.5
-    most_s: float = 30.0
-    attempts: int | None = None
-
-    def wait_s(self, failed: int, chance: float) -> float:
-        """Seconds to wait after ``failed`` attempts in a row; chance: from 0 to 1, by lot."""
-        longest_s = min(self.most_s, self.first_s * _GROWTH ** min(failed, 100))
-        return longest_s * (0.25 + 0.75 * chance)
-
-
 class Link:
     """What happens in a stream, across as many connections as it takes.
 
@@ -95,8 +68,6 @@ class Link:
             told, and ``dial`` called again.
         hello_timeout_s: time for the sender's first message.
         clock, sleep, chance: seconds, waiting, and lots from 0 to 1.
-
-    Attributes: ``reconnects`` so far; ``away``, whether there is no connection just now.
     """
 
     def __init__(
@@ -116,25 +87,41 @@ class Link:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.session = session
-        self.reconnects = 0
-        self.away = False
         self._connection = connection
         self._waits = connection is None
         self._dial = dial
         self._meet = meet
         self._observe = observe
         self._rejoin = rejoin
-        self._backoff = backoff or Backoff()
         self._anybody = anybody
         self._hello_timeout_s = hello_timeout_s
         self._clock = clock
-        self._sleep = sleep
-        self._chance = chance
-        self._failed = 0
-        self._began_s = clock()
         self._began_tokens = session.traffic.tokens
+        self._begun = False  # whether anything has happened yet
         self._next_join: Join | None = None
         self._moved = asyncio.Event()
+        self._reconnecting = Reconnecting(
+            backoff or Backoff(),
+            self._told,
+            passing=self._passing,
+            useful=lambda: session.traffic.tokens > self._began_tokens,
+            failed=int(self._waits),  # the first attempt is one to come back already
+            clock=clock,
+            sleep=sleep,
+            chance=chance,
+        )
+        if connection is not None:
+            self._reconnecting.connected()
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and made again."""
+        return self._reconnecting.reconnects
+
+    @property
+    def away(self) -> bool:
+        """Whether there is no connection just now."""
+        return self._reconnecting.away
 
     @property
     def can_move(self) -> bool:
@@ -147,32 +134,25 @@ class Link:
             raise ValueError("go_to() needs a way to dial")
         self._next_join = join
         self._moved.set()
+        self._reconnecting.at_once()
 
     async def __aiter__(self) -> AsyncIterator[Happening]:
         """Raises TransportError where there is no way back, ProtocolError where none would help."""
-        first = True
-        if self._connection is None:
-            await self._come_back(None)
-            self.reconnects = 0
-        while True:
-            try:
-                assert self._connection is not None
-                async for happening in self._one(self._connection, first=first):
-                    first = False
+        async for attempt in self._reconnecting:
+            with attempt:
+                if self._connection is None:
+                    if self._dial is None:
+                        raise ValueError("without a connection a Link needs a way to dial")
+                    self._connection = await self._dial()
+                    self._reconnecting.connected()
+                async for happening in self._one(self._connection):
                     yield happening
                 if self.session.state is State.ENDED:
                     return
                 raise TransportError(
                     "The sender hung up in the middle of the stream", "start the listener again"
                 )
-            except (TransportError, ProtocolError) as error:
-                if self._anybody:
-                    await self._tell(error)
-                elif not passing(error):
-                    raise
-                if self._dial is None or (first and not self._waits):
-                    raise
-                await self._come_back(error)
+            await self.close()
 
     async def close(self) -> None:
         """Close the connection that there is."""
@@ -180,18 +160,35 @@ class Link:
         if connection is not None:
             await connection.close()
 
-    async def _tell(self, error: Exception) -> None:
-        """Say why we hang up, to who has said something wrong."""
-        wrong = isinstance(error, ProtocolError) and not isinstance(error, RefusedError)
-        if wrong and self._connection is not None:
-            with contextlib.suppress(TransportError):
-                await self._connection.send(Failure("protocol", str(error)))
+    def _passing(self, error: UserError) -> bool:
+        can_return = self._dial is not None and (self._begun or self._waits)
+        return can_return and (self._anybody or passing(error))
 
-    async def _one(self, connection: Messages, *, first: bool) -> AsyncIterator[Happening]:
+    def _told(self, error: UserError) -> None:
+        if not self.away:
+            logger.warning("coming back, since the connection is lost: %s", error.cause)
+            return
+        if not self._reconnecting.connections and self._reconnecting.failed == 1:
+            logger.warning("waiting for the sender: %s", error.cause)
+        logger.debug("not yet: %s", error)
+
+    async def _one(self, connection: Messages) -> AsyncIterator[Happening]:
+        """What happens on one connection; who says something wrong is told why we hang up."""
+        try:
+            async for happening in self._follow(connection):
+                self._begun = True
+                yield happening
+        except ProtocolError as error:
+            if self._anybody and not isinstance(error, RefusedError):
+                with contextlib.suppress(TransportError):
+                    await connection.send(Failure("protocol", str(error)))
+            raise
+
+    async def _follow(self, connection: Messages) -> AsyncIterator[Happening]:
         """What happens on one connection, until it ends in good order or is to be left."""
         self._moved.clear()
-        self._began_s, self._began_tokens = self._clock(), self.session.traffic.tokens
-        if first:
+        self._began_tokens = self.session.traffic.tokens
+        if not self._begun:
             await connection.send(self.session.join())
         else:
             join, self._next_join = self._next_join or self._rejoin(), None
@@ -247,41 +244,3 @@ class Link:
             for future in waiting:
                 future.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def _come_back(self, reason: UserError | None) -> None:
-        """Dial until there is a connection (again), at once where there is no reason to wait."""
-        if self._dial is None:
-            raise ValueError("without a connection a Link needs a way to dial")
-        await self.close()
-        self.away = True
-        brought = self.session.traffic.tokens > self._began_tokens
-        if brought and self._clock() - self._began_s >= LASTING_S:
-            self._failed = 0
-        if reason is not None and not self._moved.is_set():
-            logger.warning("coming back, since the connection is lost: %s", reason.cause)
-        while True:
-            attempts = self._backoff.attempts
-            if reason is not None and not self._moved.is_set():
-                if attempts is not None and self._failed >= attempts:
-                    raise reason
-                await self._sleep(self._backoff.wait_s(self._failed, self._chance()))
-            self._failed += 1
-            try:
-                self._connection = await self._dial()
-            except TransportError as error:
-                if reason is None:
-                    logger.warning("waiting for the sender: %s", error.cause)
-                logger.debug("not yet: %s", error)
-                self._moved.clear()
-                reason = error
-            else:
-                self.away = False
-                self.reconnects += 1
-                return
-
-
-def passing(error: Exception) -> bool:
-    """Whether waiting may mend it."""
-    if isinstance(error, RefusedError):
-        return error.code in _PASSING
-    return isinstance(error, TransportError)

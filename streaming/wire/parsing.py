@@ -50,6 +50,14 @@ __all__ = ["Fields", "decode", "parse_object"]
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_refuse)
+"""As the standard says, and other languages do: without NaN and infinities."""
+
+
 def decode(data: str | bytes) -> Message:
     """Read one message; text is JSON, bytes are tokens. Raises ProtocolError on anything else."""
     return _decode_binary(data) if isinstance(data, bytes) else _decode_text(data)
@@ -90,7 +98,7 @@ def _decode_coded(data: bytes) -> CodedTokens:
 def parse_object(data: str) -> tuple[str, Fields]:
     """The ``type`` of a JSON object, and its fields. Raises ProtocolError where it is none."""
     try:
-        fields = json.loads(data)
+        fields = _JSON.decode(data)
     except (ValueError, RecursionError):
         raise ProtocolError("A text message is not valid JSON.") from None
     if not isinstance(fields, dict):

@@ -57,6 +57,13 @@ def test_a_sound_is_like_itself() -> None:
     assert metrics.band_level_db(audio, audio, 5000) == 0
 
 
+def test_noise_at_a_tenth_of_the_amplitude_is_20_db() -> None:
+    assert metrics.signal_to_noise_db(noise(), noise() * 1.1) == pytest.approx(20, abs=1e-3)
+    assert metrics.signal_to_noise_db(noise(), noise() + 0.1 * noise(seed=1)) == pytest.approx(
+        20, abs=0.1
+    )
+
+
 def test_every_measure_says_what_a_copy_has() -> None:
     audio = noise() + tone(440)
     figures = compare(Analysis(audio), Analysis(audio))

@@ -15,7 +15,7 @@ from streaming.errors import TransportError
 from streaming.receive.listener import Listener
 from streaming.receive.output import Output
 from streaming.receive.settings import ListenerSettings
-from streaming.transports.link import Backoff
+from streaming.transports.reconnecting import Backoff
 from streaming.wire.messages import Hello, Message, Tokens
 from streaming.wire.parsing import decode
 from tests.support.fake_codec import FakeCodec

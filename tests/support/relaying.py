@@ -10,7 +10,8 @@ import numpy as np
 
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
-from streaming.transports.link import Backoff, Link
+from streaming.transports.link import Link
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import connect
 from streaming.wire.messages import Hello, Join, StreamInfo, Tokens
 

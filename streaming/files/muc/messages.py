@@ -173,6 +173,7 @@ def _read_header(read: Fields) -> StreamHeader:
         )
     first = read.integer("first_token")
     most = min(MAX_INDEX, first + MAX_CONTEXT)
+    start = read.integer("start_token", first, most) if read.has("start_token") else first
     return StreamHeader(
         codec=read.text("codec", MAX_NAME),
         weights=read.text("weights", MAX_NAME),
@@ -180,7 +181,7 @@ def _read_header(read: Fields) -> StreamHeader:
         seed=read.integer("seed", high=MAX_SEED),
         first_token=first,
         stream=read.text("stream", MAX_NAME, default=""),
-        start_token=read.integer("start_token", first, most) if read.has("start_token") else 0,
+        start_token=start if start > first else 0,
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
 import ssl
 import time
@@ -19,15 +18,15 @@ from types import TracebackType
 from typing import Any, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
 from streaming.stream.hub import Hub
 from streaming.stream.subscription import Subscription
 from streaming.stream.traffic import Traffic
-from streaming.transports.link import LASTING_S, Backoff
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.broker import Broker, Will
 from streaming.transports.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, read_payload
 from streaming.transports.mqtt.wire import wire_bytes
+from streaming.transports.reconnecting import Backoff, Reconnecting
 from streaming.wire.messages import (
     MAX_TOKENS_PER_MESSAGE,
     Failure,
@@ -79,8 +78,7 @@ class MqttPublisher:
     a connection that is lost later is made again, for ever. Leaving it takes leave of the broker,
     after what the hub has still to say.
 
-    Attributes: ``away``, whether there is no connection just now; ``reconnects`` so far;
-    ``traffic``, what goes to the broker.
+    Attributes: ``traffic``, what goes to the broker.
     """
 
     def __init__(
@@ -104,9 +102,13 @@ class MqttPublisher:
         self._wake = asyncio.Event()
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
+        self._reconnecting = Reconnecting(
+            settings.backoff,
+            self._told,
+            passing=lambda error: isinstance(error, (TransportError, RefusedError)),
+            clock=clock,
+        )
         self.traffic = Traffic(framing=int, keepalive_bits_per_s=_KEEPALIVE_BITS_PER_S)
-        self.away = True
-        self.reconnects = 0
 
     async def __aenter__(self) -> MqttPublisher:
         broker = await self._connect()
@@ -129,6 +131,16 @@ class MqttPublisher:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+
+    @property
+    def away(self) -> bool:
+        """Whether there is no connection just now."""
+        return self._reconnecting.away
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and made again."""
+        return self._reconnecting.reconnects
 
     @property
     def url(self) -> str:
@@ -158,38 +170,28 @@ class MqttPublisher:
             on_lost=self._wake.set,
         )
         await broker.__aenter__()
-        self.away = False
+        self._reconnecting.connected()
         return broker
 
-    async def _run(self, broker: Broker) -> None:
+    async def _run(self, broker: Broker | None) -> None:
         """Publish until the stream is over."""
-        failed = 0
-        while True:
-            began_s = self._clock()
-            try:
-                await self._publish_all(broker)
-            except TransportError as error:
-                logger.warning("coming back to the broker, since %s", error.cause)
-            else:
-                return
-            finally:
-                await broker.close()
-            self.away = True
-            if self._clock() - began_s >= LASTING_S:
-                failed = 0
-            broker, failed = await self._come_back(failed)
-            self.reconnects += 1
-            logger.info("publishing again to %s", self._address)
+        async for attempt in self._reconnecting:
+            with attempt:
+                if broker is None:
+                    broker = await self._connect()
+                    logger.info("publishing again to %s", self._address)
+                try:
+                    await self._publish_all(broker)
+                    return
+                finally:
+                    await broker.close()
+                    broker = None
 
-    async def _come_back(self, failed: int) -> tuple[Broker, int]:
-        """A connection, after how many attempts in a row."""
-        while True:
-            await asyncio.sleep(self._settings.backoff.wait_s(failed, random.random()))
-            failed += 1
-            try:
-                return await self._connect(), failed
-            except (TransportError, RefusedError) as error:
-                logger.debug("not yet: %s", error)
+    def _told(self, error: UserError) -> None:
+        if self.away:
+            logger.debug("not yet: %s", error)
+        else:
+            logger.warning("coming back to the broker, since %s", error.cause)
 
     async def _publish_all(self, broker: Broker) -> None:
         """On one connection, to the end of the stream, or of those that follow one another."""

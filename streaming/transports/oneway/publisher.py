@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
-from streaming.errors import SettingsError, TransportError
+from streaming.errors import SettingsError, UserError
 from streaming.stream.hub import Hub
 from streaming.stream.subscription import Subscription
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.line import LineQueue
 from streaming.transports.oneway.ports import Address, Port
 from streaming.transports.oneway.sender import Framer, bit_rate
+from streaming.transports.reconnecting import Backoff, Reconnecting
 from streaming.wire.messages import Gap, Hello, Join, Message, Title, Tokens
 
 __all__ = ["OneWay", "OneWayPublisher"]
@@ -84,9 +85,10 @@ class OneWayPublisher:
         self._over = False
         self._tasks: list[asyncio.Task[None]] = []
         self._began_s = clock()
+        self._reconnecting = Reconnecting(Backoff(_RETRY_S, _RETRY_S), self._told, clock=clock)
 
     async def __aenter__(self) -> OneWayPublisher:
-        port = await self._settings.address.open_writer()
+        port = await self._open()
         logger.info("sending to %s, %.0f bit/s", self._settings.address, self.bits_per_s)
         self._began_s = self._clock()
         pulling = self._pull(self._join())
@@ -173,21 +175,33 @@ class OneWayPublisher:
             logger.debug("not sent: %s", message.type)
         return []
 
-    async def _send(self, port: Port) -> None:
-        """From the line's queue to the link, at the line's pace."""
-        while True:
-            try:
-                if await self._send_all(port):
-                    return
-            except TransportError as error:
-                logger.warning("waiting for the link: %s", error)
-                self.losses += 1
-            finally:
-                port.close()
-            port = await self._open_again()
-            logger.info("the link %s is back", self._settings.address)
+    async def _open(self) -> Port:
+        port = await self._settings.address.open_writer()
+        self._reconnecting.connected()
+        return port
 
-    async def _send_all(self, port: Port) -> bool:
+    async def _send(self, port: Port | None) -> None:
+        """From the line's queue to the link, at the line's pace."""
+        async for attempt in self._reconnecting:
+            with attempt:
+                if port is None:
+                    port = await self._open()
+                    logger.info("the link %s is back", self._settings.address)
+                try:
+                    await self._send_all(port)
+                    return
+                finally:
+                    port.close()
+                    port = None
+
+    def _told(self, error: UserError) -> None:
+        if self._reconnecting.away:
+            logger.debug("not yet: %s", error)
+        else:
+            logger.warning("waiting for the link: %s", error)
+            self.losses += 1
+
+    async def _send_all(self, port: Port) -> None:
         while True:
             self._queued.clear()
             frame = self.line.take(self._clock())
@@ -196,17 +210,9 @@ class OneWayPublisher:
                 continue
             wait_s = self.line.wait_s(self._clock())
             if wait_s is None and self._over:
-                return True
+                return
             with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
                 await asyncio.wait_for(self._queued.wait(), wait_s)
-
-    async def _open_again(self) -> Port:
-        while True:
-            await asyncio.sleep(_RETRY_S)
-            try:
-                return await self._settings.address.open_writer()
-            except TransportError as error:
-                logger.debug("not yet: %s", error)
 
     def _report(self) -> None:
         took_s = max(1e-3, self._clock() - self._began_s)

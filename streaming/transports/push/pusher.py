@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import secrets
 import ssl
 import time
@@ -20,13 +19,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
-from streaming.errors import ProtocolError, RefusedError, TransportError
+from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
 from streaming.stream.heartbeat import Heartbeat
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import State
 from streaming.stream.sender_session import SenderSession
 from streaming.support.guard import ByteBudget, Limits
-from streaming.transports.link import LASTING_S, Backoff, passing
+from streaming.transports.reconnecting import Backoff, Reconnecting, passing
 from streaming.transports.websocket.client import Connection, connect
 from streaming.transports.websocket.common import CLOSE_TIMEOUT_S
 from streaming.wire.messages import Failure, Join, Message, Publish
@@ -67,8 +66,6 @@ class Pusher:
     answers the first attempt, when somebody is there to mend it. Later no word of a relay's does:
     it is warned of and asked again, less and less. Leaving takes leave of the relay, after what the
     hub has still to say.
-
-    Attributes: ``away``, whether there is no connection just now; ``reconnects`` so far.
     """
 
     def __init__(
@@ -78,12 +75,11 @@ class Pusher:
         self._settings = settings
         self._clock = clock
         self._publisher = secrets.token_hex(8)
-        self._failed = 0
-        self._attempts = 0
-        self._met = False
+        self._reconnecting = Reconnecting(
+            settings.backoff, self._told, passing=self._passing, clock=clock
+        )
+        self._last_cause = ""
         self._task: asyncio.Task[None] | None = None
-        self.away = True
-        self.reconnects = 0
 
     async def __aenter__(self) -> Pusher:
         self._task = asyncio.create_task(self._run())
@@ -103,6 +99,16 @@ class Pusher:
         await asyncio.gather(self._task, return_exceptions=True)
 
     @property
+    def away(self) -> bool:
+        """Whether there is no connection just now."""
+        return self._reconnecting.away
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and made again."""
+        return self._reconnecting.reconnects
+
+    @property
     def url(self) -> str:
         """Of the relay."""
         return self._settings.url
@@ -118,27 +124,22 @@ class Pusher:
 
     async def _run(self) -> None:
         """Push until the stream is over."""
-        last_cause = ""
-        while True:
-            self._attempts += 1
-            began_s = self._clock()
-            try:
+        async for attempt in self._reconnecting:
+            with attempt:
                 async with await self._connect() as connection:
-                    began_s = self._clock()
                     await self._push(connection)
                 if self._hub.ended:
                     return
-            except (TransportError, ProtocolError) as error:
-                if not passing(error) and self._attempts == 1 and not self._met:
-                    raise
-                if not self.away and self._clock() - began_s >= LASTING_S:
-                    self._failed, last_cause = 0, ""
-                told = logger.debug if error.cause == last_cause else logger.warning
-                told("coming back to the relay, since %s", error.cause)
-                last_cause = error.cause
-            self.away = True
-            await asyncio.sleep(self._settings.backoff.wait_s(self._failed, random.random()))
-            self._failed += 1
+
+    def _passing(self, error: UserError) -> bool:
+        first = not (self._reconnecting.connections or self._reconnecting.failed)
+        return passing(error) or not first
+
+    def _told(self, error: UserError) -> None:
+        new = error.cause != self._last_cause or not self._reconnecting.failed
+        self._last_cause = error.cause
+        told = logger.warning if new else logger.debug
+        told("coming back to the relay, since %s", error.cause)
 
     async def _connect(self) -> Connection:
         return await connect(self._settings.url, silence_s=None, tls=self._settings.tls)
@@ -187,11 +188,8 @@ class Pusher:
         answer = _checked(answer)
         if not isinstance(answer, Join):
             raise ProtocolError(f"What answers at {url} is no relay that takes streams.")
-        again = self._met
-        self._met = True
-        self.reconnects += again
-        self.away = False
-        logger.info("pushing to %s%s", url, " again" if again else "")
+        self._reconnecting.connected()
+        logger.info("pushing to %s%s", url, " again" if self.reconnects else "")
         return answer
 
     async def _read(self, connection: Connection, session: SenderSession) -> None:

@@ -26,6 +26,15 @@ export function decodeTokens(buffer) {
   return { first: view.getUint32(1), tokens };
 }
 
+const SPACES = /[\t-\r\x1c-\x20\x85\p{Z}]/gu;
+const UNSEEN = /(?![\u200c\u200d])\p{C}/gu; // words and emoji are written with these two
+
+/** `text` on one line: no control or other invisible characters, at most `limit` long. */
+export function cleanText(text, limit = 200) {
+  const shown = [...text].slice(0, 4 * limit).join("").replace(SPACES, " ").replace(UNSEEN, "");
+  return [...shown.replace(/ +/g, " ").trim()].slice(0, limit).join("").trimEnd();
+}
+
 /** Where the WebSocket is: in the page's own folder, whatever a proxy puts before it. */
 export function socketAddress() {
   const address = new URL("./", location.href);

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.vectors import PATH, vectors
+from tests.vectors import PATH, muc_contents, vectors
 
 
 def same(got: Any, wanted: Any, where: str = "") -> None:
@@ -27,3 +27,10 @@ def same(got: Any, wanted: Any, where: str = "") -> None:
 
 def test_the_vectors_are_what_the_program_computes() -> None:
     same(vectors(), json.loads(PATH.read_text(encoding="utf-8")))
+
+
+def test_the_file_is_read_as_the_vectors_say(tmp_path) -> None:
+    vector = json.loads(PATH.read_text(encoding="utf-8"))["muc"]
+    path = tmp_path / "vector.muc"
+    path.write_bytes(bytes.fromhex(vector["hex"]))
+    assert muc_contents(path) == vector["holds"]

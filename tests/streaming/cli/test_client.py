@@ -33,7 +33,7 @@ from streaming.files.muc import MucReader
 from streaming.receive.settings import CatchUp
 from streaming.stream.hub import Hub
 from streaming.support.status_line import StatusLine
-from streaming.transports.link import Backoff
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import WebSocketServer
 from streaming.wire.messages import StreamInfo
 from tests import ROOT

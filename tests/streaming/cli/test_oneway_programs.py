@@ -32,7 +32,7 @@ from streaming.files.muc import MucReader
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.support.status_line import StatusLine
-from streaming.transports.link import Backoff, Link
+from streaming.transports.link import Link
 from streaming.transports.oneway import connection as connection_module
 from streaming.transports.oneway import ports as ports_module
 from streaming.transports.oneway import publisher as publisher_module
@@ -41,6 +41,7 @@ from streaming.transports.oneway.framing import Kind, encode_frame
 from streaming.transports.oneway.hello import Fec, OneWayHello
 from streaming.transports.oneway.ports import SerialAddress, UdpAddress
 from streaming.transports.oneway.publisher import OneWay, OneWayPublisher
+from streaming.transports.reconnecting import Backoff
 from streaming.wire.messages import End, Gap, Hello, Join, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec, load_fake

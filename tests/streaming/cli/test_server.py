@@ -20,7 +20,8 @@ from streaming.audio.sources import CaptureSource, Playlist, StdinSource
 from streaming.cli import server
 from streaming.errors import SettingsError
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
-from streaming.transports.link import Backoff, Link
+from streaming.transports.link import Link
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import connect
 from streaming.wire.messages import End, Hello, Title, Tokens
 from tests import ROOT

@@ -219,6 +219,7 @@ def test_records_are_what_they_were(record):
         b'{"type":"hello"}',
         b'{"type":"later"}',
         b'{"type":"clock","token":1,"at_s":-1}',
+        b'{"type":"end","token":1,"later":NaN}',
         b'{"type":"end","token":1,"padding":1920}',
         b'{"type":"stream","version":1}',
         HEADER.encode().replace(b'"first_token":0', b'"first_token":5,"start_token":4'),
@@ -261,6 +262,12 @@ def test_numbers_go_on_from_the_header(reader):
     info = file.describe()
     assert (info.first_token, info.end_token, info.lost_tokens, info.gaps) == (1000, 1040, 20, 2)
     assert info.samples == 40 * 1920 - 7
+
+
+def test_music_that_begins_with_the_first_token_may_be_said_to(reader):
+    plain = StreamHeader("nano", "nano-1", "a" * 64, first_token=1000)
+    said = plain.encode().removesuffix(b"}") + b',"start_token":1000}'
+    assert read_message(said) == plain
 
 
 def test_what_comes_before_the_music_is_context(reader):

@@ -25,7 +25,8 @@ from streaming.stream.timeline import StartAt
 from streaming.stream.traffic import Traffic
 from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
-from streaming.transports.link import Backoff, Link
+from streaming.transports.link import Link
+from streaming.transports.reconnecting import Backoff
 from streaming.wire.messages import End, Gap, Hello, Join, Title, Tokens
 from tests.support.fake_codec import load_none
 from tests.support.limits import limited

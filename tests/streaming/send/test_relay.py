@@ -19,10 +19,10 @@ from streaming.send.broadcast import Broadcast
 from streaming.send.forwarding import Upstream
 from streaming.send.settings import ServiceSettings
 from streaming.support.guard import AuthTokens
-from streaming.transports.link import Backoff
 from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.mqtt.connection import connect_mqtt
 from streaming.transports.mqtt.publisher import Mqtt, MqttPublisher
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.transports.websocket.outlet import WebSocket
 from streaming.wire.messages import (

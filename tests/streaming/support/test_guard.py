@@ -43,7 +43,7 @@ from streaming.support.guard import (
 from streaming.support.sparse_log import SparseLog
 from streaming.support.stats import LoopStall
 from streaming.support.tls import client_context, server_context
-from streaming.transports.link import passing
+from streaming.transports.reconnecting import passing
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.transports.websocket.outlet import WebSocket
 from streaming.web.site import Site

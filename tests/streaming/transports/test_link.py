@@ -9,7 +9,8 @@ import pytest
 
 from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
-from streaming.transports.link import LASTING_S, Backoff, Link
+from streaming.transports.link import Link
+from streaming.transports.reconnecting import LASTING_S, Backoff
 from streaming.wire.messages import End, Failure, Gap, Hello, Join, Title, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.listening import BROKEN, Script, hello, token_messages, tokens
@@ -225,14 +226,6 @@ async def test_who_comes_back_may_decide_to_begin_anew() -> None:
     happenings = await collect(link(first, Dialler(second), rejoin=lambda: Join(8)))
     assert second.sent[0] == Join(8, kinds=(2,))
     assert [type(h) for h in happenings].count(Hello) == 2
-
-
-def test_waiting_grows_is_spread_and_bounded() -> None:
-    backoff = Backoff(first_s=1.0, most_s=30.0)
-    assert [backoff.wait_s(n, 1.0) for n in range(4)] == [1, 1.5, 2.25, 3.375]
-    assert backoff.wait_s(9, 1.0) == backoff.wait_s(10**6, 1.0) == 30.0
-    assert backoff.wait_s(0, 0.0) == 0.25
-    assert backoff.wait_s(10_000, 0.0) == 7.5
 
 
 @pytest.mark.parametrize("turns", range(6))

@@ -22,7 +22,7 @@ from streaming.errors import RefusedError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession, State
 from streaming.support.tls import client_context
-from streaming.transports.link import Backoff, Link
+from streaming.transports.link import Link
 from streaming.transports.mqtt import connection as connection_module
 from streaming.transports.mqtt import publisher as publisher_module
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
@@ -31,6 +31,7 @@ from streaming.transports.mqtt.catalogue import list_streams
 from streaming.transports.mqtt.connection import connect_mqtt
 from streaming.transports.mqtt.publisher import Mqtt, MqttPublisher
 from streaming.transports.mqtt.view import OFFLINE, ONLINE
+from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import WebSocketServer, connect
 from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
 from tests import ROOT

@@ -1,6 +1,6 @@
 // Reads .muc files, whole, cut off or damaged, as docs/format.md describes them.
 
-import { decodeTokens, TOKEN_BITS } from "../../stream.js";
+import { cleanText, decodeTokens, TOKEN_BITS } from "../../stream.js";
 import { SAMPLES_PER_TOKEN } from "./session.js";
 
 const SYNC = [0xf3, 0x50];
@@ -10,6 +10,7 @@ const MOST_TOKENS = 1024;
 const MOST_INDEX = 2 ** 32 - 1;
 const MOST_GAP = 15000; // tokens; a longer gap is closed
 const MOST_CONTEXT = 4096;
+const MOST_NAME = 64; // characters
 const MOST_SILENCE = 3600 * 25; // tokens that may be missing in any file
 
 const TABLE = Int32Array.from({ length: 256 }, (_, value) => {
@@ -40,6 +41,7 @@ export function* messages(bytes) {
 }
 
 const whole = (value, low, high) => Number.isInteger(value) && value >= low && value <= high;
+const name = (value) => (typeof value === "string" ? cleanText(value, MOST_NAME) : null);
 
 /** What a message says, an object of `type`; null for what is wrong, or of a later version. */
 function readMessage(message) {
@@ -47,21 +49,24 @@ function readMessage(message) {
   if (message[0] !== 0x7b) return null;
   let event;
   try {
-    event = JSON.parse(new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(message));
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(message);
+    event = JSON.parse(text, written);
   } catch {
     return null;
   }
-  const { type, token } = event;
+  const { type, token, title } = event;
   if (type === "stream") return readHeader(event);
-  if (type === "title" && typeof event.title === "string" && whole(token, 0, MOST_INDEX)) {
-    return { type, title: event.title, token };
-  }
-  if (type === "end" && whole(token, 0, MOST_INDEX)) {
-    const padding = event.padding ?? 0;
-    return whole(padding, 0, SAMPLES_PER_TOKEN - 1) ? { type, token, padding } : null;
-  }
-  return null; // gaps show by the numbers of what follows them
+  if (!whole(token, 0, MOST_INDEX)) return null; // gaps show by the numbers of what follows them
+  if (type === "title" && typeof title === "string") return { type, title: cleanText(title), token };
+  const { padding, reason = "" } = event;
+  if (type !== "end" || typeof reason !== "string") return null;
+  if (!whole(padding ?? 0, 0, SAMPLES_PER_TOKEN - 1)) return null;
+  return { type, token, padding: padding ?? 0 };
 }
+
+/** What a field holds; a number that is written with a point or an exponent is no whole one. */
+const written = (_, value, context) =>
+  Number.isInteger(value) && /[.eE]/.test(context?.source ?? "") ? NaN : value;
 
 function readTokens(message) {
   const packet = decodeTokens(message.slice().buffer);
@@ -74,15 +79,18 @@ function readTokens(message) {
 }
 
 function readHeader(event) {
-  const { version, codec, weights, digest, seed, first_token: first, start_token, stream } = event;
+  const { version, seed, first_token: first } = event;
   if (!whole(version, 1, MOST_INDEX)) return null;
   if (version !== 1) throw new Error("The file is of a later version of the format than this page.");
-  const named = typeof codec === "string" && typeof weights === "string";
-  if (!named || !/^[0-9a-f]{64}$/.test(digest) || !whole(seed, 0, Number.MAX_SAFE_INTEGER)) return null;
-  if (!whole(first, 0, MOST_INDEX) || typeof (stream ?? "") !== "string") return null;
+  const [codec, weights, digest] = [event.codec, event.weights, event.digest].map(name);
+  const stream = name(event.stream === undefined ? "" : event.stream);
+  if ([codec, weights, stream].includes(null) || !/^[0-9a-f]{64}$/.test(digest)) return null;
+  if (!whole(seed, 0, Number.MAX_SAFE_INTEGER) || !whole(first, 0, MOST_INDEX)) return null;
+  const start_token = event.start_token ?? null;
+  const most = Math.min(MOST_INDEX, first + MOST_CONTEXT);
+  if (start_token !== null && !whole(start_token, first, most)) return null;
   const start = start_token ?? first;
-  if (!whole(start, first, Math.min(MOST_INDEX, first + MOST_CONTEXT))) return null;
-  return { type: "stream", codec, weights, digest, seed, first, start, stream: stream ?? "" };
+  return { type: "stream", codec, weights, digest, seed, stream, first, start };
 }
 
 /**

@@ -3,7 +3,7 @@
 // It says what to send and puts in order what arrives. Its join names no kinds of binary messages,
 // so that packets come plain even where the sender codes them.
 
-import { decodeTokens, TOKEN_BITS, TOKEN_RATE } from "../../stream.js";
+import { cleanText, decodeTokens, TOKEN_BITS, TOKEN_RATE } from "../../stream.js";
 
 export const SAMPLES_PER_TOKEN = 1920;
 export const SAMPLE_RATE = TOKEN_RATE * SAMPLES_PER_TOKEN;
@@ -76,7 +76,7 @@ export class Session {
     if (this.joining) throw new ProtocolError("The server did not begin with a hello.");
     if (event.type === "gap") return this.skipTo(index(event.first_token) + index(event.count));
     if (event.type === "title") {
-      this.title = String(event.title);
+      this.title = cleanText(String(event.title));
       return [{ type: "title", title: this.title, token: index(event.token) }];
     }
     if (event.type === "end") {
@@ -155,7 +155,7 @@ function check(hello) {
     throw new ProtocolError("The server's hello makes no sense.");
   }
   hello.stream = String(hello.stream ?? "");
-  hello.title = String(hello.title ?? "");
+  hello.title = cleanText(String(hello.title ?? ""));
   hello.age_s = Number(hello.age_s) || 0;
   hello.delay_s = Number(hello.delay_s) || 0;
 }
