@@ -43,7 +43,7 @@ from streaming.stream.timeline import StartAt
 from streaming.support.compute import settle
 from streaming.support.guard import SERVE_TOKEN_VARIABLE, AuthTokens, read_auth_tokens
 from streaming.support.signals import run_loop, set_on_signals, unless
-from streaming.support.stats import StatsWriter
+from streaming.support.stats import LoopStall, StatsWriter
 from streaming.support.status_line import (
     StatusLine,
     format_bit_rate,
@@ -148,8 +148,13 @@ async def _run(
                 return
             connected_s = None if settings.wait else process_age_s()
             async with (
+                LoopStall() as stall,
                 watched(
-                    lambda: {**listener.figures(), "connected_s": connected_s},
+                    lambda: {
+                        **listener.figures(),
+                        "connected_s": connected_s,
+                        "max_loop_stall_ms": stall.longest_ms,
+                    },
                     functools.partial(parts, listener),
                     functools.partial(summary, listener),
                     status,
@@ -183,12 +188,15 @@ async def record_stream(
         if (stream := await unless(stop, entering)) is None:
             return
         recording = Recording(recorder)
-        async with watched(
-            functools.partial(recording.figures, stream),
-            functools.partial(recorded_parts, stream),
-            functools.partial(recorded_summary, stream, recorder),
-            status,
-            stats,
+        async with (
+            LoopStall() as stall,
+            watched(
+                lambda: {**recording.figures(stream), "max_loop_stall_ms": stall.longest_ms},
+                functools.partial(recorded_parts, stream),
+                functools.partial(recorded_summary, stream, recorder),
+                status,
+                stats,
+            ),
         ):
             await record(stream, recording, stop)
 

@@ -187,7 +187,7 @@ class Broadcast:
                         player=outlet.web_player,
                     )
             self._hub, self._feed = hub, feed
-            watching = asyncio.ensure_future(self._stall.watch())
+            await stack.enter_async_context(self._stall)
             self._on_air.set()
             try:
                 await unless(self.stop, self._alongside(work()))
@@ -197,8 +197,6 @@ class Broadcast:
                     hub.go_away(why, time.monotonic())
                 else:
                     hub.end("the sender was stopped", time.monotonic())
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
                 self._last = self._figures()
 
     async def _alongside(self, work: Awaitable[None]) -> None:

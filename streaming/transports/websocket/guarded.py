@@ -1,5 +1,4 @@
-"""A WebSocket server that counts its connections from accept() on; what the pages' and the
-streams' servers have in common."""
+"""A WebSocket server that counts its connections from accept() on, for pages and for streams."""
 
 from __future__ import annotations
 
@@ -31,11 +30,15 @@ Listen = Callable[[str, int, Door], Awaitable[Sequence[socket.socket]]]
 class GuardedServer:
     """Serves all addresses of a host, with one gate before them.
 
-    gate: counts the connections. handler: serves a WebSocket. answer: what a request gets; None
-    lets a WebSocket begin. listen: makes the sockets; in a simulated network, others. options: of
-    the library's ``serve``, except for what is said here.
+    Args:
+        gate: counts the connections.
+        handler: serves a WebSocket.
+        answer: what a request gets; None lets a WebSocket begin.
+        listen: makes the sockets; in a simulated network, others.
+        options: of the library's ``serve``, except for what is said here.
 
-    Attributes: ``port``, once it is open.
+    Attributes:
+        port: once it is open.
     """
 
     def __init__(

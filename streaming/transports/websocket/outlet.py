@@ -25,12 +25,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WebSocket:
-    """Listen at ``host`` and ``port``, 0 for any free one; see
-    :class:`streaming.transports.websocket.WebSocketServer`.
+    """Listen for listeners; see :class:`streaming.transports.websocket.WebSocketServer`.
 
-    auth_tokens: of those who may listen; none: everybody may. web_player: from which server pages
-    load what it takes to play: ``here``, an address, or ``off``. intake: takes publishers. server:
-    one that listens already, and goes on when this stream is over.
+    Attributes:
+        port: 0 for any free one.
+        auth_tokens: of those who may listen; none: everybody may.
+        web_player: from which server pages load what it takes to play: ``here``, an address, or
+            ``off``.
+        intake: takes publishers.
+        server: one that listens already, and goes on when this stream is over.
     """
 
     host: str = "127.0.0.1"
@@ -46,7 +49,7 @@ class WebSocket:
 
     @contextlib.asynccontextmanager
     async def __call__(self, hub: Hub) -> AsyncIterator[WebSocketServer]:
-        """Raises TransportError where it cannot listen there."""
+        """Serve ``hub`` within ``async with``. Raises TransportError if it cannot listen there."""
         if self.server is not None:
             self.server.present(hub)
             try:
