@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from streaming.support.stats import LoopStall, StatsWriter
+from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
 from streaming.support.tasks import beside
 
@@ -37,15 +37,10 @@ async def watched(
     """Show a service's figures while it runs, and sum them up at the end.
 
     Args:
-        figures: the service's, at the moment of the call; ``max_loop_stall_ms``, the longest time
-            that the event loop was held up, is added to them.
+        figures: the service's, at the moment of the call.
         parts: what the status line shows after ``title``, the most important first.
         summary: one line about the whole session, for the log.
     """
-    stall = LoopStall()
-
-    def now() -> Figures:
-        return {**figures(), "max_loop_stall_ms": stall.longest_ms}
 
     async def show() -> None:
         written_s = clock()
@@ -53,16 +48,16 @@ async def watched(
             await asyncio.sleep(_TICK_S)
             if clock() - written_s >= _STATS_INTERVAL_S:
                 written_s += _STATS_INTERVAL_S
-                stats.write(now())
+                stats.write(figures())
             if status.due():
-                shown = now()
+                shown = figures()
                 status.update(shown["title"], parts(shown))
 
     try:
-        async with beside(stall.watch()), beside(show()):
+        async with beside(show()):
             yield
     finally:
-        last = now()
+        last = figures()
         status.close()
         logger.info("%s", summary(last))
         stats.write(last, final=True)

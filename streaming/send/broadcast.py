@@ -13,9 +13,8 @@ from codec.constants import SAMPLES_PER_TOKEN
 from streaming.errors import SettingsError
 from streaming.send.settings import ServiceSettings
 from streaming.stream.hub import Hub
-from streaming.support.signals import unless
 from streaming.support.stats import LoopStall
-from streaming.support.tasks import beside, cancel
+from streaming.support.tasks import cancel, unless
 from streaming.transports.outlet import Outlet, Running
 from streaming.transports.websocket import WebSocketServer
 from streaming.transports.websocket.outlet import WebSocket
@@ -187,7 +186,7 @@ class Broadcast:
                         player=outlet.web_player,
                     )
             self._hub, self._feed = hub, feed
-            await stack.enter_async_context(beside(self._stall.watch()))
+            await stack.enter_async_context(self._stall)
             self._on_air.set()
             try:
                 await unless(self.stop, self._alongside(work()))

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from streaming.errors import UserError, reason_of
+from streaming.support.tasks import cancel
 from streaming.support.timing import Timing
 
 __all__ = ["LoopStall", "RealTimeFactor", "StatsWriter"]
@@ -40,14 +41,31 @@ class RealTimeFactor:
 
 
 class LoopStall:
-    """Measures how long the event loop was held up, by a task that should wake on time."""
+    """Measures how long the event loop is held up within ``async with``: how late a task wakes.
+
+    Attributes:
+        timing: by how much it woke too late, in seconds.
+    """
 
     def __init__(self, interval_s: float = 0.02) -> None:
         self.interval_s = interval_s
         self.timing = Timing()
+        self._task: asyncio.Task[None] | None = None
 
-    async def watch(self) -> None:
-        """Run until cancelled."""
+    async def __aenter__(self) -> LoopStall:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        await cancel(self._task)
+
+    async def _watch(self) -> None:
         while True:
             due_s = time.monotonic() + self.interval_s
             await asyncio.sleep(self.interval_s)

@@ -61,9 +61,12 @@ def stream_tag(identity: StreamIdentity) -> str:
 
 @dataclass(frozen=True)
 class MqttAddress:
-    """A stream at a broker, or the streams under a topic. user, password: None, or to log in with.
+    """A stream at a broker, or the streams under a topic.
 
     ``str()`` of it leaves out user and password, for logs and messages.
+
+    Attributes:
+        user, password: to log in with; None: without.
     """
 
     host: str
@@ -143,7 +146,8 @@ def read_credentials(
 ) -> MqttAddress:
     """``address`` with user and password: its own, else those given, else the environment's.
 
-    Raises SettingsError where the file cannot be read or there is a password without a user.
+    Raises:
+        SettingsError: the file cannot be read, or there is a password without a user.
     """
     user = address.user or user or os.environ.get(USER_VARIABLE) or None
     password = address.password

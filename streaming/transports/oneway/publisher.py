@@ -34,8 +34,9 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 class OneWay:
     """Send over a one-way link: an :class:`streaming.transports.outlet.Outlet`.
 
-    bits_per_s: never faster than so; None: as fast as the link carries. key: of the frames' tags;
-    empty: they have none.
+    Attributes:
+        bits_per_s: never faster than so; None: as fast as the link carries.
+        key: of the frames' tags; empty: they have none.
     """
 
     address: Address
@@ -44,7 +45,7 @@ class OneWay:
     key: bytes = field(default=b"", repr=False)
 
     def __call__(self, hub: Hub) -> OneWayPublisher:
-        """Raises SettingsError where the link cannot carry the stream."""
+        """What sends ``hub``. Raises SettingsError if the link cannot carry the stream."""
         return OneWayPublisher(hub, self)
 
     @property

@@ -87,11 +87,13 @@ class WebSocketServer:
         proxies: reverse proxies that say for whom they ask.
         listen: makes the sockets; in a simulated network, others.
 
-    Attributes: ``site``, which answers requests that want no WebSocket; without one they get 426.
-    ``names``, hosts by which this server is known besides its addresses. ``guesses``, which slows
-    down who names wrong secrets.
+    Attributes:
+        site: answers requests that want no WebSocket; without one they get 426.
+        names: hosts by which this server is known besides its addresses.
+        guesses: slows down who names wrong secrets.
 
-    Raises TransportError where it cannot listen there.
+    Raises:
+        TransportError: on entering, it cannot listen there.
     """
 
     def __init__(
