@@ -28,6 +28,7 @@ from streaming.cli.common import (
 )
 from streaming.cli.mqtt import list_broker
 from streaming.cli.oneway import oneway_dial
+from streaming.cli.serving import make_serving
 from streaming.cli.start import say
 from streaming.cli.watching import Figures, process_age_s, watched
 from streaming.errors import SettingsError
@@ -303,13 +304,27 @@ async def find_stream(arguments: argparse.Namespace, start: StartAt) -> Origin:
 
 def open_gateway(arguments: argparse.Namespace) -> Gateway | None:
     """What ``--serve`` asks for; to be entered before it is written to. Raises SettingsError."""
+    serving = make_serving(arguments)
     if arguments.serve is None:
+        if serving.tls or serving.origins or serving.proxies:
+            raise SettingsError(
+                "--tls-cert, --allow-origin and --trust-proxy are for --serve; give that as well, "
+                "or leave them out."
+            )
         return None
     secrets = read_auth_tokens(
         arguments.serve_token, arguments.serve_token_file, SERVE_TOKEN_VARIABLE
     )
     host, port = arguments.serve
-    return Gateway(host, port, AuthTokens(secrets))
+    return Gateway(
+        host,
+        port,
+        AuthTokens(secrets),
+        serving.limits,
+        serving.origins,
+        serving.proxies,
+        serving.tls,
+    )
 
 
 def open_output(arguments: argparse.Namespace, gateway: Gateway | None = None) -> Output:

@@ -68,6 +68,7 @@ _FILES: Final = {
     "stream.js": "stream.js",
     "sound.js": "sound.js",
     "audio-thread.js": "player/audio-thread.js",
+    "cubic.js": "player/cubic.js",
     "page.css": "page.css",
     "icon.svg": "icon.svg",
 }

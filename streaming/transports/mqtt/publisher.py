@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
+from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.subscription import Subscription
 from streaming.stream.traffic import Traffic
@@ -71,7 +71,7 @@ class Mqtt:
         return MqttPublisher(hub, self)
 
 
-class MqttPublisher:
+class MqttPublisher(Reconnecting):
     """Publishes a hub within ``async with``, across as many connections as it takes.
 
     Entering it connects to the broker and raises TransportError or RefusedError where that fails;
@@ -84,9 +84,9 @@ class MqttPublisher:
     def __init__(
         self, hub: Hub, settings: Mqtt, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(settings.backoff, clock)
         self._hub = hub
         self._settings = settings
-        self._clock = clock
         address = settings.address
         self._address = MqttAddress.parse(address) if isinstance(address, str) else address
         self._tag = stream_tag(hub.info)
@@ -102,17 +102,10 @@ class MqttPublisher:
         self._wake = asyncio.Event()
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
-        self._reconnecting = Reconnecting(
-            settings.backoff,
-            self._told,
-            passing=lambda error: isinstance(error, (TransportError, RefusedError)),
-            clock=clock,
-        )
         self.traffic = Traffic(framing=int, keepalive_bits_per_s=_KEEPALIVE_BITS_PER_S)
 
     async def __aenter__(self) -> MqttPublisher:
         broker = await self._connect()
-        logger.info("publishing to %s", self._address)
         self._task = asyncio.create_task(self._run(broker))
         return self
 
@@ -131,16 +124,6 @@ class MqttPublisher:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-
-    @property
-    def away(self) -> bool:
-        """Whether there is no connection just now."""
-        return self._reconnecting.away
-
-    @property
-    def reconnects(self) -> int:
-        """How often the connection was lost and made again."""
-        return self._reconnecting.reconnects
 
     @property
     def url(self) -> str:
@@ -170,28 +153,26 @@ class MqttPublisher:
             on_lost=self._wake.set,
         )
         await broker.__aenter__()
-        self._reconnecting.connected()
+        self._connected()
+        logger.info("publishing %sto %s", "again " if self.reconnects else "", self._address)
         return broker
 
     async def _run(self, broker: Broker | None) -> None:
         """Publish until the stream is over."""
-        async for attempt in self._reconnecting:
-            with attempt:
-                if broker is None:
-                    broker = await self._connect()
-                    logger.info("publishing again to %s", self._address)
-                try:
-                    await self._publish_all(broker)
-                    return
-                finally:
+        async for _ in self._attempts():
+            try:
+                broker = broker or await self._connect()
+                await self._publish_all(broker)
+                return
+            except (TransportError, RefusedError) as error:
+                if self.away:
+                    logger.debug("not yet: %s", error)
+                else:
+                    logger.warning("coming back to the broker, since %s", error.cause)
+            finally:
+                if broker is not None:
                     await broker.close()
                     broker = None
-
-    def _told(self, error: UserError) -> None:
-        if self.away:
-            logger.debug("not yet: %s", error)
-        else:
-            logger.warning("coming back to the broker, since %s", error.cause)
 
     async def _publish_all(self, broker: Broker) -> None:
         """On one connection, to the end of the stream, or of those that follow one another."""

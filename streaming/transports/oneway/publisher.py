@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
-from streaming.errors import SettingsError, UserError
+from streaming.errors import SettingsError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.subscription import Subscription
 from streaming.transports.oneway.hello import Fec
@@ -54,7 +54,7 @@ class OneWay:
         return min(rates, default=None)
 
 
-class OneWayPublisher:
+class OneWayPublisher(Reconnecting):
     """Sends a hub's stream within ``async with``, from its live edge on.
 
     Entering it raises TransportError where the link cannot be opened, and SettingsError where it
@@ -67,9 +67,9 @@ class OneWayPublisher:
     def __init__(
         self, hub: Hub, settings: OneWay, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(Backoff(_RETRY_S, _RETRY_S), clock)
         self._hub = hub
         self._settings = settings
-        self._clock = clock
         line = settings.line_bits_per_s
         rate = bit_rate(hub.info.packet_tokens, settings.fec, settings.key)
         self.bits_per_s = rate
@@ -86,7 +86,6 @@ class OneWayPublisher:
         self._over = False
         self._tasks: list[asyncio.Task[None]] = []
         self._began_s = clock()
-        self._reconnecting = Reconnecting(Backoff(_RETRY_S, _RETRY_S), self._told, clock=clock)
 
     async def __aenter__(self) -> OneWayPublisher:
         port = await self._open()
@@ -178,29 +177,28 @@ class OneWayPublisher:
 
     async def _open(self) -> Port:
         port = await self._settings.address.open_writer()
-        self._reconnecting.connected()
+        self._connected()
         return port
 
     async def _send(self, port: Port | None) -> None:
         """From the line's queue to the link, at the line's pace."""
-        async for attempt in self._reconnecting:
-            with attempt:
+        async for _ in self._attempts():
+            try:
                 if port is None:
                     port = await self._open()
                     logger.info("the link %s is back", self._settings.address)
-                try:
-                    await self._send_all(port)
-                    return
-                finally:
+                await self._send_all(port)
+                return
+            except TransportError as error:
+                if self.away:
+                    logger.debug("not yet: %s", error)
+                else:
+                    logger.warning("waiting for the link: %s", error)
+                    self.losses += 1
+            finally:
+                if port is not None:
                     port.close()
                     port = None
-
-    def _told(self, error: UserError) -> None:
-        if self._reconnecting.away:
-            logger.debug("not yet: %s", error)
-        else:
-            logger.warning("waiting for the link: %s", error)
-            self.losses += 1
 
     async def _send_all(self, port: Port) -> None:
         while True:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
-from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
+from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.heartbeat import Heartbeat
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import State
@@ -58,7 +58,7 @@ class Push:
         return Pusher(hub, self)
 
 
-class Pusher:
+class Pusher(Reconnecting):
     """Pushes a hub to a relay within ``async with``, across as many connections as it takes.
 
     A relay that is away is waited for, from the first attempt on and for ever. What waiting cannot
@@ -71,14 +71,10 @@ class Pusher:
     def __init__(
         self, hub: Hub, settings: Push, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(settings.backoff, clock)
         self._hub = hub
         self._settings = settings
-        self._clock = clock
         self._publisher = secrets.token_hex(8)
-        self._reconnecting = Reconnecting(
-            settings.backoff, self._told, passing=self._passing, clock=clock
-        )
-        self._last_cause = ""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Pusher:
@@ -99,16 +95,6 @@ class Pusher:
         await asyncio.gather(self._task, return_exceptions=True)
 
     @property
-    def away(self) -> bool:
-        """Whether there is no connection just now."""
-        return self._reconnecting.away
-
-    @property
-    def reconnects(self) -> int:
-        """How often the connection was lost and made again."""
-        return self._reconnecting.reconnects
-
-    @property
     def url(self) -> str:
         """Of the relay."""
         return self._settings.url
@@ -124,22 +110,21 @@ class Pusher:
 
     async def _run(self) -> None:
         """Push until the stream is over."""
-        async for attempt in self._reconnecting:
-            with attempt:
+        last_cause = ""
+        async for _ in self._attempts():
+            try:
                 async with await self._connect() as connection:
                     await self._push(connection)
                 if self._hub.ended:
                     return
-
-    def _passing(self, error: UserError) -> bool:
-        first = not (self._reconnecting.connections or self._reconnecting.failed)
-        return passing(error) or not first
-
-    def _told(self, error: UserError) -> None:
-        new = error.cause != self._last_cause or not self._reconnecting.failed
-        self._last_cause = error.cause
-        told = logger.warning if new else logger.debug
-        told("coming back to the relay, since %s", error.cause)
+            except (TransportError, ProtocolError) as error:
+                if not (passing(error) or self._failed or self._met):
+                    raise
+                if self._lasted():
+                    last_cause = ""
+                told = logger.debug if error.cause == last_cause else logger.warning
+                told("coming back to the relay, since %s", error.cause)
+                last_cause = error.cause
 
     async def _connect(self) -> Connection:
         return await connect(self._settings.url, silence_s=None, tls=self._settings.tls)
@@ -188,7 +173,7 @@ class Pusher:
         answer = _checked(answer)
         if not isinstance(answer, Join):
             raise ProtocolError(f"What answers at {url} is no relay that takes streams.")
-        self._reconnecting.connected()
+        self._connected()
         logger.info("pushing to %s%s", url, " again" if self.reconnects else "")
         return answer
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from streaming.support.forwarded import Proxies
-from streaming.support.guard import AuthTokens, Limits, fit_to_files, is_loopback
+from streaming.support.guard import AuthTokens, Limits, fit_to_files
+from streaming.transports.websocket.guarded import warn_of_strangers
 from streaming.transports.websocket.server import WebSocketServer
 
 if TYPE_CHECKING:
@@ -80,12 +81,10 @@ class WebSocket:
 
     def warn_of_strangers(self) -> None:
         """Say what is open to whoever can reach the address, or the proxy before it."""
-        here_alone = is_loopback(self.host)
-        if not self.auth_tokens and (self.proxies or not here_alone):
-            logger.warning(
-                "everybody who can reach %s can listen: --auth-token-file keeps others out",
-                "the proxy" if here_alone else self.host,
-            )
-        secretive = bool(self.auth_tokens) or self.intake is not None
-        if self.tls is None and secretive and not here_alone:
-            logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
+        warn_of_strangers(
+            self.host,
+            self.proxies,
+            self.tls,
+            keep_out="" if self.auth_tokens else "--auth-token-file",
+            secretive=bool(self.auth_tokens) or self.intake is not None,
+        )

@@ -210,7 +210,7 @@ async def test_a_relay_that_is_away_is_waited_for_from_the_start_and_later(caplo
         taken.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
         async with pusher(hub, url) as pushing:
-            await until(lambda: pushing._reconnecting.failed > 3)
+            await until(lambda: pushing._failed > 3)
         assert pushing.away
     assert caplog.text.count("WARNING") == 1
     assert "coming back to the relay, since nothing listens at" in caplog.text
@@ -332,7 +332,7 @@ async def test_a_second_publisher_waits_for_its_turn(caplog):
             await until(lambda: not pushing.away)
             waiting = pusher(second, here.url)
             await waiting.__aenter__()
-            await until(lambda: waiting._reconnecting.failed > 2)
+            await until(lambda: waiting._failed > 2)
             assert "Somebody else publishes here" in caplog.text
             assert not pushing.away
             first.end("over", time.monotonic())

@@ -146,6 +146,44 @@ def test_the_speed_of_playing_is_that_of_python(run):
     np.testing.assert_allclose(heard, expected, atol=1e-9)
 
 
+def test_scheduled_buffers_play_at_the_speed_that_is_asked_for(run):
+    """Without an audio thread; also across buffers, of which no seam may be heard."""
+    sizes, speeds = [46_080, 20_000, 3, 1, 46_080, 30_000], [1, 1.004, 1.004, 1.004, 0.99, 1]
+    at = np.arange(sum(sizes))
+    pcm = np.rint(16_384 * np.stack([np.sin(at / 17), np.cos(at / 29)], axis=1)).astype(int)
+    pieces = np.split(pcm, np.cumsum(sizes)[:-1])
+    left, right, reports = run(
+        "const { Schedule } = await get('audio');"
+        "const context = new OfflineAudioContext(2, 4 * 48000, 48000);"
+        "const reports = [], port = { postMessage: (report) => reports.push(report) };"
+        "const schedule = new Schedule(context, context.destination, port);"
+        "given[0].forEach((piece, number) => schedule.take("
+        "  { pcm: Int16Array.from(piece), speed: given[1][number] }));"
+        "schedule.report();"
+        "const sound = await context.startRendering();"
+        "schedule.report(); schedule.close();"
+        "return [...[0, 1].map((channel) => Array.from(sound.getChannelData(channel))), reports];",
+        [piece.ravel().tolist() for piece in pieces],
+        speeds,
+    )
+    places: list[float] = []
+    place, end = 0.0, 0
+    for size, speed in zip(sizes, speeds, strict=True):
+        end += size
+        while place < end - 2:  # the cubic looks two samples ahead
+            places.append(place)
+            place += speed
+    begin, fade = 4800, 480
+    heard = np.stack([left, right])[:, begin : begin + len(places)]
+    expected = np.stack([np.sin(np.array(places) / 17), np.cos(np.array(places) / 29)]) / 2
+    np.testing.assert_allclose(heard[:, fade:], expected[:, fade:], atol=2e-4)
+    assert not np.any(left[begin + len(places) :])
+    before, after = reports[0], reports[-1]
+    assert before["waiting_s"] == pytest.approx(sum(sizes) / 48_000, abs=1e-4)
+    assert after["read"] == sum(sizes)
+    assert [report["underruns"] for report in reports] == [0] * len(reports)
+
+
 def test_lost_tokens_are_replaced_as_in_python(run):
     tokens = np.random.default_rng(3).integers(0, 16384, 40)
     items: list[Tokens | Gap] = [

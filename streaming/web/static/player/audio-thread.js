@@ -5,6 +5,8 @@
 // 0.2 %, far below what is heard), with cubic interpolation. Where it runs dry it fades out, waits
 // and fades in again.
 
+import { cubic } from "./cubic.js";
+
 const RATE = 48000;
 const GAIN = 0.004;
 const MOST_CHANGE = 0.002;
@@ -109,16 +111,15 @@ class Player extends AudioWorkletProcessor {
   }
 }
 
-/** The sample at a place between samples: Catmull and Rom's cubic through its four neighbours. */
+/** The sample at a place between samples, which go round. */
 function at(samples, place) {
   const whole = Math.floor(place);
-  const part = place - whole;
   const { length } = samples;
   const a = samples[(whole + length - 1) % length];
   const b = samples[whole % length];
   const c = samples[(whole + 1) % length];
   const d = samples[(whole + 2) % length];
-  return b + 0.5 * part * (c - a + part * (2 * a - 5 * b + 4 * c - d + part * (3 * (b - c) + d - a)));
+  return cubic(a, b, c, d, place - whole);
 }
 
 registerProcessor("player", Player);

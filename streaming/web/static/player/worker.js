@@ -18,6 +18,8 @@ const LONGEST_WAIT_MS = 30000;
 const LASTING_MS = 1000; // a connection that ends sooner was no more than another failed attempt
 const LONG_OUTAGE_S = 60; // after a longer one there is no point in what was missed
 const REST_S = 5; // what a jump has done must show before there is another one
+const STALL_S = 3; // without a report of the audio thread, which gives four a second: this tab stood still
+const QUEUED_S = 1; // what came meanwhile is there so long after that
 const SLOW = 0.8; // seconds of computing for a second of sound, in the first windows
 const FIRST_WINDOWS = 5;
 
@@ -35,6 +37,7 @@ let wait = FIRST_WAIT_MS;
 let retry = 0;
 let lostAt = null; // when the connection was lost
 let jumpedAt = -REST_S;
+let excusedUntil = 0; // packets that come before were held up here
 let busy = []; // computing time per second of sound, window by window
 let pumping = false;
 let atPort = { written: 0, read: 0, playing: false, underruns: 0, peak: 0, at: 0 };
@@ -174,7 +177,7 @@ const waitingS = () => (sent - atPort.read) / SAMPLE_RATE;
 function follow(before, end) {
   const hello = session.hello;
   const heard = heardSample();
-  if (end <= hello.next_token || heard === null || !session.live) return;
+  if (end <= hello.next_token || heard === null || !session.live || stalled()) return;
   const reserve = decodable(before, WINDOW) * SAMPLES_PER_TOKEN - heard;
   const speed = jitter.arrived(end / TOKEN_RATE, Math.max(0, reserve) / SAMPLE_RATE, now());
   port.postMessage({ speed });
@@ -184,6 +187,12 @@ function follow(before, end) {
     renderer.jump(now());
     flush();
   }
+}
+
+/** Whether what comes now is late because this tab stood still, which says nothing about the link. */
+function stalled() {
+  if (now() - atPort.at > STALL_S) excusedUntil = now() + QUEUED_S;
+  return now() < excusedUntil;
 }
 
 function flush() {
@@ -247,6 +256,7 @@ function interleaved([left, right], length) {
 
 /** A few times a second the audio thread says how it goes. */
 function hear(report) {
+  stalled();
   atPort = { ...report, at: now() };
   const heard = heardSample();
   const token = heard === null ? null : heard / SAMPLES_PER_TOKEN;
