@@ -6,7 +6,7 @@ that of the event loop.
 A listener is a subscription (:mod:`streaming.stream.subscription`): what it is to be sent is read
 from the history when its connection has room, so a thousand listeners that are an hour behind take
 no more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back than
-it was before is dropped with an error event; nobody else notices. Who catches up on what was
+it was before is dropped with an error message; nobody else notices. Who catches up on what was
 missed, or listens to the past on purpose, is not behind in this sense.
 """
 

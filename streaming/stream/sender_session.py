@@ -120,7 +120,7 @@ class SenderSession:
         if self.state is State.ENDED:
             return
         if isinstance(message, Unknown):
-            logger.debug("passing over an event of unknown type %r", message.type)
+            logger.debug("passing over a message of unknown type %r", message.type)
         elif self._subscription is None and isinstance(message, Publish):
             refusal = self._admit_publisher(message)
             if refusal is not None:
