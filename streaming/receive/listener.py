@@ -37,7 +37,7 @@ from streaming.receive.output import Output
 from streaming.receive.playout import PlayoutBuffer
 from streaming.receive.reserve import Adaptation, ReserveControl
 from streaming.receive.settings import CatchUp, ListenerSettings
-from streaming.stream.listener_session import CodecIdentity, Happening, ListenerSession
+from streaming.stream.listener_session import CodecIdentity, Event, ListenerSession
 from streaming.stream.timeline import StartAt
 from streaming.stream.traffic import Traffic
 from streaming.support.tasks import beside, cancel
@@ -96,7 +96,7 @@ class Listener:
         load: Callable[[str], Codec] | None = None,
         settings: ListenerSettings | None = None,
         traffic: Traffic | None = None,
-        observe: Callable[[Happening], Awaitable[None]] | None = None,
+        observe: Callable[[Event], Awaitable[None]] | None = None,
         begun: Callable[[Hello, int, int], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -311,13 +311,13 @@ class Listener:
     async def _run(self, link: Link) -> None:
         """Receive and decode, until the end or until the connection is lost for good."""
         try:
-            happenings = aiter(link)
-            hello = await anext(happenings)
+            events = aiter(link)
+            hello = await anext(events)
             assert isinstance(hello, Hello)  # the session takes nothing else first
             self.decoder = DecodeThread(self._codec, self.settings.decode)
             beginning = self._welcome(hello)
             decoding = Decoding(beginning, self.decoder, self._buffer, self._clock, self._begun)
-            receive = self._receive(happenings, decoding)
+            receive = self._receive(events, decoding)
             async with beside(decoding.run()) as decodes, beside(receive) as receives:
                 await asyncio.gather(decodes, receives)
         except BaseException:
@@ -351,21 +351,21 @@ class Listener:
     def _beginning(self, hello: Hello) -> Beginning:
         return Beginning(hello, self._clock(), self._start_at, self.reserve.target_s)
 
-    async def _receive(self, happenings: AsyncIterator[Happening], decoding: Decoding) -> None:
+    async def _receive(self, events: AsyncIterator[Event], decoding: Decoding) -> None:
         """Messages on to where they become sound, until the end, or the connection's for good."""
         try:
-            async for happening in happenings:
-                if isinstance(happening, Title):
-                    self._titles.append(happening)
-                elif isinstance(happening, Hello):
+            async for event in events:
+                if isinstance(event, Title):
+                    self._titles.append(event)
+                elif isinstance(event, Hello):
                     self._leave_place(decoding)
-                    await decoding.put(self._welcome(happening))
-                elif isinstance(happening, End):
-                    self.end_reason = happening.reason
+                    await decoding.put(self._welcome(event))
+                elif isinstance(event, End):
+                    self.end_reason = event.reason
                     break
                 else:
-                    await decoding.put(happening)
-                    await self._follow(happening, decoding)
+                    await decoding.put(event)
+                    await self._follow(event, decoding)
         except UserError as error:
             self._broke = error
         await decoding.put(None)

@@ -14,14 +14,17 @@ __all__ = ["Subscription"]
 class Subscription(Cursor):
     """A cursor of a listener that is greeted, may lag, and is told the end.
 
-    wake: called when there is something new to take, or nothing ever more. coded: the listener
-    takes entropy-coded packets.
+    Args:
+        wake: called when there is something new to take, or nothing ever more.
+        outlet: whether it is no listener but an outlet that hands the stream on to others.
+        coded: whether the listener takes entropy-coded packets.
 
-    Attributes: ``closed`` when nothing more will follow what can be taken, ``failure`` if that is
-    for a fault; ``carrier``, whether it carries the stream on to others.
+    Attributes:
+        closed: whether nothing more will follow what can be taken.
+        failure: why, if that is for a fault.
     """
 
-    __slots__ = ("_hello", "_last_word", "_least_behind", "carrier", "closed", "failure", "wake")
+    __slots__ = ("_hello", "_last_word", "_least_behind", "closed", "failure", "outlet", "wake")
 
     def __init__(
         self,
@@ -29,11 +32,11 @@ class Subscription(Cursor):
         hello: Hello,
         wake: Callable[[], None],
         *,
-        carrier: bool = False,
+        outlet: bool = False,
         coded: bool = False,
     ) -> None:
         super().__init__(history, hello.first_token, coded=coded)
-        self.carrier = carrier
+        self.outlet = outlet
         self.wake = wake
         self._least_behind = self._behind
         self._hello: Hello | None = hello

@@ -101,7 +101,7 @@ class Traffic:
         self.wire_bytes = 0
         self._payload = RateMeter()
         self._wire = RateMeter()
-        self._event_bytes = 0
+        self._pending_bytes = 0
 
     def add(
         self,
@@ -126,14 +126,14 @@ class Traffic:
         self.wire_bytes += on_wire
         if not live:
             return
-        # Events count together with the tokens that follow, so that both rates are measured
+        # Other messages count together with the tokens that follow, so that both rates are measured
         # between the same moments and agree from the second packet on.
-        self._event_bytes += on_wire
+        self._pending_bytes += on_wire
         if tokens:
             stream_s = end_token / TOKEN_RATE
             self._payload.add(payload_bits, now_s, stream_s)
-            self._wire.add(8 * self._event_bytes, now_s, stream_s)
-            self._event_bytes = 0
+            self._wire.add(8 * self._pending_bytes, now_s, stream_s)
+            self._pending_bytes = 0
 
     def payload_bits_per_s(self, now_s: float) -> float | None:
         """Bits of live tokens a second, or None while unknown."""

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
-from streaming.stream.listener_session import Happening, ListenerSession, State
+from streaming.stream.listener_session import Event, ListenerSession, State
 from streaming.support.tasks import unless
 from streaming.support.worker import call_on_thread
 from streaming.transports.reconnecting import Backoff, Reconnecting, passing
@@ -78,7 +78,7 @@ class Link(Reconnecting):
         dial: Dial | None = None,
         *,
         meet: Callable[[Hello], Awaitable[None]] | None = None,
-        observe: Callable[[Happening], Awaitable[None]] | None = None,
+        observe: Callable[[Event], Awaitable[None]] | None = None,
         rejoin: Callable[[], Join | None] = lambda: None,
         backoff: Backoff | None = None,
         anybody: bool = False,
@@ -119,7 +119,7 @@ class Link(Reconnecting):
         self._moved.set()
         self._at_once = True
 
-    async def __aiter__(self) -> AsyncIterator[Happening]:
+    async def __aiter__(self) -> AsyncIterator[Event]:
         """Raises TransportError where there is no way back, ProtocolError where none would help."""
         async for _ in self._attempts():
             try:
@@ -128,9 +128,9 @@ class Link(Reconnecting):
                         raise ValueError("without a connection a Link needs a way to dial")
                     self._connection = await self._dial()
                     self._connected()
-                async for happening in self._one(self._connection):
+                async for event in self._one(self._connection):
                     self._begun = True
-                    yield happening
+                    yield event
                 if self.session.state is State.ENDED:
                     return
                 raise TransportError(
@@ -175,7 +175,7 @@ class Link(Reconnecting):
     def _lasted(self) -> bool:
         return super()._lasted() and self.session.traffic.tokens > self._began_tokens
 
-    async def _one(self, connection: Messages) -> AsyncIterator[Happening]:
+    async def _one(self, connection: Messages) -> AsyncIterator[Event]:
         """What happens on one connection, until it ends in good order or is to be left."""
         self._moved.clear()
         self._began_tokens = self.session.traffic.tokens
@@ -192,14 +192,14 @@ class Link(Reconnecting):
             joining = self.session.state is State.JOINING
             if joining and isinstance(message, Hello) and self._meet is not None:
                 await self._meet(message)
-            for happening in await self._received(message):
+            for event in await self._received(message):
                 if self._observe is not None:
-                    await self._observe(happening)
-                yield happening
+                    await self._observe(event)
+                yield event
             if self.session.state is State.ENDED:
                 return
 
-    async def _received(self, message: Message) -> list[Happening]:
+    async def _received(self, message: Message) -> list[Event]:
         """What a message brought; coded tokens are decoded on a thread, for that takes a while."""
         now_s = self._clock()
         if isinstance(message, CodedTokens):

@@ -333,7 +333,7 @@ class End:
 
 @dataclass(frozen=True)
 class Failure:
-    """An ``error`` event: why the other end closes the connection.
+    """An ``error`` message: why the other end closes the connection.
 
     code: a word for programs. ``protocol``, ``timeout``, ``auth``: a fault of the other end's;
     ``lag``: it is too far behind; ``busy``: somebody else publishes there; ``away``: the sender
@@ -353,7 +353,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Unknown:
-    """An event of a type that this version does not know; to be passed over.
+    """A message of a type that this version does not know; to be passed over.
 
     size: of the message, in bytes.
     """

@@ -1,9 +1,9 @@
 """Reads the messages of :mod:`streaming.wire.messages`, trusting nothing in them.
 
 Every field is checked for type and range before it is used, and whatever is wrong raises
-ProtocolError with one sentence. For later versions' sake fields and event types that are not known
-here are passed over; binary kinds that are not known are refused, since what they carry would be
-missing from the sound.
+ProtocolError with one sentence. For later versions' sake fields and types of messages that are not
+known here are passed over; binary kinds that are not known are refused, since what they carry would
+be missing from the sound.
 """
 
 from __future__ import annotations

@@ -61,13 +61,13 @@ class Listening:
         first = None if self.waits else await dial()
         self.link = Link(self.session, first, dial, backoff=QUICK)
         try:
-            async for happening in self.link:
-                self.seen.append(happening)
+            async for event in self.link:
+                self.seen.append(event)
         finally:
             await self.link.close()
 
     def of(self, kind):
-        return [happening for happening in self.seen if isinstance(happening, kind)]
+        return [event for event in self.seen if isinstance(event, kind)]
 
     @property
     def place(self):

@@ -5,7 +5,7 @@ Under the topic of a stream lie
 ====================  ========  ===================================================================
 ``hello``             retained  the hello, as over a WebSocket
 ``status``            retained  ``online`` or ``offline`` (the sender's last will)
-``TAG``                         tokens and events as over a WebSocket, one message each
+``TAG``                         all else that goes over a WebSocket, message by message
 ``TAG/window``        retained  the newest tokens as one message of tokens
 ====================  ========  ===================================================================
 
@@ -133,7 +133,7 @@ class MqttAddress:
         return f"{self.topic}/status"
 
     def live(self, tag: str) -> str:
-        """Topic of tokens and events."""
+        """Topic of tokens and all other messages but the hello, as they are published."""
         return f"{self.topic}/{tag}"
 
     def window(self, tag: str) -> str:

@@ -197,7 +197,7 @@ class MqttPublisher(Reconnecting):
         """What was missed, then live, until there is no more or our place in the hub is lost."""
         oldest = self._hub.next_token - self._window_tokens
         join = Join(history=0, next_token=max(0, self._place, oldest))
-        subscription = self._hub.join(join, self._clock(), self._wake.set, carrier=True)
+        subscription = self._hub.join(join, self._clock(), self._wake.set, outlet=True)
         try:
             await self._move_window(broker)
             while True:

@@ -128,7 +128,7 @@ class OneWayPublisher(Reconnecting):
         """It waits for a link that was lost."""
 
     def _join(self) -> Subscription:
-        return self._hub.join(Join(history=0), self._clock(), self._wake.set, carrier=True)
+        return self._hub.join(Join(history=0), self._clock(), self._wake.set, outlet=True)
 
     async def _pull(self, subscription: Subscription) -> None:
         """From the hub to the line, until the stream is over."""

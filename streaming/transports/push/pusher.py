@@ -3,7 +3,7 @@
     hub ─► SenderSession ─► connection, again and again ─► relay
 
 We dial and name the secret. From then on the relay is a listener: it joins, and asks for what it
-has missed when we come back. To the hub it is a carrier, one more place in the stream.
+has missed when we come back. In the hub it does not count as one.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Pusher(Reconnecting):
                 asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, connection.abort)
 
         now_s = self._clock()
-        session = SenderSession(self._hub, now_s, woken, carrier=True)
+        session = SenderSession(self._hub, now_s, woken, outlet=True)
         session.heartbeat = Heartbeat(min(_PATIENCE_S, self._hub.max_lag_s), now_s)
         session.receive(join, now_s)
         tasks = [

@@ -139,7 +139,7 @@ async def test_listeners_stay_while_the_sender_is_lost_and_miss_nothing():
         await listener.end()
     assert proxy.kills >= 5
     assert np.array_equal(listener.tokens, values(0, 960))
-    assert [type(happening) for happening in listener.seen].count(Hello) == 1
+    assert [type(event) for event in listener.seen].count(Hello) == 1
     assert not listener.of(Gap)
 
 

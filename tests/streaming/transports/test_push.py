@@ -392,7 +392,7 @@ async def reading(intake):
     link = Link(ListenerSession(None), None, intake.dial, backoff=Backoff(0.0, 0.0), anybody=True)
 
     async def read():
-        seen.extend([happening async for happening in link])
+        seen.extend([event async for event in link])
 
     async with WebSocketServer(hub_of(), "127.0.0.1", 0, intake=intake) as server:
         task = asyncio.create_task(read())
