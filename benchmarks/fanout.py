@@ -153,7 +153,8 @@ async def _serving(pipe: Connection, most: int) -> None:
             due_s += _PACKET_TOKENS / TOKEN_RATE
             while (left_s := due_s - time.monotonic()) > 0:
                 try:
-                    await asyncio.wait_for(asked.wait(), left_s)
+                    async with asyncio.timeout(left_s):
+                        await asked.wait()
                 except TimeoutError:
                     break
                 asked.clear()

@@ -186,7 +186,8 @@ class Network:
         for attempt in range(_CONNECT_TRIES):
             self.ways[UP].transmit({"handshake": SYN_BYTES}, reached)
             try:
-                await asyncio.wait_for(answered.wait(), 2.0**attempt)
+                async with asyncio.timeout(2.0**attempt):
+                    await answered.wait()
                 break
             except TimeoutError:
                 continue

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
+from streaming.support.tasks import beside
 
 __all__ = ["Figures", "process_age_s", "watched"]
 
@@ -52,13 +53,11 @@ async def watched(
                 shown = figures()
                 status.update(shown["title"], parts(shown))
 
-    showing = asyncio.create_task(show())
     try:
-        yield
+        async with beside(show()):
+            yield
     finally:
         last = figures()
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
         status.close()
         logger.info("%s", summary(last))
         stats.write(last, final=True)

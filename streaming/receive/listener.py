@@ -40,6 +40,7 @@ from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.stream.listener_session import CodecIdentity, Event, ListenerSession
 from streaming.stream.timeline import StartAt
 from streaming.stream.traffic import Traffic
+from streaming.support.tasks import beside, cancel
 from streaming.support.worker import call_model
 from streaming.transports.link import Dial, Link
 from streaming.wire.messages import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tokens
@@ -149,7 +150,7 @@ class Listener:
     ) -> None:
         assert self._running is not None
         assert self.link is not None
-        await _cancel(self._running)
+        await cancel(self._running)
         try:
             if self.decoder is not None:
                 await self.decoder.close()
@@ -316,14 +317,9 @@ class Listener:
             self.decoder = DecodeThread(self._codec, self.settings.decode)
             beginning = self._welcome(hello)
             decoding = Decoding(beginning, self.decoder, self._buffer, self._clock, self._begun)
-            tasks = [
-                asyncio.create_task(decoding.run()),
-                asyncio.create_task(self._receive(events, decoding)),
-            ]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                await _cancel(*tasks)
+            receive = self._receive(events, decoding)
+            async with beside(decoding.run()) as decodes, beside(receive) as receives:
+                await asyncio.gather(decodes, receives)
         except BaseException:
             self._buffer.cut()
             raise
@@ -409,10 +405,3 @@ class Listener:
 
 def _identity(codec: Codec) -> CodecIdentity:
     return CodecIdentity(codec.name, codec.weights, codec.digest)
-
-
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are over; what they raise is of no interest any more."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,6 +15,7 @@ from streaming.send.settings import ServiceSettings
 from streaming.stream.hub import Hub
 from streaming.support.signals import unless
 from streaming.support.stats import LoopStall
+from streaming.support.tasks import cancel
 from streaming.transports.outlet import Outlet, Running
 from streaming.transports.websocket import WebSocketServer
 from streaming.transports.websocket.outlet import WebSocket
@@ -100,8 +101,7 @@ class Broadcast:
         try:
             await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel(self._task)
             raise
         finally:
             waiting.cancel()
@@ -210,9 +210,7 @@ class Broadcast:
                 for task in done:
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*tasks)
 
 
 def _service(source: Any, codec: Any) -> Callable[[Broadcast], Coroutine[Any, Any, None]]:

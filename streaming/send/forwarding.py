@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from streaming.send.service import open_hub
 from streaming.stream.history import HISTORY_TOKENS
 from streaming.stream.listener_session import ListenerSession
 from streaming.support.signals import unless
+from streaming.support.tasks import beside
 from streaming.support.worker import call_on_thread
 from streaming.transports.link import Dial, Link
 from streaming.transports.reconnecting import Backoff
@@ -93,18 +93,12 @@ async def _relay(relay: Relay, hello: Hello, on_air: Broadcast) -> None:
     settings = replace(on_air.settings, seed=hello.seed)
     hub, store = await call_on_thread(open_hub, settings, hello.identity, hello.packet_tokens)
     publisher = Publisher(hub, store)
-    feeding = asyncio.ensure_future(relay.run(publisher))
-
-    async def run() -> None:
-        await feeding
-
     try:
-        # Who joins before the history is here would begin with nothing to begin from.
-        await unless(on_air.stop, relay.wait_filled())
-        await on_air.carry(hub, relay, run, outlives=True)
+        async with beside(relay.run(publisher)) as feeding:
+            # Who joins before the history is here would begin with nothing to begin from.
+            await unless(on_air.stop, relay.wait_filled())
+            await on_air.carry(hub, relay, lambda: feeding, outlives=True)
     finally:
-        feeding.cancel()
-        await asyncio.gather(feeding, return_exceptions=True)
         await publisher.close()
 
 

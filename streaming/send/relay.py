@@ -84,8 +84,9 @@ class Relay:
 
     async def wait_filled(self, timeout_s: float = _FILL_S) -> None:
         """Wait until the history is here, or for ``timeout_s``: so nobody joins far from live."""
-        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two until Python 3.11
-            await asyncio.wait_for(self.filled.wait(), timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.filled.wait()
 
     async def run(self, publisher: Publisher) -> None:
         """Hand on until the upstream's end. Raises UserError where there is no way back to it."""

@@ -25,6 +25,7 @@ from streaming.send.pacing import RealTimePacer
 from streaming.send.publisher import Publisher
 from streaming.stream.hub import Hub
 from streaming.support.stats import RealTimeFactor
+from streaming.support.tasks import beside
 from streaming.support.timing import Timing
 from streaming.support.worker import Worker
 
@@ -100,7 +101,8 @@ class PacedSource:
         """Stop and close the source; one that hangs is left to its thread, which ends with us."""
         self._source.stop()
         try:
-            await asyncio.wait_for(self._worker.run(self._source.close), _CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._worker.run(self._source.close)
         except TimeoutError:
             logger.debug("the source does not let go")
         await self._worker.close(timeout_s=0.1)
@@ -158,13 +160,11 @@ class Sender:
         Raises UserError where the source fails midway, after all that came before it was sent.
         """
         blocks: asyncio.Queue[NDArray[np.float32]] = asyncio.Queue(_QUEUED_BLOCKS)
-        reading = asyncio.create_task(self._read(blocks))
         try:
-            await self._encode(blocks)
-            problem = await reading
+            async with beside(self._read(blocks)) as reading:
+                await self._encode(blocks)
+                problem = await reading
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
             await self._publisher.close()
         if problem is not None:
             self._publisher.end("the source failed")

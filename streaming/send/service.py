@@ -17,6 +17,7 @@ from streaming.stream.history import HISTORY_TOKENS
 from streaming.stream.hub import Hub
 from streaming.support.compute import settle
 from streaming.support.signals import unless
+from streaming.support.tasks import cancel
 from streaming.support.worker import MODEL_PATIENCE_S, Worker
 from streaming.web.status import Encoding
 from streaming.wire.messages import Gap, StreamIdentity, StreamInfo
@@ -54,8 +55,7 @@ async def serve(
         if codec is not None:
             await _send(paced, opening, codec, worker, on_air)
     finally:
-        opening.cancel()
-        await asyncio.gather(opening, return_exceptions=True)
+        await cancel(opening)
         await paced.close()
         await worker.close(MODEL_PATIENCE_S)
 

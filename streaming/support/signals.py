@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from streaming.support.tasks import cancel
+
 __all__ = ["run_loop", "set_on_signals", "unless"]
 
 T = TypeVar("T")
@@ -70,6 +72,4 @@ async def unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
         await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
-        stopping.cancel()
-        working.cancel()  # does nothing when it is done
-        await asyncio.gather(working, stopping, return_exceptions=True)
+        await cancel(working, stopping)  # which does nothing to one that is done

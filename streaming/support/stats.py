@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from streaming.errors import UserError, reason_of
+from streaming.support.tasks import cancel
 from streaming.support.timing import Timing
 
 __all__ = ["LoopStall", "RealTimeFactor", "StatsWriter"]
@@ -62,8 +63,7 @@ class LoopStall:
         traceback: TracebackType | None,
     ) -> None:
         assert self._task is not None
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task)
 
     async def _watch(self) -> None:
         while True:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
 from streaming.stream.listener_session import Event, ListenerSession, State
+from streaming.support.tasks import cancel
 from streaming.support.worker import call_on_thread
 from streaming.transports.reconnecting import Backoff, Reconnecting, passing
 from streaming.wire.messages import CodedTokens, Failure, Hello, Join, Message
@@ -231,6 +232,4 @@ class Link(Reconnecting):
             message: Message | None = waiting[0].result()
             return message
         finally:
-            for future in waiting:
-                future.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await cancel(*waiting)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from codec.constants import CHANNELS, SAMPLE_RATE
+from streaming.support.tasks import cancel
 
 __all__ = [
     "BURST_S",
@@ -250,8 +251,7 @@ class EncodedStream:
         """Stop at once."""
         self._ended = True
         if self._encoding is not None:
-            self._encoding.cancel()
-            await asyncio.gather(self._encoding, return_exceptions=True)
+            await cancel(self._encoding)
         self._wake()
 
     async def listen(self) -> AsyncGenerator[bytes, None]:

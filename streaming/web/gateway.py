@@ -51,6 +51,7 @@ from streaming.support.http import (
     text,
 )
 from streaming.support.sparse_log import SparseLog
+from streaming.support.tasks import cancel
 from streaming.support.worker import call_on_thread
 from streaming.transports.websocket.connection import GuardedConnection
 from streaming.transports.websocket.guarded import GuardedServer, warn_of_strangers
@@ -177,8 +178,7 @@ class Gateway(Sink):
         traceback: TracebackType | None,
     ) -> None:
         assert self._ticking is not None
-        self._ticking.cancel()
-        await asyncio.gather(self._ticking, return_exceptions=True)
+        await cancel(self._ticking)
         self._end()
         if exc_type is None:  # players get the rest
             deadline_s = self._clock() + _LAST_S

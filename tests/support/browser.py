@@ -9,11 +9,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+
+from tests.support.processes import descendants, stopped
 
 __all__ = ["Browser", "browser"]
 
@@ -49,6 +52,22 @@ class Browser:
         self.driver.get("about:blank")
         self.complaints()
         self.driver.get(url)
+
+    @contextmanager
+    def preloaded(self, script: str) -> Iterator[None]:
+        """Pages that are opened within run a script before their own."""
+        add = "Page.addScriptToEvaluateOnNewDocument"
+        added = self.driver.execute_cdp_cmd(add, {"source": script})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let pages and their workers stand still, as a device does that has gone to sleep."""
+        with stopped(descendants(self.driver.service.process.pid, "--type=renderer")):
+            yield
 
     def text(self, selector: str) -> str:
         """The text of an element, shown or not."""

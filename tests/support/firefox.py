@@ -14,13 +14,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
+from tests.support.processes import descendants, stopped
 from tests.support.pulse import PulseServer, pulse
 
 __all__ = ["Firefox", "firefox", "pulse"]
@@ -105,6 +106,21 @@ class Firefox:
         )
         assert answer["type"] == "success", answer
         return json.loads(answer["result"]["value"])
+
+    @contextmanager
+    def preloaded(self, script: str) -> Iterator[None]:
+        """Pages that are opened within run a script before their own."""
+        added = self._ask("script.addPreloadScript", {"functionDeclaration": f"() => {{{script}}}"})
+        try:
+            yield
+        finally:
+            self._ask("script.removePreloadScript", added)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let pages and their workers stand still, as a device does that has gone to sleep."""
+        with stopped(descendants(self._process.pid, "-isForBrowser")):
+            yield
 
     def text(self, selector: str) -> str:
         """The text of an element, shown or not."""

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from streaming.errors import RefusedError, TransportError, UserError, reason_of
+from streaming.support.tasks import cancel
 from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.mqtt.wire import KEEPALIVE_S
 
@@ -253,8 +254,7 @@ class Broker:
         except aiomqtt.MqttError as error:
             raise self._broken(error) from None
         finally:
-            calling.cancel()
-            await asyncio.gather(calling, return_exceptions=True)
+            await cancel(calling)
         raise self._broken("it was lost")
 
     def _connected(self) -> aiomqtt.Client:
@@ -305,7 +305,7 @@ def _cannot_connect(
         return TransportError(
             f"No broker listens at {address}; start it first, or check host and port."
         )
-    if isinstance(cause, OSError) and not isinstance(cause, (TimeoutError, asyncio.TimeoutError)):
+    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
         return TransportError(
             f"Cannot connect to {address} ({reason_of(cause)}); check host and port."
         )

@@ -55,7 +55,8 @@ async def list_streams(
         deadline_s = loop.time() + _MOST_S
         while len(hellos) < _MOST_STREAMS and loop.time() < deadline_s:
             try:
-                received = await asyncio.wait_for(broker.receive(), quiet_s)
+                async with asyncio.timeout(quiet_s):
+                    received = await broker.receive()
             except TimeoutError:
                 break
             _note(received, hellos, offline)

@@ -22,6 +22,7 @@ from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.subscription import Subscription
 from streaming.stream.traffic import Traffic
+from streaming.support.tasks import beside, cancel
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.broker import Broker, Will
 from streaming.transports.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, read_payload
@@ -120,10 +121,9 @@ class MqttPublisher(Reconnecting):
         self._wake.set()
         if self.away:
             self._task.cancel()
-        await asyncio.wait({self._task}, timeout=_CLOSE_TIMEOUT_S)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await cancel(self._task, within_s=_CLOSE_TIMEOUT_S)
+        if not self._task.cancelled():
+            self._task.result()
 
     @property
     def url(self) -> str:
@@ -176,25 +176,22 @@ class MqttPublisher(Reconnecting):
 
     async def _publish_all(self, broker: Broker) -> None:
         """On one connection, to the end of the stream, or of those that follow one another."""
-        watching: asyncio.Task[None] | None = None
         try:
-            while True:
-                self._begin_stream()
-                await self._say_hello(broker)
-                watching = watching or asyncio.create_task(self._watch(broker))
+            await self._begin_stream(broker)
+            async with beside(self._watch(broker)):
                 await self._publish_stream(broker)
-                if self._leaving or self._hub.ended:
-                    return
+                while not (self._leaving or self._hub.ended):
+                    await self._begin_stream(broker)
+                    await self._publish_stream(broker)
         finally:
-            if watching is not None:
-                watching.cancel()
             await self._say_goodbye(broker)
 
-    def _begin_stream(self) -> None:
+    async def _begin_stream(self, broker: Broker) -> None:
         """Go on where we were, unless the hub has begun another stream."""
         tag = stream_tag(self._hub.info)
         if tag != self._tag:
             self._tag, self._place = tag, 0
+        await self._say_hello(broker)
 
     async def _publish_stream(self, broker: Broker) -> None:
         """What was missed, then live, until there is no more or our place in the hub is lost."""
@@ -211,7 +208,8 @@ class MqttPublisher(Reconnecting):
                     return
                 left_s = self._hello_at_s + _SIGN_OF_LIFE_S - self._clock()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), max(0.0, left_s))
+                    async with asyncio.timeout(left_s):
+                        await self._wake.wait()
                 except TimeoutError:
                     await self._say_hello(broker)
         finally:
@@ -222,7 +220,8 @@ class MqttPublisher(Reconnecting):
         with contextlib.suppress(TransportError, ProtocolError):  # which others will notice
             await broker.subscribe(self._address.hello)
             try:
-                received = await asyncio.wait_for(broker.receive(), _ECHO_S)
+                async with asyncio.timeout(_ECHO_S):
+                    received = await broker.receive()
             except TimeoutError:
                 logger.warning(
                     "nothing that is published at %s comes back: does the broker let this user "

@@ -14,6 +14,7 @@ from typing import Any, Final
 from streaming.errors import SettingsError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.subscription import Subscription
+from streaming.support.tasks import cancel
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.line import LineQueue
 from streaming.transports.oneway.ports import Address, Port
@@ -103,14 +104,11 @@ class OneWayPublisher(Reconnecting):
     ) -> None:
         self._over = True
         self._wake.set()
-        await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT_S)
-        for task in self._tasks:
-            task.cancel()
-        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(*self._tasks, within_s=_CLOSE_TIMEOUT_S)
         self._report()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        for task in self._tasks:
+            if not task.cancelled():
+                task.result()
 
     @property
     def url(self) -> str:
@@ -210,8 +208,9 @@ class OneWayPublisher(Reconnecting):
             wait_s = self.line.wait_s(self._clock())
             if wait_s is None and self._over:
                 return
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._queued.wait(), wait_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._queued.wait()
 
     def _report(self) -> None:
         took_s = max(1e-3, self._clock() - self._began_s)

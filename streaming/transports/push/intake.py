@@ -102,7 +102,8 @@ class _FromPublisher(Connection):
 
     async def send(self, message: Message) -> None:
         try:
-            await asyncio.wait_for(super().send(message), _SEND_S)
+            async with asyncio.timeout(_SEND_S):
+                await super().send(message)
         except TimeoutError:
             raise TransportError("The publisher does not read what it is told.") from None
 

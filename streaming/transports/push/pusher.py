@@ -25,6 +25,7 @@ from streaming.stream.hub import Hub
 from streaming.stream.listener_session import State
 from streaming.stream.sender_session import SenderSession
 from streaming.support.guard import ByteBudget, Limits
+from streaming.support.tasks import cancel
 from streaming.transports.reconnecting import Backoff, Reconnecting, passing
 from streaming.transports.websocket.client import Connection, connect
 from streaming.transports.websocket.common import CLOSE_TIMEOUT_S
@@ -90,9 +91,7 @@ class Pusher(Reconnecting):
         assert self._task is not None
         if self.away or not self._hub.ended:
             self._task.cancel()
-        await asyncio.wait({self._task}, timeout=CLOSE_TIMEOUT_S)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancel(self._task, within_s=CLOSE_TIMEOUT_S)
 
     @property
     def url(self) -> str:
@@ -144,19 +143,17 @@ class Pusher(Reconnecting):
         session.heartbeat = Heartbeat(min(_PATIENCE_S, self._hub.max_lag_s), now_s)
         session.receive(join, now_s)
         tasks = [
-            asyncio.ensure_future(self._read(connection, session)),
-            asyncio.ensure_future(self._write(connection, session, wake)),
+            asyncio.create_task(self._read(connection, session)),
+            asyncio.create_task(self._write(connection, session, wake)),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             session.leave()
-            for task in tasks:
-                task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            await cancel(*tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
         if session.failure is not None and session.failure.code == "protocol":
             raise ProtocolError(f"The relay said something wrong: {session.failure.message}")
 
@@ -165,7 +162,8 @@ class Pusher(Reconnecting):
         url = self._settings.url
         await connection.send(Publish(self._publisher, self._settings.auth_token))
         try:
-            answer = await asyncio.wait_for(anext(aiter(connection), None), _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await anext(aiter(connection), None)
         except TimeoutError:
             raise TransportError(f"{url} did not answer within {_ANSWER_S:.0f} s.") from None
         if answer is None:
@@ -201,9 +199,10 @@ class Pusher(Reconnecting):
             idle = self._clock() >= heartbeat.idle_at_s
             if (idle or session.waiting) and heartbeat.deadline_s is None:
                 await self._ask(connection, session)
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two until Python 3.11
-                left_s = heartbeat.idle_at_s - self._clock()
-                await asyncio.wait_for(wake.wait(), max(0.01, left_s))
+            left_s = heartbeat.idle_at_s - self._clock()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.01, left_s)):
+                    await wake.wait()
 
     async def _ask(self, connection: Connection, session: SenderSession) -> None:
         """A relay that does not answer is left: its connection may be dead without a word."""

@@ -149,7 +149,8 @@ class Connection:
         """A connection whose other end has vanished looks as one on which nothing is said: ask."""
         pong = await self._connection.ping()
         try:
-            await asyncio.wait_for(pong, self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                await pong
         except TimeoutError:
             self.abort()
             raise TransportError(

@@ -90,10 +90,18 @@ export async function fetchAll(files, base, progress = () => {}) {
 }
 
 async function fetchOne({ name, url, bytes: size }, base, count) {
-  const answer = await fetch(new URL(url, base));
-  if (!answer.ok) throw new Error(`${name} cannot be had: the server answers ${answer.status}.`);
-  // A plain folder of files does not say that a file is compressed.
-  const packed = url.endsWith(".gz");
+  const address = new URL(url, base);
+  const ask = (where) =>
+    fetch(where).catch(() => {
+      throw new Error(`${name} cannot be loaded from ${address.origin}; try again.`);
+    });
+  let answer = await ask(address);
+  // A plain folder of files has the large ones compressed, and does not say so.
+  if (answer.status === 404 && !url.endsWith(".gz")) answer = await ask(`${address}.gz`);
+  if (!answer.ok) {
+    throw new Error(`${name} cannot be loaded: ${address.origin} answers ${answer.status}.`);
+  }
+  const packed = answer.url.endsWith(".gz");
   const stream = packed ? answer.body.pipeThrough(new DecompressionStream("gzip")) : answer.body;
   const whole = new Uint8Array(size);
   let at = 0;
