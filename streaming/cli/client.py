@@ -42,7 +42,7 @@ from streaming.stream.listener_session import CodecIdentity
 from streaming.stream.timeline import StartAt
 from streaming.support.compute import settle
 from streaming.support.guard import SERVE_TOKEN_VARIABLE, AuthTokens, read_auth_tokens
-from streaming.support.signals import run_loop, set_on_signals, unless
+from streaming.support.signals import run_loop, set_on_signals
 from streaming.support.stats import LoopStall, StatsWriter
 from streaming.support.status_line import (
     StatusLine,
@@ -50,6 +50,7 @@ from streaming.support.status_line import (
     format_seconds,
     printable,
 )
+from streaming.support.tasks import unless
 from streaming.support.worker import call_model
 from streaming.transports.link import Link
 from streaming.transports.mqtt.address import MqttAddress

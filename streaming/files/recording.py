@@ -11,7 +11,7 @@ from typing import Any, ParamSpec
 from streaming.errors import SinkError
 from streaming.files.recorder import Recorder
 from streaming.stream.listener_session import Event
-from streaming.support.signals import unless
+from streaming.support.tasks import unless
 from streaming.support.worker import Worker
 from streaming.transports.link import Link
 from streaming.wire.messages import End, Hello

@@ -13,9 +13,8 @@ from codec.constants import SAMPLES_PER_TOKEN
 from streaming.errors import SettingsError
 from streaming.send.settings import ServiceSettings
 from streaming.stream.hub import Hub
-from streaming.support.signals import unless
 from streaming.support.stats import LoopStall
-from streaming.support.tasks import cancel
+from streaming.support.tasks import cancel, unless
 from streaming.transports.outlet import Outlet, Running
 from streaming.transports.websocket import WebSocketServer
 from streaming.transports.websocket.outlet import WebSocket

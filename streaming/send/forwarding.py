@@ -14,8 +14,7 @@ from streaming.send.replay import MucPlaylist, Replay
 from streaming.send.service import open_hub
 from streaming.stream.history import HISTORY_TOKENS
 from streaming.stream.listener_session import ListenerSession
-from streaming.support.signals import unless
-from streaming.support.tasks import beside
+from streaming.support.tasks import beside, unless
 from streaming.support.worker import call_on_thread
 from streaming.transports.link import Dial, Link
 from streaming.transports.reconnecting import Backoff

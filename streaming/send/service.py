@@ -16,8 +16,7 @@ from streaming.send.settings import ServiceSettings, packets
 from streaming.stream.history import HISTORY_TOKENS
 from streaming.stream.hub import Hub
 from streaming.support.compute import settle
-from streaming.support.signals import unless
-from streaming.support.tasks import cancel
+from streaming.support.tasks import cancel, unless
 from streaming.support.worker import MODEL_PATIENCE_S, Worker
 from streaming.web.status import Encoding
 from streaming.wire.messages import Gap, StreamIdentity, StreamInfo

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from streaming.support.tasks import cancel
-
-__all__ = ["run_loop", "set_on_signals", "unless"]
+__all__ = ["run_loop", "set_on_signals"]
 
 T = TypeVar("T")
 
@@ -62,14 +60,3 @@ def set_on_signals(stop: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-async def unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
-    """The result of ``work``, or None when ``stop`` is set before; ``work`` is then cancelled."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        await cancel(working, stopping)  # which does nothing to one that is done

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["beside", "cancel"]
+__all__ = ["beside", "cancel", "unless"]
 
 T = TypeVar("T")
 
@@ -27,6 +27,17 @@ async def beside(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]
         yield task
     finally:
         await cancel(task)
+
+
+async def unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
+    """The result of ``work``, or None when ``stop`` is set before; ``work`` is then cancelled."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        await cancel(working, stopping)  # which does nothing to one that is done
 
 
 async def cancel(*tasks: asyncio.Future[Any], within_s: float = 0.0) -> None:

@@ -16,11 +16,11 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
 from streaming.stream.listener_session import Event, ListenerSession, State
-from streaming.support.tasks import cancel
+from streaming.support.tasks import unless
 from streaming.support.worker import call_on_thread
 from streaming.transports.reconnecting import Backoff, Reconnecting, passing
 from streaming.wire.messages import CodedTokens, Failure, Hello, Join, Message
@@ -221,15 +221,5 @@ class Link(Reconnecting):
                 raise TransportError("The sender hung up without a word; try again.") from None
         if self._dial is None:
             return await anext(messages, None)
-        waiting: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(anext(messages, None)),
-            asyncio.ensure_future(self._moved.wait()),
-        ]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if self._moved.is_set():
-                return None
-            message: Message | None = waiting[0].result()
-            return message
-        finally:
-            await cancel(*waiting)
+        message = await unless(self._moved, anext(messages, None))
+        return None if self._moved.is_set() else message

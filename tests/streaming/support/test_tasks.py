@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from streaming.support.tasks import beside, cancel
+from streaming.support.tasks import beside, cancel, unless
 
 
 class Work:
@@ -85,6 +85,33 @@ async def test_a_block_that_is_cancelled_ends_its_work_first() -> None:
         await task
     assert task.cancelled()
     assert work.ended == "cancelled"
+
+
+async def test_work_that_ends_first_gives_its_result() -> None:
+    assert await unless(asyncio.Event(), asyncio.sleep(0, 7)) == 7
+
+
+async def test_work_that_fails_raises() -> None:
+    async def fail() -> None:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await unless(asyncio.Event(), fail())
+
+
+async def test_the_event_cancels_the_work() -> None:
+    stop = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cancelled.set()
+
+    asyncio.get_running_loop().call_soon(stop.set)
+    await unless(stop, work())
+    assert cancelled.is_set()
 
 
 async def test_tasks_are_over_once_they_were_cancelled_however_they_end() -> None:
