@@ -29,7 +29,11 @@ __all__ = ["add_broker_arguments", "broker_of", "list_broker", "mqtt_outlet"]
 
 
 def add_broker_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
-    """Where the broker is and how to get in. sends: for the sender, not for a listener."""
+    """Where the broker is and how to get in.
+
+    Args:
+        sends: for the sender, not for a listener.
+    """
     group = parser.add_argument_group("through an MQTT broker")
     purpose = "publish there as well" if sends else "listen to what is published there"
     group.add_argument(

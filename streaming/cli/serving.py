@@ -16,7 +16,11 @@ __all__ = ["Serving", "add_serving_arguments", "make_serving"]
 
 
 class Serving(NamedTuple):
-    """What the options come to. origins: of web pages that may listen besides our own."""
+    """What the options come to.
+
+    Attributes:
+        origins: of web pages that may listen besides our own.
+    """
 
     tls: ssl.SSLContext | None
     origins: list[str]

@@ -50,8 +50,11 @@ class Convert(Protocol):
 def pair_files(source: Path, out: Path, found: Sequence[Path], suffix: str) -> list[Job]:
     """For the files ``found`` under the folder ``source``: the same places under ``out``.
 
-    suffix: instead of their own. Where that makes two of them one, they keep both. Raises
-    SourceError where there are none.
+    Args:
+        suffix: instead of their own. If that makes two of them one, they keep both.
+
+    Raises:
+        SourceError: there are no files.
     """
     if not found:
         raise SourceError(f"There are no files to convert in '{printable(str(source), 300)}'.")

@@ -51,14 +51,17 @@ class _Beginning:
 class Recorder:
     """Writes what happens in a stream to ``path``.
 
-    limit_samples: of music at 48 kHz, after which it is :attr:`full`; None: any number. start:
-    where in the stream to begin. waits: it is another that decides where the sound begins, and
-    says so by :meth:`hear`.
+    Args:
+        limit_samples: of music at 48 kHz, after which it is :attr:`full`; None: any number.
+        start: where in the stream to begin.
+        waits: it is another that decides where the sound begins, and says so by :meth:`hear`.
 
-    Attributes: ``path``, the file that is written to.
+    Attributes:
+        path: the file that is written to.
 
-    Raises SinkError where the file cannot be written, is written by another program, or exists and
-    is no ``.muc`` file.
+    Raises:
+        SinkError: the file cannot be written, is written by another program, or exists and is no
+            ``.muc`` file.
     """
 
     def __init__(
@@ -141,8 +144,13 @@ class Recorder:
     def hear(self, hello: Hello, token: int, samples: int | None = None) -> None:
         """What ``hello`` began is heard from ``token`` on, after ``samples`` of other sound.
 
-        samples: None stands for as many as have been recorded. What began before and was not heard
-        is left out. Raises SinkError.
+        What began before and was not heard is left out.
+
+        Args:
+            samples: None stands for as many as have been recorded.
+
+        Raises:
+            SinkError: it cannot be written.
         """
         if self.full:
             return

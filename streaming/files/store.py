@@ -64,11 +64,14 @@ class TokenStore:
         keep_tokens: older segments are deleted.
         clock: monotonic seconds.
 
-    Attributes: ``identity``, seed and name of the stream included; ``next_token``, one past the
-    last token that is stored; ``sent_token``, one past the last that may have been sent, where the
-    stream goes on. To begin with the two are the same for a relay, whose numbers are another's.
+    Attributes:
+        identity: seed and name of the stream included.
+        next_token: one past the last token that is stored.
+        sent_token: one past the last that may have been sent, where the stream goes on. To begin
+            with it is ``next_token`` for a relay, whose numbers are another's.
 
-    Raises SettingsError where the folder cannot be used or holds another stream.
+    Raises:
+        SettingsError: the folder cannot be used or holds another stream.
     """
 
     def __init__(

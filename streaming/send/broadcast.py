@@ -168,8 +168,11 @@ class Broadcast:
     ) -> None:
         """Send ``hub`` to the outlets while ``work()`` feeds it or until it is to stop.
 
-        outlives: whether the stream goes on when this program is stopped. encoding, decoder: see
-        :func:`streaming.web.site.open_site`. Raises what ``work`` or an outlet raises.
+        Raises what ``work`` or an outlet raises.
+
+        Args:
+            outlives: whether the stream goes on when this program is stopped.
+            encoding, decoder: see :func:`streaming.web.site.open_site`.
         """
         async with contextlib.AsyncExitStack() as stack:
             for outlet in self._outlets:

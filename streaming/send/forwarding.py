@@ -32,7 +32,8 @@ async def serve_files(
 ) -> None:
     """Send ``.muc`` files until they end or are stopped. Raises UserError.
 
-    open_playlist: called once, off the event loop.
+    Args:
+        open_playlist: called once, off the event loop.
     """
     playlist = await call_on_thread(open_playlist)
     # A new stream, whatever the files were recorded from: its numbers begin at 0.
@@ -52,9 +53,13 @@ async def serve_files(
 class Upstream:
     """The sender whose stream is served.
 
-    dial: connects to it. auth_token: the secret that lets us in. backoff: how to come back. waits:
-    whether for one that is not there yet as well. anybody: it is whoever publishes next, and waited
-    for; see :class:`streaming.transports.link.Link`.
+    Attributes:
+        dial: connects to it.
+        auth_token: the secret that lets us in.
+        backoff: how to come back.
+        waits: whether for one that is not there yet as well.
+        anybody: it is whoever publishes next, and waited for; see
+            :class:`streaming.transports.link.Link`.
     """
 
     dial: Dial

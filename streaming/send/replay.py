@@ -41,9 +41,12 @@ class MucPlaylist:
         title: shown instead of the files' own titles.
         chance: draws the order.
 
-    Attributes: ``header``, the first file's: what all of them have in common, and the seed.
+    Attributes:
+        header: the first file's: what all of them have in common, and the seed.
 
-    Raises SourceError where nothing can be read, SettingsError where codecs or weights differ.
+    Raises:
+        SourceError: nothing can be read.
+        SettingsError: codecs or weights differ.
     """
 
     def __init__(

@@ -111,13 +111,18 @@ class PacedSource:
 class Sender:
     """Encodes a source and publishes its tokens to a hub in packets at absolute multiples.
 
-    window: encoder window, the codec's own by default. worker: the thread on which the codec runs.
-    store: where every packet is written before it is sent. wall: Unix time in seconds.
-
     Goes on at the token at which the hub stands, as if the source began there.
 
-    Attributes: ``source_samples`` read so far, ``encode_rtf`` the real-time factor of encoding,
-    ``encode_timing`` how long its windows took.
+    Args:
+        window: encoder window, the codec's own by default.
+        worker: the thread on which the codec runs.
+        store: where every packet is written before it is sent.
+        wall: Unix time in seconds.
+
+    Attributes:
+        source_samples: read so far.
+        encode_rtf: the real-time factor of encoding.
+        encode_timing: how long its windows took.
     """
 
     reconnects = 0  # a source of sound finds its way back by itself

@@ -39,9 +39,10 @@ async def serve(
     load_codec: Callable[[], Codec],
     on_air: Broadcast,
 ) -> None:
-    """Send ``source`` until it ends or is stopped.
+    """Send ``source`` until it ends or is stopped. Raises UserError or CodecError.
 
-    load_codec: called once, off the event loop. Raises UserError or CodecError with one sentence.
+    Args:
+        load_codec: called once, off the event loop.
     """
     paced = PacedSource(source)
     worker = Worker("encoder")
@@ -101,9 +102,10 @@ def open_hub(
 ) -> tuple[Hub, TokenStore | None]:
     """The hub, with what an earlier run has left in the store. Blocking calls.
 
-    identity: its seed is taken where neither settings nor store have one; without a name of the
-    stream the store's is taken, or one is made up. latent_tokens: tokens of a latent frame, at a
-    whole one of which the stream goes on.
+    Args:
+        identity: its seed is taken if neither settings nor store have one; without a name of the
+            stream the store's is taken, or one is made up.
+        latent_tokens: tokens of a latent frame, at a whole one of which the stream goes on.
     """
     keep_tokens = max(HISTORY_TOKENS, round(settings.rewind_s * TOKEN_RATE))
     store = None

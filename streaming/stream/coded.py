@@ -68,9 +68,14 @@ class PacketReader:
         self._recent, self._next = new[-CONTEXT:], tokens.end_token
 
     def read(self, coded: CodedTokens, digest: str, count: int) -> Tokens | None:
-        """The ``count`` tokens of a coded packet; None where tokens before it have not come.
+        """The tokens of a coded packet; None if tokens before it have not come.
 
-        digest: of the weights whose tokens they are. Raises ProtocolError on what no sender codes.
+        Args:
+            digest: of the weights whose tokens they are.
+            count: how many there are.
+
+        Raises:
+            ProtocolError: no sender codes such a packet.
         """
         coder = coder_for(digest)
         if coder is None or count > MAX_CODED_TOKENS:

@@ -49,12 +49,16 @@ _MAX_SPARE_S: Final = 600.0
 class Hub:
     """The stream as it stands, and everyone who listens to it.
 
-    entropy_coding: whether packets are to be published in fewer bits as well (:meth:`code`).
+    Args:
+        entropy_coding: whether packets are to be published in fewer bits as well (:meth:`code`).
 
-    Attributes: ``history``, what is held of the stream; ``traffic``, what each listener is sent of
-    the live stream; ``drops``, how many were sent away, by the code of the failure; ``joins``, how
-    many came, ``returns`` of them for what they had missed; ``most_listeners``, how many there were
-    at once; ``max_lag_s``; ``entropy_coding``.
+    Attributes:
+        history: what is held of the stream.
+        traffic: what each listener is sent of the live stream.
+        drops: how many were sent away, by the code of the failure.
+        joins: how many came.
+        returns: how many of them came for what they had missed.
+        most_listeners: how many there were at once.
     """
 
     def __init__(
@@ -146,9 +150,11 @@ class Hub:
     ) -> None:
         """Send the next packet, int64 ``[n]``, 1 <= n <= 1024, to all and keep it for rewinding.
 
-        delay_s: seconds from the source sample at the packet's end to this moment. unix_s: this
-        moment by the clock on the wall; without it nobody can ask for an hour. late: it comes in a
-        burst after it was held up, so that nobody has fallen behind by it. coded: see :meth:`code`.
+        Args:
+            delay_s: seconds from the source sample at the packet's end to this moment.
+            unix_s: this moment by the clock on the wall; without it nobody can ask for an hour.
+            late: it comes in a burst after it was held up, so that nobody has fallen behind by it.
+            coded: see :meth:`code`.
         """
         if late:
             self._forgive(len(tokens))

@@ -70,19 +70,23 @@ class CodecIdentity:
 class ListenerSession:
     """The listener's side: :meth:`join` first, then :meth:`receive` each message.
 
-    codec: what can be decoded here, checked against the hello; None accepts every codec (for
-    whoever does not decode). history: tokens wanted from before the live edge. join: the whole
-    first message, instead of history, client and next_token. auth_token: the secret
-    that lets us in.
-
     When the connection was lost, :meth:`rejoin` gives the first message on the next one. If what
     answers is the same stream, :meth:`receive` goes on where it was, without another Hello, however
     much was missed. If not, or if that stream has gone back to lower numbers, it reports a Hello,
     with which all begins anew.
 
-    Attributes: ``hello`` as it came last; ``next_token``, the index of the token expected next;
-    ``lost_tokens``, ``gaps`` (runs of them) and ``duplicate_tokens`` so far; ``traffic``; ``title``
-    as last announced.
+    Args:
+        codec: what can be decoded here, checked against the hello; None accepts every codec (for
+            whoever does not decode).
+        history: tokens wanted from before the live edge.
+        join: the whole first message, instead of history, client and next_token.
+        auth_token: the secret that lets us in.
+
+    Attributes:
+        hello: as it came last.
+        next_token: the index of the token expected next.
+        lost_tokens, gaps, duplicate_tokens: so far; gaps are runs of lost tokens.
+        title: as last announced.
     """
 
     def __init__(
@@ -116,7 +120,8 @@ class ListenerSession:
     def rejoin(self, join: Join | None = None) -> Join:
         """The message to send on a new connection: what is missing is wanted first.
 
-        join: begin anew with this instead of going on.
+        Args:
+            join: begin anew with this instead of going on.
         """
         self.state = State.JOINING
         self._resuming = join is None and self.hello is not None

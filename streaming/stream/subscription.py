@@ -67,7 +67,8 @@ class Subscription(Cursor):
     def lags(self, max_lag_s: float, fresh: int = 0) -> bool:
         """Whether this listener has fallen too far behind.
 
-        fresh: so many tokens were published just now, which nobody can have taken yet.
+        Args:
+            fresh: so many tokens were published just now, which nobody can have taken yet.
         """
         lag = self._rewind.next_token - self.place - self._least_behind - fresh
         return lag > max_lag_s * TOKEN_RATE

@@ -84,8 +84,9 @@ class RateMeter:
 class Traffic:
     """What one direction of one connection carries: totals, and rates of the live part.
 
-    framing: bytes on the wire of a message of so many bytes. keepalive_bits_per_s: what comes on
-    top. Both are a WebSocket's by default.
+    Args:
+        framing: bytes on the wire of a message of so many bytes; a WebSocket's by default.
+        keepalive_bits_per_s: what comes on top; a WebSocket's by default.
     """
 
     def __init__(
@@ -115,8 +116,9 @@ class Traffic:
     ) -> None:
         """Count a message of ``message_bytes`` with ``tokens``, the last one before ``end_token``.
 
-        live: whether it counts for the rates; the burst of history after joining does not.
-        payload_bits: what the tokens took, where they are coded in fewer bits.
+        Args:
+            live: whether it counts for the rates; the burst of history after joining does not.
+            payload_bits: what the tokens took, if they are coded in fewer bits.
         """
         on_wire = self._framing(message_bytes)
         self.messages += 1

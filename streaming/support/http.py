@@ -66,8 +66,10 @@ Pieces = Callable[[], AsyncGenerator[bytes, None]]
 class Answer:
     """What is sent back: a status, a body and what kind of text that is.
 
-    headers: further ones, as names and values. pieces: makes the body, in place of ``body``;
-    length: its bytes, None if it ends when the connection does.
+    Attributes:
+        headers: further ones, as names and values.
+        pieces: makes the body, in place of ``body``.
+        length: bytes that the pieces have; None if they end when the connection does.
     """
 
     status: HTTPStatus

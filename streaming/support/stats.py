@@ -106,7 +106,8 @@ class StatsWriter:
     def write(self, values: Mapping[str, Any], *, final: bool = False) -> None:
         """Write ``values`` with ``time_s`` (monotonic) before them; numbers are kept short.
 
-        final: mark the last line with ``"final": true``.
+        Args:
+            final: mark the last line with ``"final": true``.
         """
         if self._file is None:
             return

@@ -43,7 +43,8 @@ async def unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
 async def cancel(*tasks: asyncio.Future[Any], within_s: float = 0.0) -> None:
     """Cancel tasks and wait until they are over; what they raise is of no interest any more.
 
-    within_s: time to end by themselves before that.
+    Args:
+        within_s: time to end by themselves before that.
     """
     if within_s:
         await asyncio.wait(tasks, timeout=within_s)

@@ -38,8 +38,12 @@ class Messages(Protocol):
         ...
 
     def __aiter__(self) -> AsyncIterator[Message]:
-        """What arrives, until the sender closes; raises TransportError where the link breaks and
-        ProtocolError on what is no message."""
+        """What arrives, until the sender closes.
+
+        Raises:
+            TransportError: the link breaks.
+            ProtocolError: what arrives is no message.
+        """
         ...
 
     async def close(self) -> None:
@@ -120,7 +124,12 @@ class Link(Reconnecting):
         self._at_once = True
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Raises TransportError where there is no way back, ProtocolError where none would help."""
+        """What happens, in order.
+
+        Raises:
+            TransportError: there is no way back.
+            ProtocolError: another connection would not help.
+        """
         async for _ in self._attempts():
             try:
                 if self._connection is None:

@@ -30,8 +30,10 @@ _PASSING: Final = frozenset({"away", "lag", "timeout", "busy"})
 class Backoff:
     """How long to wait before each attempt to come back.
 
-    first_s: at most before the first one. most_s: at most before any. attempts: how many in a row
-    may fail; None: any number.
+    Attributes:
+        first_s: at most before the first one.
+        most_s: at most before any.
+        attempts: how many in a row may fail; None: any number.
     """
 
     first_s: float = 0.5
@@ -39,7 +41,11 @@ class Backoff:
     attempts: int | None = None
 
     def wait_s(self, failed: int, chance: float) -> float:
-        """Seconds to wait after ``failed`` attempts in a row; chance: from 0 to 1, by lot."""
+        """Seconds to wait after ``failed`` attempts in a row.
+
+        Args:
+            chance: from 0 to 1, by lot.
+        """
         longest_s = min(self.most_s, self.first_s * _GROWTH ** min(failed, 100))
         return longest_s * (0.25 + 0.75 * chance)
 
@@ -64,9 +70,13 @@ class Reconnecting:
             except TransportError as error:
                 logger.warning("coming back, since %s", error.cause)
 
-    clock, sleep, chance: seconds, waiting, and lots from 0 to 1.
+    Args:
+        backoff: how long to wait before each attempt but the first.
+        clock, sleep, chance: seconds, waiting, and lots from 0 to 1.
 
-    Attributes: ``away``, whether there is no connection just now; ``reconnects`` so far.
+    Attributes:
+        away: whether there is no connection just now.
+        reconnects: so far.
     """
 
     def __init__(

@@ -15,7 +15,8 @@ _MOST_BYTES: Final = 400_000
 class Feed:
     """Messages on their way to a page that may read slowly.
 
-    Attributes: ``dropped``, how many messages were left out because the page did not keep up.
+    Attributes:
+        dropped: how many messages were left out because the page did not keep up.
     """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:

@@ -88,9 +88,12 @@ class Gateway(Sink):
         tls: makes it ``https://``.
         name: of the station.
 
-    Attributes: ``title``, asked for what is heard now.
+    Attributes:
+        title: asked for what is heard now.
 
-    Raises SettingsError if there is no ffmpeg, TransportError if it cannot listen there.
+    Raises:
+        SettingsError: there is no ffmpeg.
+        TransportError: on entering, it cannot listen there.
     """
 
     def __init__(

@@ -51,8 +51,10 @@ _TOKENS_KIND: Final = b"\x01"
 class StreamHeader(StreamIdentity):
     """Which stream the file is of.
 
-    first_token: with which the file begins. start_token: with which the music begins, if that is
-    later; what is before it is context for the decoder and not to be heard.
+    Attributes:
+        first_token: with which the file begins.
+        start_token: with which the music begins, if that is later; what is before it is context for
+            the decoder and not to be heard.
     """
 
     type: ClassVar = "stream"
@@ -98,7 +100,8 @@ class Clock:
 class Finish:
     """The music is complete; ``token`` is one past its last token.
 
-    padding: samples at 48 kHz, 0 to 1919, by which the last token is longer than the music.
+    Attributes:
+        padding: samples at 48 kHz, 0 to 1919, by which the last token is longer than the music.
     """
 
     type: ClassVar = "end"

@@ -29,7 +29,8 @@ class MucMuxer:
     A second header follows the first tokens, and more follow later, so that no damage in one place
     can hide what the file is.
 
-    fresh: whether the file is still empty.
+    Args:
+        fresh: whether the file is still empty.
     """
 
     def __init__(self, header: StreamHeader, *, fresh: bool = True) -> None:

@@ -58,8 +58,11 @@ _CLOSE_TIMEOUT_S: Final = 2.0
 class Mqtt:
     """Publish to a broker: an :class:`streaming.transports.outlet.Outlet`.
 
-    address: ``mqtt://HOST:PORT/TOPIC``, or what was read of one. tls: for ``mqtts://``. window_s:
-    how much of the stream is retained.
+    Attributes:
+        address: ``mqtt://HOST:PORT/TOPIC``, or what was read of one.
+        tls: for ``mqtts://``.
+        window_s: how much of the stream is retained.
+        backoff: how to come back.
     """
 
     address: MqttAddress | str
@@ -68,18 +71,22 @@ class Mqtt:
     backoff: Backoff = field(default_factory=Backoff)
 
     def __call__(self, hub: Hub) -> MqttPublisher:
-        """Raises SettingsError where the address cannot be read."""
+        """What publishes ``hub``. Raises SettingsError if the address cannot be read."""
         return MqttPublisher(hub, self)
 
 
 class MqttPublisher(Reconnecting):
     """Publishes a hub within ``async with``, across as many connections as it takes.
 
-    Entering it connects to the broker and raises TransportError or RefusedError where that fails;
-    a connection that is lost later is made again, for ever. Leaving it takes leave of the broker,
-    after what the hub has still to say.
+    A connection that is lost is made again, for ever. Leaving takes leave of the broker, after what
+    the hub has still to say.
 
-    Attributes: ``traffic``, what goes to the broker.
+    Attributes:
+        traffic: what goes to the broker.
+
+    Raises:
+        TransportError: on entering, the broker cannot be reached.
+        RefusedError: on entering, the broker refuses us.
     """
 
     def __init__(

@@ -58,11 +58,16 @@ class OneWay:
 class OneWayPublisher(Reconnecting):
     """Sends a hub's stream within ``async with``, from its live edge on.
 
-    Entering it raises TransportError where the link cannot be opened, and SettingsError where it
-    cannot carry the stream. A device that is lost later is waited for; what it misses is dropped.
+    A device that is lost is waited for; what it misses is dropped.
 
-    Attributes: ``bits_per_s``, what the stream takes with all that goes with it; ``line``, what
-    waits to be sent; ``losses``, how often the link was lost.
+    Attributes:
+        bits_per_s: what the stream takes with all that goes with it.
+        line: what waits to be sent.
+        losses: how often the link was lost.
+
+    Raises:
+        TransportError: on entering, the link cannot be opened.
+        SettingsError: the link cannot carry the stream.
     """
 
     def __init__(

@@ -46,7 +46,11 @@ _PATIENCE_S: Final = 15.0
 class Push:
     """Push to a relay: an :class:`streaming.transports.outlet.Outlet`.
 
-    url: of the relay. auth_token: its publish token. tls: for ``wss://``.
+    Attributes:
+        url: of the relay.
+        auth_token: its publish token.
+        tls: for ``wss://``.
+        backoff: how to come back.
     """
 
     url: str
@@ -55,7 +59,7 @@ class Push:
     backoff: Backoff = field(default_factory=Backoff)
 
     def __call__(self, hub: Hub) -> Pusher:
-        """Nothing is connected yet."""
+        """What pushes ``hub``; nothing is connected yet."""
         return Pusher(hub, self)
 
 
@@ -103,7 +107,7 @@ class Pusher(Reconnecting):
         return {"kind": "push", "away": self.away, "reconnects": self.reconnects}
 
     async def failed(self) -> None:
-        """Raises ProtocolError where the relay refuses us on the first attempt."""
+        """Wait until the stream is over. Raises ProtocolError if the relay refuses us at first."""
         assert self._task is not None
         await asyncio.shield(self._task)
 

@@ -125,8 +125,9 @@ def warn_of_strangers(
 ) -> None:
     """Say what is open to whoever can reach ``host``, or the proxy before it.
 
-    keep_out: the option that lets in only some; empty if it was given. secretive: whether tokens
-    are named.
+    Args:
+        keep_out: the option that lets in only some; empty if it was given.
+        secretive: whether tokens are named.
     """
     here_alone = is_loopback(host)
     if keep_out and (proxies or not here_alone):
