@@ -144,25 +144,23 @@ async def _serving(pipe: Connection, most: int) -> None:
     limits = Limits(connections=most + 16, per_address=most + 16, handshake_s=60.0)
     tokens = np.random.default_rng(0).integers(0, 16384, _PACKET_TOKENS)
     published: dict[int, float] = {}
-    stall = LoopStall()
     asked = asyncio.Event()
     asyncio.get_running_loop().add_reader(pipe.fileno(), asked.set)
-    async with WebSocketServer(hub, "127.0.0.1", 0, limits=limits) as server:
-        watching = asyncio.create_task(stall.watch())
+    async with WebSocketServer(hub, "127.0.0.1", 0, limits=limits) as server, LoopStall() as stall:
         pipe.send(server.port)
         due_s = time.monotonic()
         while True:
             due_s += _PACKET_TOKENS / TOKEN_RATE
             while (left_s := due_s - time.monotonic()) > 0:
                 try:
-                    await asyncio.wait_for(asked.wait(), left_s)
+                    async with asyncio.timeout(left_s):
+                        await asked.wait()
                 except TimeoutError:
                     break
                 asked.clear()
                 while pipe.poll():
                     if pipe.recv() == "stop":
                         pipe.send(published)
-                        watching.cancel()
                         os._exit(0)  # thousands of closing handshakes are not what is measured
                     pipe.send(_figures(hub, stall))
                     stall.timing = Timing()

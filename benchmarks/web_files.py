@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.station import ROOT, example
+from streaming.support.tasks import cancel
 from streaming.web.player import files
 
 _SLOWEST_BYTES_PER_S: Final = 8_000
@@ -107,8 +108,7 @@ async def _load(
         most_mb = max(most_mb, _resident_mb(pid))
     figures = json.loads(await _get(port, "/status.json"))
     still_there = slowest.whole or not crawling.done()
-    crawling.cancel()
-    await asyncio.gather(crawling, return_exceptions=True)
+    await cancel(crawling)
     return {
         "file": file.name,
         "bytes": file.gzip_bytes,

@@ -96,17 +96,26 @@ def load(
 ) -> Codec:
     """Load a codec by name.
 
-    weights: another weights file than the one that comes with the program; for mucodec the folder
-    of the release's checkpoints, or a file that was converted from them. Without it, mucodec's are
-    taken from the cache, or fetched. device: as torch names it; by default nano computes on the
-    CPU, without torch, and mucodec on a GPU if there is one. part: "encoder" or "decoder", to spend
-    memory on that half of mucodec alone; nano loads what it is used for. The rest is mucodec's
-    decoder's alone: compiled: have it compiled in the background by its ``warm_up`` (default: on a
-    GPU). precision: one of :data:`PRECISIONS` (default: float16 on a GPU, float32 on a CPU).
-    guidance_interval: times of the flow, 0 to 1, between which guidance is applied (default:
-    always).
-    Raises UnknownCodecError, WeightsError, DeviceError or SettingError, each with one sentence for
-    the user.
+    Args:
+        weights: another weights file than the one that comes with the program; for mucodec the
+            folder of the release's checkpoints, or a file that was converted from them. Without it,
+            mucodec's are taken from the cache, or fetched.
+        device: as torch names it; by default nano computes on the CPU, without torch, and mucodec
+            on a GPU if there is one.
+        part: "encoder" or "decoder", to spend memory on that half of mucodec alone; nano loads what
+            it is used for.
+        compiled: have mucodec's decoder compiled in the background by its ``warm_up`` (default: on
+            a GPU).
+        precision: of mucodec's decoder, one of :data:`PRECISIONS` (default: float16 on a GPU,
+            float32 on a CPU).
+        guidance_interval: times of mucodec's flow, 0 to 1, between which guidance is applied
+            (default: always).
+
+    Raises:
+        UnknownCodecError: there is no codec of that name.
+        WeightsError: the weights are missing, damaged or another codec's.
+        DeviceError: it cannot compute there.
+        SettingError: a precision that the device lacks, or an interval that is none.
     """
     if name not in CODECS:
         raise UnknownCodecError(
@@ -137,7 +146,7 @@ def _traits(name: str) -> CodecTraits:
 
 
 def require_torch(purpose: str) -> None:
-    """Raises DeviceError with one sentence if torch is not installed; ``purpose`` needs it."""
+    """Raise DeviceError with one sentence if torch is not installed; ``purpose`` needs it."""
     try:
         missing = find_spec("torch") is None
     except ValueError:  # the name is blocked in sys.modules
@@ -161,7 +170,7 @@ def bundled() -> tuple[tuple[str, str, str], ...]:
 
 
 def require_live_decoding(name: str) -> None:
-    """Raises DeviceError where this machine is too slow to listen to a codec as it is sent."""
+    """Raise DeviceError if this machine is too slow to listen to a codec as it is sent."""
     if not _traits(name).needs_gpu:
         return
     require_torch(name)

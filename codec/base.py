@@ -90,10 +90,14 @@ class DecoderWindow:
 class DecodeSettings:
     """How the flow-matching sampler runs. ``None`` takes the codec's own default.
 
-    steps: of the solver (0: the deterministic decoder alone, where there is one). guidance:
-    classifier-free guidance scale; 1 is none and costs one evaluation instead of two.
-    temperature: standard deviation of the starting noise. solver, warp: see
-    :mod:`codec.sampling`. Raises SettingError for an unknown solver or a warp that is not positive.
+    Attributes:
+        steps: of the solver; 0: the deterministic decoder alone, if there is one.
+        guidance: classifier-free guidance scale; 1 is none and costs one evaluation instead of two.
+        temperature: standard deviation of the starting noise.
+        solver, warp: see :mod:`codec.sampling`.
+
+    Raises:
+        SettingError: an unknown solver, or a warp that is not positive.
     """
 
     steps: int | None = None
@@ -146,8 +150,12 @@ class Codec(ABC):
     def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
         """Tokens of one window's hop.
 
-        audio: float32 ``[2, window.tokens * 1920]``, finite. first_token: absolute index of the
-        hop's first token. Returns int64 ``[window.hop]``.
+        Args:
+            audio: float32 ``[2, window.tokens * 1920]``, finite.
+            first_token: absolute index of the hop's first token.
+
+        Returns:
+            int64 ``[window.hop]``.
         """
 
     @abstractmethod
@@ -160,12 +168,14 @@ class Codec(ABC):
         seed: int,
         settings: DecodeSettings,
     ) -> Latents:
-        """Latents of a window.
+        """Latents of a window. The noise depends on ``seed`` and the absolute latent frame alone.
 
-        tokens: int64 ``[n]``, absolute positions ``first_token ...``. context: latents of the
-        window's first frames, already decided, or None. The noise depends on ``seed`` and the
-        absolute latent frame alone. Returns ``[n / latent_tokens, ...]``, the context's frames
-        unchanged.
+        Args:
+            tokens: int64 ``[n]``, absolute positions ``first_token ...``.
+            context: latents of the window's first frames, already decided, or None.
+
+        Returns:
+            ``[n / latent_tokens, ...]``, the context's frames unchanged.
         """
 
     def decode_windows(self, jobs: Sequence[WindowJob]) -> list[Latents]:
@@ -206,8 +216,14 @@ class Codec(ABC):
     def sound2code(self, audio: ArrayLike) -> TokenArray:
         """Encode a whole recording.
 
-        audio: float32 ``[2, samples]`` at 48 kHz. Returns int64 ``[ceil(samples / 1920)]``; the
-        last token is completed with silence. Raises ValueError on another shape.
+        Args:
+            audio: float32 ``[2, samples]`` at 48 kHz.
+
+        Returns:
+            int64 ``[ceil(samples / 1920)]``; the last token is completed with silence.
+
+        Raises:
+            ValueError: another shape.
         """
         from codec.stream import StreamEncoder
 
@@ -245,7 +261,7 @@ class Codec(ABC):
         return sound[:, : np.shape(audio)[1]]
 
     def check_window(self, window: EncoderWindow | DecoderWindow) -> None:
-        """Raises SettingError where a window is too long, or too short for the crossfade."""
+        """Raise SettingError if a window is too long, or too short for the crossfade."""
         longest = self.longest_window_tokens
         if longest is not None and window.tokens > longest:
             raise SettingError(

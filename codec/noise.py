@@ -20,7 +20,9 @@ def keyed_normal(
 ) -> NDArray[np.float32]:
     """Standard normal noise, float32 ``[frames, width]``, row i keyed by ``first_frame + i``.
 
-    purpose: separates independent uses of one seed. Frames may be negative (before the stream).
+    Args:
+        first_frame: may be negative (before the stream).
+        purpose: separates independent uses of one seed.
     """
     pairs = (width + 1) // 2
     raw = np.empty((frames, 2 * pairs), dtype=np.uint64)

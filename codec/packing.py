@@ -24,7 +24,8 @@ def packed_size(count: int) -> int:
 def pack_tokens(tokens: ArrayLike) -> bytes:
     """Pack integer tokens ``[n]``, each in ``0 ... 16383``, into ``packed_size(n)`` bytes.
 
-    Raises ValueError on another shape, type or range: it would be our own mistake.
+    Raises:
+        ValueError: another shape, type or range; it would be our own mistake.
     """
     array = np.asarray(tokens)
     if array.ndim != 1:
@@ -43,7 +44,8 @@ def pack_tokens(tokens: ArrayLike) -> bytes:
 def unpack_tokens(data: bytes) -> NDArray[np.int64]:
     """Unpack the tokens, int64 ``[n]``, that :func:`pack_tokens` made ``data`` from.
 
-    Raises DataError if no tokens give these bytes (impossible length, padding not zero).
+    Raises:
+        DataError: no tokens give these bytes (impossible length, padding not zero).
     """
     count = len(data) * 8 // TOKEN_BITS
     if packed_size(count) != len(data):

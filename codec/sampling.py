@@ -56,7 +56,10 @@ def integrate(
 ) -> Tensor:
     """Latents at the last of ``times`` from those at the first.
 
-    prepare: applied to the latents before each step, to put in-context ones where they belong.
+    Args:
+        velocity: by latents and time.
+        x: latents at the first time.
+        prepare: applied to the latents before each step, to put in-context ones where they belong.
     """
     advance = SOLVERS[solver]
     for now, then in itertools.pairwise(times):

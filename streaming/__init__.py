@@ -108,10 +108,10 @@ _NAMES: Final = {
     "streaming.send.replay": "MucPlaylist",
     "streaming.send.settings": "ServiceSettings",
     "streaming.stream.timeline": "StartAt",
-    "streaming.transports.reconnecting": "Backoff",
     "streaming.transports.mqtt.publisher": "Mqtt",
     "streaming.transports.oneway.publisher": "OneWay",
     "streaming.transports.push.pusher": "Push",
+    "streaming.transports.reconnecting": "Backoff",
     "streaming.transports.websocket.outlet": "WebSocket",
     "streaming.wire.messages": "End Gap Hello Title Tokens",
 }

@@ -77,7 +77,8 @@ class ProtocolError(UserError):
 class RefusedError(ProtocolError):
     """The far end let us not in, or no longer, and said why; ``code`` is its word for programs.
 
-    by: who the far end is.
+    Args:
+        by: who the far end is.
     """
 
     def __init__(self, code: str, message: str, by: str = "sender") -> None:

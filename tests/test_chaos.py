@@ -58,19 +58,19 @@ async def follow(
         backoff=QUICK,
     )
     place = None
-    async for happening in link:
-        assert not isinstance(happening, Gap)
-        if isinstance(happening, Hello):
+    async for event in link:
+        assert not isinstance(event, Gap)
+        if isinstance(event, Hello):
             assert place is None  # the same stream all the time
-            place = happening.first_token
+            place = event.first_token
             if met is not None:
                 met.set()
-        elif isinstance(happening, Tokens):
-            assert happening.first_token == place
-            assert np.array_equal(happening.tokens, values(place, happening.end_token))
-            place = happening.end_token
-        elif isinstance(happening, End):
-            assert place == happening.token
+        elif isinstance(event, Tokens):
+            assert event.first_token == place
+            assert np.array_equal(event.tokens, values(place, event.end_token))
+            place = event.end_token
+        elif isinstance(event, End):
+            assert place == event.token
     await link.close()
     assert place is not None
     return link, place
@@ -209,7 +209,7 @@ async def test_a_sender_that_was_killed_goes_on_with_the_same_numbers(tmp_path: 
         link = Link(ListenerSession(OURS), await connect(url), lambda: connect(url), backoff=QUICK)
 
         async def listen() -> None:
-            seen.extend([happening async for happening in link])
+            seen.extend([event async for event in link])
 
         listening = asyncio.create_task(listen())
         while not hub.listeners:

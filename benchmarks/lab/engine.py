@@ -29,6 +29,7 @@ from streaming.receive.settings import CatchUp, ListenerSettings
 from streaming.send.sender import PacedSource, Sender
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity
+from streaming.support.tasks import beside
 from streaming.support.worker import Worker
 from streaming.transports.link import Dial
 from streaming.transports.oneway.connection import OneWayDial
@@ -93,16 +94,13 @@ class Engine:
             wall=lambda: _EPOCH_S + clock(),
         )
         await paced.open()
-        sending = asyncio.create_task(sender.run())
         try:
-            async with self._transport(hub) as dial:
+            async with beside(sender.run()) as sending, self._transport(hub) as dial:
                 await asyncio.sleep(_JOIN_S)
                 if sending.done():
                     sending.result()
                 await self._listen(dial)
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
             await paced.close()
             await worker.close()
         return self
@@ -158,14 +156,12 @@ class Engine:
         )
         decoded.place = lambda: round(listener.position_s * SAMPLE_RATE)
         self.began_s = clock()
-        device = asyncio.create_task(card.run())
-        watching = asyncio.create_task(self._watch())
         try:
-            async with listener, asyncio.timeout(self.trial.seconds):
+            async with beside(card.run()), listener, asyncio.timeout(self.trial.seconds):
                 try:
-                    await listener.play()
+                    async with beside(self._watch()):
+                        await listener.play()
                 finally:
-                    watching.cancel()
                     self._count_wire()
                     self.ended_s = clock()
                     self.silent_s, self.underruns = card.silent_s, card.underruns
@@ -173,9 +169,6 @@ class Engine:
             pass
         except Exception as error:  # what ends a listener is a finding, not a fault of the lab
             self.problem = str(error) or type(error).__name__
-        finally:
-            device.cancel()
-            await asyncio.gather(device, watching, return_exceptions=True)
 
     async def _watch(self) -> None:
         """Write down how things stand, from time to time."""

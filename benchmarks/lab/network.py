@@ -157,7 +157,7 @@ class Network:
         self.began_s = loop.time()
 
     def listen(self, factory: Callable[[], asyncio.Protocol], port: int) -> SimulatedServer:
-        """Take connections at a port, 0: any. Raises OSError where one is taken."""
+        """Take connections at a port, 0: any. Raises OSError if one is taken."""
         if not port:
             self._next_port += 1
             port = self._next_port
@@ -186,7 +186,8 @@ class Network:
         for attempt in range(_CONNECT_TRIES):
             self.ways[UP].transmit({"handshake": SYN_BYTES}, reached)
             try:
-                await asyncio.wait_for(answered.wait(), 2.0**attempt)
+                async with asyncio.timeout(2.0**attempt):
+                    await answered.wait()
                 break
             except TimeoutError:
                 continue

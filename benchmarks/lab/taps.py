@@ -13,7 +13,7 @@ from codec.constants import CHANNELS, SAMPLE_RATE
 from streaming.audio.sinks.base import Sink
 from streaming.audio.sources.playlist import Playlist
 from streaming.stream.hub import Hub
-from streaming.stream.listener_session import Happening
+from streaming.stream.listener_session import Event
 from streaming.wire.messages import Tokens
 
 __all__ = ["Arrivals", "DecodedSound", "KeptPlaylist"]
@@ -85,9 +85,9 @@ class Arrivals:
 
         hub.publish = noted  # type: ignore[method-assign]
 
-    async def observe(self, happening: Happening) -> None:
+    async def observe(self, event: Event) -> None:
         """A listener's observer."""
-        if isinstance(happening, Tokens):
-            released_s = self._released_s.pop(happening.end_token, None)
+        if isinstance(event, Tokens):
+            released_s = self._released_s.pop(event.end_token, None)
             if released_s is not None:
                 self.transits_s.append(self._clock() - released_s)

@@ -112,8 +112,11 @@ def has_encoder(path: Path) -> bool:
 def gather(files: Mapping[str, Path], config: MuCodecConfig) -> dict[str, Tensor]:
     """Every tensor that inference needs, by the model's names.
 
-    files: path by name, of :data:`RELEASE`; ``muq.pt`` may lack where it is not needed.
-    Raises WeightsError for a tensor that is missing, unknown or of another shape.
+    Args:
+        files: path by name, of :data:`RELEASE`; ``muq.pt`` may lack if it is not needed.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape.
     """
     origin = dict.fromkeys(("",), files[WHOLE])
     found = _tensors(_read(files[WHOLE]), files[WHOLE])

@@ -55,11 +55,13 @@ _STEREO_FRAMES = 128
 class MuCodec(Codec):
     """Latents are the flow's own, normalised: 32 channels by 32 bins in frames of two tokens.
 
-    precision: of the flow transformer, VAE and vocoder. The encoder always computes in float32,
-    since a token turns over on small differences. Numbers that leave float16's range are noticed,
-    and the decoder goes on in bfloat16. compiled: have :meth:`warm_up` make the decoder fast in the
-    background; None: on a GPU. guidance_interval: times of the flow, from 0 (noise) to 1 (music),
-    between which guidance is applied; outside, an evaluation costs half. None: everywhere.
+    Args:
+        precision: of the flow transformer, VAE and vocoder. The encoder always computes in float32,
+            since a token turns over on small differences. Numbers that leave float16's range are
+            noticed, and the decoder goes on in bfloat16.
+        compiled: have :meth:`warm_up` make the decoder fast in the background; None: on a GPU.
+        guidance_interval: times of the flow, from 0 (noise) to 1 (music), between which guidance is
+            applied; outside, an evaluation costs half. None: everywhere.
     """
 
     name = "mucodec"
@@ -144,6 +146,7 @@ class MuCodec(Codec):
     @torch.inference_mode()
     @exact_float32()
     def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
+        """See the base."""
         self._require("encoder")
         # The published model sees every piece with the peaks of each channel limited so.
         level = limit_peak(tensor(audio, self.device).unsqueeze(0), _CHUNK_PEAK)
@@ -159,6 +162,7 @@ class MuCodec(Codec):
         seed: int,
         settings: DecodeSettings,
     ) -> Tensor:
+        """See the base."""
         job = WindowJob(tokens, first_token, context, seed, settings)
         return self.decode_windows([job])[0]
 
@@ -222,11 +226,11 @@ class MuCodec(Codec):
     def warm_up(
         self, window: EncoderWindow | DecoderWindow, settings: DecodeSettings | None = None
     ) -> None:
-        """Run every shape of window that a stream will have: on a GPU, the first calls choose
-        kernels and reserve memory.
+        """Run every shape of window that a stream will have.
 
-        Those of a stream's steady state are then made fast in the background, which takes a minute
-        or two (:attr:`fast`); whoever decodes meanwhile is served by the eager code.
+        On a GPU, the first calls choose kernels and reserve memory. Those of a stream's steady
+        state are then made fast in the background, which takes a minute or two (:attr:`fast`);
+        whoever decodes meanwhile is served by the eager code.
         """
         from codec.stream import StreamDecoder
 
@@ -256,6 +260,7 @@ class MuCodec(Codec):
         return latents.to(self.device).transpose(0, 1).contiguous()
 
     def render(self, latents: Tensor, *, first_token: int, seed: int) -> Audio:
+        """See the base."""
         return self.render_inside(latents, (0, 0), first_token=first_token, seed=seed)
 
     @torch.inference_mode()
@@ -288,9 +293,7 @@ class MuCodec(Codec):
         return 1 if frames > _STEREO_FRAMES else 2
 
     def sound2code_release(self, audio: ArrayLike) -> TokenArray:
-        """Tokens as the published release makes them of a whole file; see
-        :mod:`codec.mucodec.compatible`.
-        """
+        """Tokens as the published release makes them of a whole file, by :func:`release_codes`."""
         return array(release_codes(self.model, tensor(self.check_audio(audio), self.device)))
 
 
@@ -305,8 +308,11 @@ def load_mucodec(
 ) -> MuCodec:
     """The published model on a device; by default in float16 on a GPU, in float32 on a CPU.
 
-    See :func:`codec.load` and :class:`MuCodec`. Raises WeightsError or SettingError with one
-    sentence.
+    See :func:`codec.load` and :class:`MuCodec`.
+
+    Raises:
+        WeightsError: see :func:`codec.mucodec.weights.load_model`.
+        SettingError: a precision that the device lacks, or an interval that is none.
     """
     loaded = load_model(None if weights is None else Path(weights), part=part)
     on_gpu = torch.device(device).type == "cuda"

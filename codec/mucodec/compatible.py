@@ -27,7 +27,12 @@ _PIECE = _WINDOW + 480
 def release_codes(model: MuCodecModel, audio: Tensor, batch: int = 1) -> Tensor:
     """Codes of a whole recording as the release makes them.
 
-    audio: float32 ``[2, samples]`` at 48 kHz. Returns int64 ``[int(25 * seconds) + 1]``.
+    Args:
+        audio: float32 ``[2, samples]`` at 48 kHz.
+        batch: so many windows are encoded at once.
+
+    Returns:
+        int64 ``[int(25 * seconds) + 1]``.
     """
     samples = audio.shape[1]
     if samples == 0:

@@ -1,5 +1,7 @@
-"""Sizes of the published MuCodec model (0.35 kbps), and what it can compute in. Tests build smaller
-ones of the same layout."""
+"""Sizes of the published MuCodec model (0.35 kbps), and what it can compute in.
+
+Tests build smaller ones of the same layout.
+"""
 
 from __future__ import annotations
 

@@ -21,10 +21,16 @@ _MEAN, _DEVIATION = 6.768444971712967, 18.417922652295623
 
 
 def log_mel(mono: Tensor, filters: Tensor) -> Tensor:
-    """Normalised log-mels of 24 kHz sound ``[batch, samples]``, ``[batch, mels, samples / 240]``.
+    """Normalised log-mels of 24 kHz sound, 100 frames a second.
 
-    filters: ``[mels, bins]``. 100 frames a second; decibels, shifted and scaled by the
-    training data's mean and deviation.
+    Decibels, shifted and scaled by the training data's mean and deviation.
+
+    Args:
+        mono: ``[batch, samples]``.
+        filters: ``[mels, bins]``.
+
+    Returns:
+        ``[batch, mels, samples / 240]``.
     """
     window = torch.hann_window(_N_FFT, device=mono.device)
     spectrum = torch.stft(mono, _N_FFT, _HOP, window=window, return_complex=True)
@@ -191,6 +197,7 @@ class MuqEncoder(nn.Module):
         return htk_filterbank(_RATE, _N_FFT, config.mels)
 
     def forward(self, mono: Tensor) -> Tensor:
+        """Hidden states of ``mono``."""
         mel = log_mel(mono, self.mel_filters)
         out: Tensor = self.conformer(self.conv(mel.to(self.conv.linear.weight.dtype)))
         return out

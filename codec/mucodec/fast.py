@@ -35,7 +35,9 @@ _MOST_ROWS = 8
 class Stage:
     """One stage of the decoder, whose inputs and result are batches of rows that are independent.
 
-    plain: as it is written. compiled: makes the same of compiled parts, called once.
+    Attributes:
+        plain: as it is written.
+        compiled: makes the same of compiled parts, called once.
     """
 
     plain: Call
@@ -45,7 +47,9 @@ class Stage:
 class FastPath:
     """Runs stages by name; those that were asked for in :meth:`watch` become fast by themselves.
 
-    wanted: shapes to make fast as soon as they are run, such as :meth:`close` of another path gave.
+    Args:
+        wanted: shapes to make fast as soon as they are run, such as :meth:`close` of another path
+            gave.
     """
 
     def __init__(

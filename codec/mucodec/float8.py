@@ -42,6 +42,7 @@ class Float8Product(nn.Module):
     bias: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` of any float type to bfloat16 ``[..., out]``."""
         rows, scale = _round(x.flatten(0, -2))
         if rows.is_cuda:
             y: Tensor = torch._scaled_mm(

@@ -139,9 +139,13 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width, config.flow_expansion)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """x: ``[batch, patches, width]``; modulation: ``[batch, 6, width]`` from the time.
+        """The stream of residuals behind this block.
 
-        Both are float32, and what is added up stays so; only products are in half precision.
+        It is float32, and what is added up stays so; only products are in half precision.
+
+        Args:
+            x: float32 ``[batch, patches, width]``.
+            modulation: float32 ``[batch, 6, width]``, from the time.
         """
         parts = (self.scale_shift_table + modulation).unsqueeze(2).unbind(dim=1)
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = parts
@@ -208,8 +212,10 @@ class FlowTransformer(nn.Module):
         """Fuse queries, keys and values, and have products computed in ``dtype``.
 
         The stream of residuals that runs through the blocks, its norms and all modulation stay in
-        float32: they cost next to nothing, and rounding adds up in them. float8: the blocks'
-        products have eight bits.
+        float32: they cost next to nothing, and rounding adds up in them.
+
+        Args:
+            float8: the blocks' products have eight bits.
         """
         for block in self.transformer_blocks:
             assert isinstance(block, TransformerBlock)
@@ -229,11 +235,17 @@ class FlowTransformer(nn.Module):
         *,
         block: Callable[[TransformerBlock, Tensor, Tensor], Tensor] = TransformerBlock.__call__,
     ) -> Tensor:
-        """x, given (in-context latents, else 0), condition: ``[batch, channels, frames, bins]``.
+        """The velocity, of ``x``'s shape and type.
 
-        Frames must be even in number and at most as many as in the trained window. block: what
-        runs a block, so that one compiled function serves all of them. The result is of ``x``'s
-        type, so that what follows (guidance amplifies differences) rounds no further.
+        Frames must be even in number and at most as many as in the trained window. What follows
+        (guidance amplifies differences) is not to round further, hence the type.
+
+        Args:
+            x: noisy latents, ``[batch, channels, frames, bins]``.
+            given: in-context latents, else 0, of the same shape.
+            condition: of the same shape.
+            t: times, ``[batch]``.
+            block: what runs a block, so that one compiled function serves all of them.
         """
         c = self.config
         rows = x.shape[2] // c.patch
@@ -261,8 +273,12 @@ def velocity_field(
     """Guided velocity as a function of latents and time.
 
     The unconditional half has its condition zeroed and its in-context latents kept; both halves
-    run as one batch. guidance 1, and a time outside the interval (Kynkäänniemi et al., "Applying
-    Guidance in a Limited Interval", 2024), take the conditional half alone.
+    run as one batch.
+
+    Args:
+        guidance: 1 takes the conditional half alone.
+        interval: at times outside it as well (Kynkäänniemi et al., "Applying Guidance in a Limited
+            Interval", 2024).
     """
 
     def plain(x: Tensor, t: float) -> Tensor:
@@ -297,9 +313,11 @@ def sample(
 ) -> Tensor:
     """Normalised latents from noise and condition, all ``[batch, channels, frames, bins]``.
 
-    known: in-context latents of the first n frames, ``[batch, channels, n, bins]``. Before each
-    step they are put on their own straight path, and at the end they are put back as they are.
-    interval: times between which guidance is applied.
+    Args:
+        known: in-context latents of the first n frames, ``[batch, channels, n, bins]``. Before each
+            step they are put on their own straight path, and at the end they are put back as they
+            are.
+        interval: times between which guidance is applied.
     """
     given = torch.zeros_like(noise)
     field = velocity_field(flow, given, condition, guidance, interval)

@@ -111,8 +111,9 @@ class FirstStage(MelVae):
 class MuCodecModel(nn.Module):
     """Audio to codes, codes to latents, latents to audio. Audio is 48 kHz, latents 12.5 Hz.
 
-    part: build one half alone, a sixth or five sixths of the weights; the other half's methods
-    cannot be called then.
+    Args:
+        part: build one half alone, a sixth or five sixths of the weights; the other half's methods
+            cannot be called then.
     """
 
     def __init__(self, config: MuCodecConfig | None = None, part: Part | None = None) -> None:
@@ -134,14 +135,18 @@ class MuCodecModel(nn.Module):
 
     @property
     def flow(self) -> FlowTransformer:
+        """The flow transformer, which lies deeper in the checkpoint's layout."""
         return self.cfm_wrapper.estimator
 
     def prepare(self, precision: Precision) -> torch.dtype:
         """Fuse products of the decoder and lay out its weights, in the given precision.
 
-        MuQ, the quantiser, the condition and the VAE's encoder stay in float32. Returns what flow,
-        VAE and vocoder compute in: bfloat16 instead of float16 if a weight is too large for that.
-        May be called again, for less precision.
+        MuQ, the quantiser, the condition and the VAE's encoder stay in float32. May be called
+        again, for less precision.
+
+        Returns:
+            What flow, VAE and vocoder compute in: bfloat16 instead of float16 if a weight is too
+            large for that.
         """
         dtype = DTYPES[precision]
         if self.part == "encoder":

@@ -59,6 +59,7 @@ class Quantizer(nn.Module):
 
     @property
     def only(self) -> Codebook:
+        """The one stage."""
         stage = self.quantizers[0]
         assert isinstance(stage, Codebook)
         return stage

@@ -202,7 +202,8 @@ class MelDecoder(nn.Module):
 class MelVae(nn.Module):
     """Log-mels ``[batch, frames, mels]``; latents ``[batch, channels, frames / 8, mels / 8]``.
 
-    decoder_only: without :meth:`encode`, which making sound of tokens does not need.
+    Args:
+        decoder_only: without :meth:`encode`, which making sound of tokens does not need.
     """
 
     def __init__(self, config: MuCodecConfig, decoder_only: bool = False) -> None:

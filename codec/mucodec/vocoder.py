@@ -81,6 +81,7 @@ class HifiGan(nn.Module):
                 module.weight = nn.Parameter(last, requires_grad=False)
 
     def forward(self, mel: Tensor) -> Tensor:
+        """The sound of ``mel``, in -1 ... 1."""
         return torch.tanh(self.wave(mel).float())
 
     def wave(self, mel: Tensor) -> Tensor:

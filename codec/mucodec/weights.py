@@ -189,10 +189,16 @@ def fetch(
 ) -> WeightsFile:
     """Download, check and convert the published checkpoints.
 
-    Where that was done before, nothing is downloaded. A broken download goes on where it stopped.
-    revision: branch, tag or commit. replace: take files that differ from those seen first.
-    endpoint: address of the hub, by default ``$HF_ENDPOINT`` or the public one.
-    Raises WeightsError.
+    If that was done before, nothing is downloaded. A broken download goes on where it stopped.
+
+    Args:
+        repository: the hub's name for the release.
+        revision: branch, tag or commit.
+        replace: take files that differ from those seen first.
+        endpoint: address of the hub, by default ``$HF_ENDPOINT`` or the public one.
+
+    Raises:
+        WeightsError: they cannot be had, or are not what they should be.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise WeightsError(f"{repository!r} names no repository; write it as OWNER/NAME")
@@ -224,7 +230,8 @@ def fetch(
 def convert_folder(folder: Path, *, config: MuCodecConfig | None = None) -> WeightsFile:
     """Convert the release's checkpoints in a folder, unless that was done before.
 
-    Raises WeightsError.
+    Raises:
+        WeightsError: some are missing or not what they should be.
     """
     memory = _Memory(cache_folder() / "mucodec")
     entry = _convert(memory, _release_files(folder), config or MuCodecConfig())
@@ -344,9 +351,13 @@ def load_model(
 ) -> LoadedModel:
     """The model with weights: from the cache or the hub, a folder of the release, or a file.
 
-    weights: nothing, the folder with the release's checkpoints, or a file that :func:`fetch` or an
-    earlier load converted. part: build and read one half of the model alone.
-    Raises WeightsError with one sentence.
+    Args:
+        weights: nothing, the folder with the release's checkpoints, or a file that :func:`fetch` or
+            an earlier load converted.
+        part: build and read one half of the model alone.
+
+    Raises:
+        WeightsError: they are missing, damaged or of another model.
     """
     config = config or MuCodecConfig()
     if weights is None:

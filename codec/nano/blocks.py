@@ -15,8 +15,7 @@ __all__ = ["Block", "Stack"]
 class Block(nn.Module):
     """Depthwise convolution over time, then a two-layer perceptron per frame, as a residual.
 
-    x: ``[batch, frames, width]``, zeros outside. ``reach`` = (left, right) taps, so the look-ahead
-    is exact and finite. ``film``: optional ``[batch, frames, 2 * width]`` scale and shift.
+    ``reach`` = (left, right) taps, so the look-ahead is exact and finite.
     """
 
     def __init__(
@@ -32,6 +31,11 @@ class Block(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Tensor, film: Tensor | None = None) -> Tensor:
+        """From and to ``[batch, frames, width]``, zeros outside.
+
+        Args:
+            film: scale and shift, ``[batch, frames, 2 * width]``, if any.
+        """
         y = self.norm(self.convolved(x))
         if film is not None:
             gain, shift = film.chunk(2, dim=-1)
@@ -82,5 +86,6 @@ class Stack(nn.Module):
         return hidden
 
     def forward(self, x: Tensor) -> Tensor:
+        """``[batch, frames, inputs]`` to ``[batch, frames, outputs]``."""
         out: Tensor = self.outward(self.hidden(x))
         return out

@@ -63,6 +63,7 @@ class TorchNano(Nano):
 
     @torch.inference_mode()
     def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
+        """See the base."""
         features = self.features(tensor(audio)).unsqueeze(0)
         tokens: Tensor = self.models.codec.encode(features, first_token - window.left)[0]
         return array(tokens[window.left : window.left + window.hop])
@@ -77,6 +78,7 @@ class TorchNano(Nano):
         seed: int,
         settings: DecodeSettings,
     ) -> Latents:
+        """See the base."""
         codec, flow = self.models.codec, self.models.flow
         steps = DEFAULT_STEPS if settings.steps is None else settings.steps
         guidance = 1.0 if settings.guidance is None else settings.guidance
@@ -116,6 +118,7 @@ class TorchNano(Nano):
         return array(latents)
 
     def render(self, latents: Latents, *, first_token: int, seed: int) -> Audio:
+        """See the base."""
         sound = self.models.vocoder.render(tensor(latents), first_token, seed)
         return array(soft_limit(sound))
 

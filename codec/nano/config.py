@@ -61,10 +61,12 @@ class NanoConfig:
 
     @property
     def mel_dims(self) -> int:
+        """How many of a token's features are mels."""
         return self.mel_frames * self.mels
 
     @property
     def semitone_dims(self) -> int:
+        """How many of a token's features are semitones."""
         return self.semitone_frames * self.semitones
 
     @property
@@ -79,4 +81,5 @@ class NanoConfig:
 
     @property
     def decimation(self) -> int:
+        """The sample rate over that at which semitones are looked for."""
         return SAMPLE_RATE // self.semitone_rate

@@ -95,7 +95,11 @@ def lowpass_kernel(cutoff_hz: float, taps: int, sample_rate: int = SAMPLE_RATE) 
 def frame(signal: Tensor, size: int, hop: int, first_centre: int, frames: int) -> Tensor:
     """Frames of ``size`` samples whose centres sit at ``first_centre + hop * i``; zeros outside.
 
-    signal: ``[..., samples]``. Returns ``[..., frames, size]``.
+    Args:
+        signal: ``[..., samples]``.
+
+    Returns:
+        ``[..., frames, size]``.
     """
     left = size // 2 - first_centre
     right = first_centre + hop * (frames - 1) + (size - size // 2) - signal.shape[-1]
@@ -104,10 +108,13 @@ def frame(signal: Tensor, size: int, hop: int, first_centre: int, frames: int) -
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """Sum of frames ``[..., count, size]`` placed every ``hop`` samples; ``size`` a multiple of
-    hop.
+    """Sum of frames placed every ``hop`` samples.
 
-    Returns ``[..., (count - 1) * hop + size]``.
+    Args:
+        frames: ``[..., count, size]``, ``size`` a multiple of ``hop``.
+
+    Returns:
+        ``[..., (count - 1) * hop + size]``.
     """
     count, size = frames.shape[-2:]
     parts = size // hop

@@ -25,7 +25,11 @@ _WIDEST = 0.996
 def decimate(audio: Tensor, factor: int, kernel: Tensor) -> Tensor:
     """Low-pass and keep every ``factor``-th sample, aligned so that output n is input n·factor.
 
-    audio: ``[channels, samples]``; returns ``[channels, samples / factor]``.
+    Args:
+        audio: ``[channels, samples]``.
+
+    Returns:
+        ``[channels, samples / factor]``.
     """
     half = len(kernel) // 2
     padded = F.pad(audio, (half, half)).unsqueeze(1)
@@ -84,6 +88,7 @@ class Features(nn.Module):
     semitone_derivative: Tensor
 
     def forward(self, audio: Tensor) -> Tensor:
+        """Features of all tokens of ``audio``."""
         tokens = audio.shape[1] // SAMPLES_PER_TOKEN
         mel, stereo = self.spectral(audio, tokens)
         semitones = self.semitones(audio, tokens)

@@ -53,8 +53,13 @@ class FlowDecoder(nn.Module):
     rates: Tensor
 
     def forward(self, x: Tensor, t: Tensor, hidden: Tensor | None) -> Tensor:
-        """x: residual over its deviation, noisy. t: ``[batch, tokens]`` in 0 ... 1. hidden: the
-        decoder's ``[batch, tokens, width]``, or None for the unconditional half of guidance.
+        """The velocity, ``[batch, tokens, feature_dims]``.
+
+        Args:
+            x: residual over its deviation, noisy, ``[batch, tokens, feature_dims]``.
+            t: ``[batch, tokens]`` in 0 ... 1.
+            hidden: the decoder's ``[batch, tokens, width]``, or None for the unconditional half of
+                guidance.
         """
         given = self.absent.expand(*x.shape[:2], -1) if hidden is None else self.condition(hidden)
         return self.from_condition(x, t, given)
@@ -85,8 +90,9 @@ def sample(
 ) -> Tensor:
     """A residual from ``noise``, both ``[tokens, feature_dims]`` (over its deviation).
 
-    context: residuals of the first tokens, kept as they are. guidance 1 takes one evaluation of
-    the network each time, any other scale two.
+    Args:
+        context: residuals of the first tokens, kept as they are.
+        guidance: 1 takes one evaluation of the network each time, any other scale two.
     """
     given = hidden.unsqueeze(0)
     known = 0 if context is None else context.shape[0]

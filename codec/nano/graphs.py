@@ -162,7 +162,15 @@ class EncoderGraph(nn.Module):
         self.derived = RealFourier(self.features.semitone_derivative)
 
     def forward(self, audio: Tensor, first_token: Tensor) -> Tensor:
-        """audio: ``[2, n * 1920]``. first_token: int64 ``[]``. Returns int64 ``[n]``."""
+        """Tokens of a window.
+
+        Args:
+            audio: ``[2, n * 1920]``.
+            first_token: int64 ``[]``.
+
+        Returns:
+            int64 ``[n]``.
+        """
         features, c = self.features, self.features.config
         mel, stereo = features.of_spectrum(*self.fourier.analyse(audio))
         low = decimate(audio, c.decimation, features.lowpass)
@@ -200,9 +208,17 @@ class DecoderGraph(nn.Module):
     def forward(
         self, tokens: Tensor, first_token: Tensor, context: Tensor, noise: Tensor
     ) -> Tensor:
-        """tokens: int64 ``[n]``. first_token: int64 ``[]``. context: latents of the first tokens,
-        ``[known, feature_dims]``. noise: times the temperature, ``[n - start, feature_dims]``, for
-        the tokens that the flow sees. Returns ``[n, feature_dims]``, the context first.
+        """Latents of a window.
+
+        Args:
+            tokens: int64 ``[n]``.
+            first_token: int64 ``[]``.
+            context: latents of the first tokens, ``[known, feature_dims]``.
+            noise: times the temperature, ``[n - start, feature_dims]``, for the tokens that the
+                flow sees.
+
+        Returns:
+            ``[n, feature_dims]``, the context first.
         """
         expected, hidden = self.codec.decode(tokens.unsqueeze(0), first_token)
         expected, hidden = expected[0], hidden[0]
@@ -232,8 +248,16 @@ class VocoderGraph(nn.Module):
         self.low_fourier = RealFourier(vocoder.low_window)
 
     def forward(self, latents: Tensor, cos: Tensor, sin: Tensor, noise: Tensor) -> Tensor:
-        """latents: ``[n, feature_dims]``. cos, sin: of the oscillators' phases at the start of each
-        segment, ``[2 * n + 1, semitones]``. noise: ``[2, n * 1920]``. Returns ``[2, n * 1920]``.
+        """Sound of latents.
+
+        Args:
+            latents: ``[n, feature_dims]``.
+            cos, sin: of the oscillators' phases at the start of each segment,
+                ``[2 * n + 1, semitones]``.
+            noise: ``[2, n * 1920]``.
+
+        Returns:
+            ``[2, n * 1920]``.
         """
         vocoder, decimation = self.vocoder, self.vocoder.config.decimation
         mel, notes, image = vocoder.split(latents)

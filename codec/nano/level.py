@@ -62,11 +62,17 @@ def group_level(levels: Tensor) -> Tensor:
 
 
 def distances(groups: Tensor, wanted: Tensor, codebook: Tensor) -> Tensor:
-    """Of groups to all entries, ``[..., 4]`` and ``[256, 4]`` to ``[..., 256]``.
+    """Squared errors of groups to all entries; each row lacks a constant.
 
-    wanted: the groups as the codebook describes them, absolute or relative. Squared errors count
-    by the tokens' magnitudes, since those of the loudest one are heard most. Each row lacks a
-    constant.
+    Errors count by the tokens' magnitudes, since those of the loudest one are heard most.
+
+    Args:
+        groups: ``[..., 4]``.
+        wanted: the groups as the codebook describes them, absolute or relative, ``[..., 4]``.
+        codebook: ``[256, 4]``.
+
+    Returns:
+        ``[..., 256]``.
     """
     weight = (groups - groups.amax(dim=-1, keepdim=True)).exp()
     return weight @ codebook.square().T - 2 * (weight * wanted) @ codebook.T

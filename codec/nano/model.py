@@ -37,9 +37,11 @@ class Normalizer(nn.Module):
     deviation: Tensor
 
     def forward(self, features: Tensor) -> Tensor:
+        """Features over their deviation, around zero."""
         return (features - self.mean) / self.deviation
 
     def inverse(self, normal: Tensor) -> Tensor:
+        """Features from what :meth:`forward` gives."""
         return normal * self.deviation + self.mean
 
 
@@ -58,6 +60,7 @@ class TokenEncoder(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """``[batch, tokens, feature_dims + 1]`` to ``[batch, tokens, 4]``."""
         out: Tensor = self.stack(features)
         return out
 
@@ -90,10 +93,16 @@ class TokenDecoder(nn.Module):
     def forward(
         self, values: Tensor, level: Tensor, slow: Tensor, known: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """values: ``[batch, tokens, 4]``; level, slow (normalised) and known: ``[..., 1 or 24]``.
+        """What is expected of each token.
 
-        Returns normalised features ``[batch, tokens, feature_dims]``, a refinement of the level
-        ``[batch, tokens]`` and the hidden state ``[batch, tokens, width]``.
+        Args:
+            values: ``[batch, tokens, 4]``.
+            level: ``[batch, tokens, 1]``, normalised.
+            slow, known: ``[batch, tokens, 24]``, the former normalised.
+
+        Returns:
+            Normalised features ``[batch, tokens, feature_dims]``, a refinement of the level
+            ``[batch, tokens]`` and the hidden state ``[batch, tokens, width]``.
         """
         angles = (values.unsqueeze(-1) * self.octaves).flatten(-2)
         lifted = torch.cat([values, angles.sin(), angles.cos(), level, slow, known], dim=-1)

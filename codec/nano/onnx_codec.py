@@ -43,8 +43,10 @@ _CONFIG: Final = NanoConfig()
 
 @dataclass(frozen=True)
 class Graph:
-    """Shapes of what goes in and comes out, by name; sizes that are words are free, but for
-    ``features`` (720) and ``semitones`` (84)."""
+    """Shapes of what goes in and comes out, by name.
+
+    Sizes that are words are free, but for ``features`` (720) and ``semitones`` (84).
+    """
 
     inputs: dict[str, tuple[int | str, ...]]
     outputs: dict[str, tuple[int | str, ...]]
@@ -166,6 +168,7 @@ class OnnxNano(Nano):
             _ = self._torch, self._vocoder
 
     def encode_window(self, audio: Audio, window: EncoderWindow, *, first_token: int) -> TokenArray:
+        """See the base."""
         first = (first_token - window.left) % SIDE_PERIOD  # the graph takes no negative numbers
         inputs = {"audio": audio, "first_token": np.array(first)}
         tokens: TokenArray = self._encoder.run(["tokens"], inputs)[0]
@@ -180,6 +183,7 @@ class OnnxNano(Nano):
         seed: int,
         settings: DecodeSettings,
     ) -> Latents:
+        """See the base."""
         if not _in_graphs(settings):
             return self._torch.decode_window(
                 tokens, first_token=first_token, context=context, seed=seed, settings=settings
@@ -199,6 +203,7 @@ class OnnxNano(Nano):
         return self._decoder.run(["latents"], inputs)[0]
 
     def render(self, latents: Latents, *, first_token: int, seed: int) -> Audio:
+        """See the base."""
         width = 2 * SAMPLES_PER_TOKEN
         rows = keyed_normal(seed, first_token, len(latents), width, NOISE_PURPOSE)
         cos, sin = segment_phases(first_token, len(latents))

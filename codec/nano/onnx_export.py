@@ -44,9 +44,11 @@ class ExportError(CodecError):
 def export(models: NanoModels, folder: Path) -> list[Path]:
     """Write the graphs into ``folder``; returns their paths.
 
-    models: trained ones, since torch makes one tensor of those that are equal.
+    Args:
+        models: trained ones, since torch makes one tensor of those that are equal.
 
-    Raises ExportError with one sentence if the package onnx is missing.
+    Raises:
+        ExportError: the package onnx is missing.
     """
     if find_spec("onnx") is None:
         raise ExportError("exporting needs the package onnx; run: pip install '.[export]'")
@@ -205,6 +207,7 @@ def _refer(path: Path, tensors: dict[str, Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Write the graphs of the weights that come with the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m codec.nano.onnx_export",
         description="Write nano as ONNX graphs whose tensors lie in the weights file.",

@@ -63,9 +63,12 @@ def write_slow(
 ) -> Tensor:
     """Slow digits 0 and 1 of every token, int64 ``[batch, tokens]``.
 
-    features: ``[batch, tokens, feature_dims]``. levels: of the tokens, ``[batch, tokens]``; loud
-    tokens count more. first_token: absolute index of the first, ``[batch]``. Means near the edges
-    run over what is there.
+    Means near the edges run over what is there.
+
+    Args:
+        features: ``[batch, tokens, feature_dims]``.
+        levels: of the tokens, ``[batch, tokens]``; loud tokens count more.
+        first_token: absolute index of the first, ``[batch]``.
     """
     batch, tokens, device = features.shape[0], features.shape[1], features.device
     rows = average(features, config)
@@ -92,8 +95,12 @@ def write_slow(
 def read_slow(digits: Tensor, first_token: Tensor | int) -> tuple[Tensor, Tensor]:
     """What the slow channel has said by every token, from it and the tokens before.
 
-    digits: int64 ``[batch, tokens]``. Returns values (spectrum relative to the level, in ln) and 1
-    where known, else 0, both float32 ``[batch, tokens, 24]``.
+    Args:
+        digits: int64 ``[batch, tokens]``.
+
+    Returns:
+        Values (spectrum relative to the level, in ln) and 1 where known, else 0, both float32
+        ``[batch, tokens, 24]``.
     """
     (batch, tokens), device = digits.shape, digits.device
     first = torch.as_tensor(first_token, device=device).reshape(-1, 1).expand(batch, 1)

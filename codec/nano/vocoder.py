@@ -133,8 +133,9 @@ class Vocoder(nn.Module):
     def oscillators(self, semitones: Tensor, first_sample: int | Tensor) -> Tensor:
         """The bank and its quadrature at 12 kHz, ``[batch, 2, samples]``.
 
-        semitones: ln amplitudes ``[batch, 2 * tokens, semitones]``. first_sample: absolute index
-        at 12 kHz.
+        Args:
+            semitones: ln amplitudes ``[batch, 2 * tokens, semitones]``.
+            first_sample: absolute index at 12 kHz.
         """
         hop, segments = self.ramp_hop, semitones.shape[1] + 1
         # Start phases in double precision: after minutes, single precision has lost the fraction.
@@ -147,8 +148,12 @@ class Vocoder(nn.Module):
         return self.oscillate(semitones, angle.cos(), angle.sin())
 
     def oscillate(self, semitones: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """:meth:`oscillators` from the phases at the start of each segment between two frames,
-        ``[batch, 2 * tokens + 1, semitones]``; the first begins half a frame before the window.
+        """:meth:`oscillators` from the phases at the start of each segment between two frames.
+
+        Args:
+            semitones: ln amplitudes ``[batch, 2 * tokens, semitones]``.
+            cos, sin: of the phases, ``[batch, 2 * tokens + 1, semitones]``; the first segment
+                begins half a frame before the window.
         """
         hop = self.ramp_hop
         amplitude, _ = self.tones(semitones)
@@ -164,7 +169,10 @@ class Vocoder(nn.Module):
 
         A semitone has whatever power lies within 50 cents of it, so noise gives an amplitude to
         every one of them, and a bank that plays them all is an organ. A tone is what stands out
-        from its neighbours. semitones: ln amplitudes ``[..., frames, semitones]``.
+        from its neighbours.
+
+        Args:
+            semitones: ln amplitudes ``[..., frames, semitones]``.
         """
         size = 2 * _NEIGHBOURS + 1
         around = nn.functional.avg_pool1d(
@@ -189,8 +197,10 @@ class Vocoder(nn.Module):
     def forward(self, mel: Tensor, semitones: Tensor, bank: Tensor, noise: Tensor) -> Tensor:
         """The two renderings' spectra, complex ``[batch, 2, frames, bins]``.
 
-        mel: ``[batch, frames, mels]``. semitones: ``[batch, frames / 2, semitones]``, both ln.
-        bank, noise: spectra of the excitations, ``[batch, 2, frames, bins]``.
+        Args:
+            mel: ln, ``[batch, frames, mels]``.
+            semitones: ln, ``[batch, frames / 2, semitones]``.
+            bank, noise: spectra of the excitations, ``[batch, 2, frames, bins]``.
         """
         # Power of the quadrature pair: free of the beating of one draw.
         tone_power = 0.5 * (bank.real.square() + bank.imag.square()).sum(dim=1)
@@ -228,11 +238,15 @@ class Vocoder(nn.Module):
         return signal[..., start : start + spectrum.shape[-2] * c.hop]
 
     def level(self, sound: Tensor, mel: Tensor) -> Tensor:
-        """Sound ``[..., 2, samples]`` with its bands' powers frame by frame as the mels want them.
+        """Sound with its bands' powers frame by frame as the mels want them.
 
         Noise fluctuates and neighbouring tones beat: what comes out of the excitations is never
         quite as loud as its gains say. Here it is analysed again and corrected, by 18 dB at most,
-        in 14 bands. mel: ``[..., frames, mels]``.
+        in 14 bands.
+
+        Args:
+            sound: ``[..., 2, samples]``.
+            mel: ``[..., frames, mels]``.
         """
         spectrum = self.spectrum(sound, 1)
         power = 0.5 * (spectrum.real.square() + spectrum.imag.square()).sum(dim=-3)
@@ -249,9 +263,12 @@ class Vocoder(nn.Module):
     def stereo(self, spectra: Tensor, image: Tensor) -> Tensor:
         """Mix two uncorrelated renderings to left and right.
 
-        spectra: ``[2, frames, bins]`` of equal power. image: ln of left over right and of side
-        over mid per band, ``[tokens, 2, bands]``, which give balance b and correlation c. The
-        matrix is the root of [[1 + b, c], [c, 1 - b]].
+        The matrix is the root of [[1 + b, c], [c, 1 - b]], with balance b and correlation c.
+
+        Args:
+            spectra: ``[2, frames, bins]`` of equal power.
+            image: ln of left over right and of side over mid per band, ``[tokens, 2, bands]``,
+                which give b and c.
         """
         left, across, right = self.mixing(image)
         return torch.stack(
@@ -288,8 +305,11 @@ class Vocoder(nn.Module):
         return self.level(self.to_signal(self.stereo(spectra, image)), mel[0])
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mels ``[1, 4 * tokens, mels]``, semitones ``[1, 2 * tokens, semitones]`` and image
-        ``[tokens, 2, bands]`` of features ``[tokens, feature_dims]``.
+        """Features ``[tokens, feature_dims]`` by kind.
+
+        Returns:
+            Mels ``[1, 4 * tokens, mels]``, semitones ``[1, 2 * tokens, semitones]`` and image
+            ``[tokens, 2, bands]``.
         """
         c = self.config
         mel, notes, image = features.split([c.mel_dims, c.semitone_dims, 2 * c.stereo_bands], dim=1)

@@ -81,7 +81,9 @@ def read_weights(weights: Path | str | None = None) -> Weights:
 
     The bundled file must have the digest that this program was made with. Any other file is named
     in the hello by its own digest, so that a listener without it refuses.
-    Raises WeightsError with one sentence for a missing, damaged or foreign file.
+
+    Raises:
+        WeightsError: a missing, damaged or foreign file.
     """
     from safetensors import SafetensorError, safe_open  # a station needs only the names above
 
@@ -108,9 +110,13 @@ def read_weights(weights: Path | str | None = None) -> Weights:
 def load_nano(weights: Path | str | None = None, device: str | None = None) -> Nano:
     """nano from the weights that come with the program, or from another file.
 
-    device: None computes on the CPU with onnxruntime, or with torch if the file is in half
-    precision; a name of torch's computes there with torch.
-    Raises WeightsError or DeviceError with one sentence.
+    Args:
+        device: None computes on the CPU with onnxruntime, or with torch if the file is in half
+            precision; a name of torch's computes there with torch.
+
+    Raises:
+        WeightsError: see :func:`read_weights`.
+        DeviceError: torch is needed and missing, or cannot compute there.
     """
     found = read_weights(weights)
     if device is None and found.format == PACKED:
@@ -141,7 +147,8 @@ def pack(
 ) -> Tensors:
     """Large matrices ``[in, out]`` to int8 and scales, all else as it is, in a file's order.
 
-    rounded: some matrices that were rounded with care, in units of their scales.
+    Args:
+        rounded: some matrices that were rounded with care, in units of their scales.
     """
     exact: Tensors = {}
     packed: Tensors = {}

@@ -28,6 +28,7 @@ from streaming.cli.common import (
 )
 from streaming.cli.mqtt import list_broker
 from streaming.cli.oneway import oneway_dial
+from streaming.cli.serving import make_serving
 from streaming.cli.start import say
 from streaming.cli.watching import Figures, process_age_s, watched
 from streaming.errors import SettingsError
@@ -41,14 +42,15 @@ from streaming.stream.listener_session import CodecIdentity
 from streaming.stream.timeline import StartAt
 from streaming.support.compute import settle
 from streaming.support.guard import SERVE_TOKEN_VARIABLE, AuthTokens, read_auth_tokens
-from streaming.support.signals import run_loop, set_on_signals, unless
-from streaming.support.stats import StatsWriter
+from streaming.support.signals import run_loop, set_on_signals
+from streaming.support.stats import LoopStall, StatsWriter
 from streaming.support.status_line import (
     StatusLine,
     format_bit_rate,
     format_seconds,
     printable,
 )
+from streaming.support.tasks import unless
 from streaming.support.worker import call_model
 from streaming.transports.link import Link
 from streaming.transports.mqtt.address import MqttAddress
@@ -147,8 +149,13 @@ async def _run(
                 return
             connected_s = None if settings.wait else process_age_s()
             async with (
+                LoopStall() as stall,
                 watched(
-                    lambda: {**listener.figures(), "connected_s": connected_s},
+                    lambda: {
+                        **listener.figures(),
+                        "connected_s": connected_s,
+                        "max_loop_stall_ms": stall.longest_ms,
+                    },
                     functools.partial(parts, listener),
                     functools.partial(summary, listener),
                     status,
@@ -182,12 +189,15 @@ async def record_stream(
         if (stream := await unless(stop, entering)) is None:
             return
         recording = Recording(recorder)
-        async with watched(
-            functools.partial(recording.figures, stream),
-            functools.partial(recorded_parts, stream),
-            functools.partial(recorded_summary, stream, recorder),
-            status,
-            stats,
+        async with (
+            LoopStall() as stall,
+            watched(
+                lambda: {**recording.figures(stream), "max_loop_stall_ms": stall.longest_ms},
+                functools.partial(recorded_parts, stream),
+                functools.partial(recorded_summary, stream, recorder),
+                status,
+                stats,
+            ),
         ):
             await record(stream, recording, stop)
 
@@ -295,13 +305,27 @@ async def find_stream(arguments: argparse.Namespace, start: StartAt) -> Origin:
 
 def open_gateway(arguments: argparse.Namespace) -> Gateway | None:
     """What ``--serve`` asks for; to be entered before it is written to. Raises SettingsError."""
+    serving = make_serving(arguments)
     if arguments.serve is None:
+        if serving.tls or serving.origins or serving.proxies:
+            raise SettingsError(
+                "--tls-cert, --allow-origin and --trust-proxy are for --serve; give that as well, "
+                "or leave them out."
+            )
         return None
     secrets = read_auth_tokens(
         arguments.serve_token, arguments.serve_token_file, SERVE_TOKEN_VARIABLE
     )
     host, port = arguments.serve
-    return Gateway(host, port, AuthTokens(secrets))
+    return Gateway(
+        host,
+        port,
+        AuthTokens(secrets),
+        serving.limits,
+        serving.origins,
+        serving.proxies,
+        serving.tls,
+    )
 
 
 def open_output(arguments: argparse.Namespace, gateway: Gateway | None = None) -> Output:
@@ -332,7 +356,7 @@ def open_output(arguments: argparse.Namespace, gateway: Gateway | None = None) -
 
 
 def open_page(arguments: argparse.Namespace, output: Output, listener: Listener) -> Console | None:
-    """The page of ``--web``, where it is wanted."""
+    """The page of ``--web``, if it is wanted."""
     monitor = output.card
     if not isinstance(monitor, Monitor):
         return None

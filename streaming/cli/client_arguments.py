@@ -23,6 +23,7 @@ from streaming.cli.common import (
 from streaming.cli.mqtt import add_broker_arguments
 from streaming.cli.oneway import add_oneway_arguments
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
+from streaming.cli.serving import add_serving_arguments
 from streaming.receive.decoding import DecodeOptions
 from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
@@ -48,6 +49,7 @@ def make_parser(description: str | None = None) -> argparse.ArgumentParser:
     """Every option of the listener, in groups."""
     parser = argparse.ArgumentParser(prog=program_name("client.py"), description=description)
     _add_ends(parser.add_argument_group("from where, and where to"))
+    _add_serving(parser.add_argument_group("any player, and who may listen with one"))
     _add_place(parser.add_argument_group("from when, until when, and after an outage"))
     _add_sound(parser.add_argument_group("the sound card, and the reserve for it"))
     _add_decoder(parser.add_argument_group("the decoder and its windows"))
@@ -89,6 +91,17 @@ def _add_ends(parser: argparse._ArgumentGroup) -> None:
         f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
     )
     parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE.muc",
+        help="record the tokens; alone it needs no model. Goes on where the file ends, if that is "
+        "of the same stream",
+    )
+
+
+def _add_serving(parser: argparse._ArgumentGroup) -> None:
+    """Any player, and who may listen with one."""
+    parser.add_argument(
         "--serve",
         type=_port,
         metavar="[HOST:]PORT",
@@ -101,13 +114,7 @@ def _add_ends(parser: argparse._ArgumentGroup) -> None:
         "let in only players that name it as the password of a user of any name",
         SERVE_TOKEN_VARIABLE,
     )
-    parser.add_argument(
-        "--save",
-        type=Path,
-        metavar="FILE.muc",
-        help="record the tokens; alone it needs no model. Goes on where the file ends, if that is "
-        "of the same stream",
-    )
+    add_serving_arguments(parser)
 
 
 def _port(text: str) -> tuple[str, int]:

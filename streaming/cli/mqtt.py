@@ -29,7 +29,11 @@ __all__ = ["add_broker_arguments", "broker_of", "list_broker", "mqtt_outlet"]
 
 
 def add_broker_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
-    """Where the broker is and how to get in. sends: for the sender, not for a listener."""
+    """Where the broker is and how to get in.
+
+    Args:
+        sends: for the sender, not for a listener.
+    """
     group = parser.add_argument_group("through an MQTT broker")
     purpose = "publish there as well" if sends else "listen to what is published there"
     group.add_argument(
@@ -85,7 +89,7 @@ def broker_of(
 
 
 def mqtt_outlet(arguments: argparse.Namespace) -> Mqtt | None:
-    """Where a sender publishes; None where it does not. Raises SettingsError."""
+    """Where a sender publishes; None if it does not. Raises SettingsError."""
     if arguments.mqtt is None:
         needed = {"mqtt_window", "mqtt_user", "mqtt_password_file", "ca"}
         # Who dials another sender, or a relay, has a use for --ca itself.

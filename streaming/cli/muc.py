@@ -75,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="download, check and convert a codec's weights, or check those that are here",
         description="Afterwards the codec works without a network. Prints the weights file's path.",
     )
-    fetch.add_argument("name", choices=codec.CODECS)
+    fetch.add_argument("name", choices=tuple(codec.CODECS))
     fetch.add_argument(
         "--weights", type=Path, metavar="PATH", help="take the release's files from this folder"
     )

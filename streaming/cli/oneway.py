@@ -22,7 +22,11 @@ _MOST_KEY_FILE: Final = 4096
 
 
 def add_oneway_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> None:
-    """The link and how to use it. sends: for the sender, not for a listener."""
+    """The link and how to use it.
+
+    Args:
+        sends: for the sender, not for a listener.
+    """
     group = parser.add_argument_group("over a serial line, a radio or UDP, one way")
     purpose = "send there as well" if sends else "listen to what comes from there"
     group.add_argument(
@@ -58,7 +62,7 @@ def add_oneway_arguments(parser: argparse.ArgumentParser, *, sends: bool) -> Non
 
 
 def oneway_outlet(arguments: argparse.Namespace) -> OneWay | None:
-    """Where a sender sends; None where it does not. Raises UserError."""
+    """Where a sender sends; None if it does not. Raises UserError."""
     address = _address(arguments, host_needed=True)
     if address is None:
         _refuse_without_link(arguments, "fec", "line_rate", "link_key_file")
@@ -74,9 +78,10 @@ def oneway_outlet(arguments: argparse.Namespace) -> OneWay | None:
 
 
 def oneway_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> OneWayDial | None:
-    """How a listener hears the link; None where it does not. Raises UserError.
+    """How a listener hears the link; None if it does not. Raises UserError.
 
-    elsewhere: whether it was told to listen to something else.
+    Args:
+        elsewhere: whether it was told to listen to something else.
     """
     address = _address(arguments, host_needed=False)
     if address is None:

@@ -20,12 +20,11 @@ from streaming.cli.mqtt import add_broker_arguments, mqtt_outlet
 from streaming.cli.oneway import add_oneway_arguments, oneway_outlet
 from streaming.cli.preset_file import PRESET_NAMES, preset_name
 from streaming.cli.push import add_push_arguments, publish_tokens, push_outlet
+from streaming.cli.serving import add_serving_arguments, make_serving
 from streaming.send.settings import PRESETS, ServiceSettings
 from streaming.stream.hub import MAX_LAG_S
 from streaming.stream.timeline import parse_duration_s
-from streaming.support.forwarded import Proxies
-from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, AuthTokens, Limits, read_auth_tokens
-from streaming.support.tls import server_context
+from streaming.support.guard import UPSTREAM_TOKEN_VARIABLE, AuthTokens, read_auth_tokens
 from streaming.transports.outlet import Outlet
 from streaming.transports.push.intake import Intake
 from streaming.transports.websocket.outlet import WebSocket
@@ -76,14 +75,15 @@ def make_settings(arguments: argparse.Namespace) -> ServiceSettings:
 def make_outlets(arguments: argparse.Namespace) -> list[Outlet]:
     """Where the arguments want the stream to go, WebSocket listeners first. Raises UserError."""
     publishers = publish_tokens(arguments)
+    serving = make_serving(arguments)
     websocket = WebSocket(
         arguments.host,
         arguments.port,
         read_auth_tokens(arguments.auth_token, arguments.auth_token_file),
-        Limits(arguments.max_listeners, arguments.max_per_address),
-        arguments.allow_origin,
-        Proxies(arguments.trust_proxy),
-        server_context(arguments.tls_cert, arguments.tls_key),
+        serving.limits,
+        serving.origins,
+        serving.proxies,
+        serving.tls,
         arguments.web_player,
         Intake(AuthTokens(publishers)) if publishers else None,
     )
@@ -235,41 +235,7 @@ def _add_access(parser: argparse._ArgumentGroup) -> None:
         help="where the page loads what it takes to play, some 20 MB: from here (default); from "
         "nowhere, so that it does not play; from another station or web server with the same files",
     )
-    parser.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="certificate chain for wss://, PEM"
-    )
-    parser.add_argument(
-        "--tls-key", type=Path, metavar="FILE", help="its private key, unless in the same file"
-    )
-    parser.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="let a web page listen, such as https://radio.example; may be given more than once",
-    )
-    parser.add_argument(
-        "--trust-proxy",
-        action="append",
-        default=[],
-        metavar="ADDRESS",
-        help="a reverse proxy, or its network, whose X-Forwarded-For or Forwarded header counts; "
-        "may be given more than once",
-    )
-    parser.add_argument(
-        "--max-listeners",
-        type=number(int, 1, 100_000),
-        default=Limits.connections,
-        metavar="N",
-        help="connections at once, in total (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-per-address",
-        type=number(int, 1, 100_000),
-        default=Limits.per_address,
-        metavar="N",
-        help="connections at once from one address, or one /64 of IPv6 (default: %(default)s)",
-    )
+    add_serving_arguments(parser)
     parser.add_argument(
         "--max-lag",
         type=number(float, 1, 3600),

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
-from streaming.support.stats import LoopStall, StatsWriter
+from streaming.support.stats import StatsWriter
 from streaming.support.status_line import StatusLine
+from streaming.support.tasks import beside
 
 __all__ = ["Figures", "process_age_s", "watched"]
 
@@ -36,15 +37,10 @@ async def watched(
     """Show a service's figures while it runs, and sum them up at the end.
 
     Args:
-        figures: the service's, at the moment of the call; ``max_loop_stall_ms``, the longest time
-            that the event loop was held up, is added to them.
+        figures: the service's, at the moment of the call.
         parts: what the status line shows after ``title``, the most important first.
         summary: one line about the whole session, for the log.
     """
-    stall = LoopStall()
-
-    def now() -> Figures:
-        return {**figures(), "max_loop_stall_ms": stall.longest_ms}
 
     async def show() -> None:
         written_s = clock()
@@ -52,26 +48,23 @@ async def watched(
             await asyncio.sleep(_TICK_S)
             if clock() - written_s >= _STATS_INTERVAL_S:
                 written_s += _STATS_INTERVAL_S
-                stats.write(now())
+                stats.write(figures())
             if status.due():
-                shown = now()
+                shown = figures()
                 status.update(shown["title"], parts(shown))
 
-    helpers = [asyncio.create_task(stall.watch()), asyncio.create_task(show())]
     try:
-        yield
+        async with beside(show()):
+            yield
     finally:
-        last = now()
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
+        last = figures()
         status.close()
         logger.info("%s", summary(last))
         stats.write(last, final=True)
 
 
 def process_age_s() -> float | None:
-    """Seconds since this process was started, imports and all; None where the system won't say."""
+    """Seconds since this process was started, imports and all; None if the system won't say."""
     try:
         stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace")
         ticks = int(stat.rpartition(")")[2].split()[19])  # field 22; the name may hold spaces

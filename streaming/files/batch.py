@@ -40,7 +40,7 @@ class Job:
 
 
 class Convert(Protocol):
-    """What is done with each file; must be picklable where there are several processes."""
+    """What is done with each file; must be picklable if there are several processes."""
 
     def __call__(self, job: Job, progress: Progress) -> Converted:
         """Raises UserError or CodecError."""
@@ -50,8 +50,11 @@ class Convert(Protocol):
 def pair_files(source: Path, out: Path, found: Sequence[Path], suffix: str) -> list[Job]:
     """For the files ``found`` under the folder ``source``: the same places under ``out``.
 
-    suffix: instead of their own. Where that makes two of them one, they keep both. Raises
-    SourceError where there are none.
+    Args:
+        suffix: instead of their own. If that makes two of them one, they keep both.
+
+    Raises:
+        SourceError: there are no files.
     """
     if not found:
         raise SourceError(f"There are no files to convert in '{printable(str(source), 300)}'.")
@@ -69,7 +72,7 @@ def run_jobs(
 ) -> list[Converted]:
     """Convert all files; one that fails is told and does not keep the others from it.
 
-    Raises the failure where there was one file, and SourceError with a count where there were more.
+    Raises the failure if there was one file, and SourceError with a count if there were more.
     """
     bar = ProgressBar(len(jobs), status)
     run = _one_by_one if min(processes, len(jobs)) <= 1 else _side_by_side

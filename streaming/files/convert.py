@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Converted", "Progress", "check_fits", "decode_file", "encode_file"]
 
 Progress = Callable[[float, float | None], None]
-"""Told the seconds done, and those that there are where that is known."""
+"""Told the seconds done, and those that there are if that is known."""
 
 _BLOCK_SAMPLES: Final = SAMPLE_RATE
 _MOST_S: Final = 1e6
@@ -48,7 +48,7 @@ class Converted:
 
 
 def check_fits(name: str, header: StreamHeader, codec: Codec) -> None:
-    """Raises SettingsError where ``codec`` is not what the file ``name`` was made with."""
+    """Raises SettingsError if ``codec`` is not what the file ``name`` was made with."""
     if header.codec != codec.name:
         raise SettingsError(f"{name} is made with the codec {header.codec!r}, not {codec.name!r}.")
     if header.digest != codec.digest:
@@ -69,7 +69,11 @@ def encode_file(
 ) -> Converted:
     """Encode an audio file of any kind to ``out``, which is there whole or not at all.
 
-    seed: of the decoders' noise. Raises UserError.
+    Args:
+        seed: of the decoders' noise.
+
+    Raises:
+        UserError: why that fails.
     """
     from codec.stream import StreamEncoder
 
@@ -103,10 +107,18 @@ def decode_file(
 ) -> Converted:
     """Decode a ``.muc`` file to an audio file, whose suffix says of which kind.
 
-    load: gives a codec by the name in the file. seed: instead of the file's. settings: of the
-    sampler. What is missing in a damaged file is replaced, as a listener does, so that everything
-    stays in its place; what is cut off at the end is not. force: also if most of it is missing.
-    Raises UserError or CodecError.
+    What is missing in a damaged file is replaced, as a listener does, so that everything stays in
+    its place; what is cut off at the end is not.
+
+    Args:
+        load: gives a codec by the name in the file.
+        seed: instead of the file's.
+        settings: of the sampler.
+        force: also if most of it is missing.
+
+    Raises:
+        UserError: why that fails.
+        CodecError: the file's codec cannot be loaded.
     """
     reader = MucReader(path)
     info = reader.describe()

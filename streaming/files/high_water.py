@@ -58,12 +58,14 @@ class _Mark:
 class HighWaterMark:
     """The mark of ``stream`` in the file ``path``, which is made if need be.
 
-    boot: names this run of the system; empty if it has no name, and then each end of the program
-    that was not in good order counts as a power cut.
-
-    Attributes: ``sent``, one past the last token that may have been sent; None if nothing is known.
-
     Blocking calls; everything may raise OSError.
+
+    Args:
+        boot: names this run of the system; empty if it has no name, and then each end of the
+            program that was not in good order counts as a power cut.
+
+    Attributes:
+        sent: one past the last token that may have been sent; None if nothing is known.
     """
 
     def __init__(self, path: Path, stream: str, boot: str | None = None) -> None:

@@ -22,15 +22,23 @@ _MOST_TOKENS: Final = 31 * 24 * 3600 * TOKEN_RATE
 
 
 class FileHistory(History):
-    """All of a file; ``music_from`` is the first token of its music."""
+    """All of a file.
+
+    Attributes:
+        music_from: the first token of its music.
+    """
 
     music_from = 0
 
 
 def load_history(path: Path | str, *, force: bool = False) -> FileHistory:
-    """All of a file. Blocking; raises SourceError.
+    """All of a file, read on this thread.
 
-    force: also if most of it is missing.
+    Args:
+        force: also if most of it is missing.
+
+    Raises:
+        SourceError: it cannot be read, is too long, or most of it is missing.
     """
     reader = MucReader(path)
     info = reader.describe()
@@ -58,7 +66,8 @@ def load_history(path: Path | str, *, force: bool = False) -> FileHistory:
 def place_in(history: FileHistory, start: StartAt) -> StartAt:
     """``start`` as a token of the file in ``history``; what is before its beginning is that.
 
-    Raises SettingsError where the file has no such place.
+    Raises:
+        SettingsError: the file has no such place.
     """
     first, end = min(history.music_from, history.next_token), history.next_token
     token = start.token or first

@@ -24,7 +24,7 @@ from streaming.errors import FormatVersionError, SinkError, reason_of
 from streaming.files.muc import MUC_SUFFIX, Clock, Finish, StreamHeader
 from streaming.files.muc.append import MucAppender, Survey
 from streaming.files.muc.messages import MAX_CONTEXT, Record
-from streaming.stream.listener_session import Happening
+from streaming.stream.listener_session import Event
 from streaming.stream.timeline import StartAt
 from streaming.stream.titles import TitleSieve
 from streaming.support.status_line import printable
@@ -45,20 +45,23 @@ class _Beginning:
     """What begins with ``hello``, and what of it has come before it was known what is heard."""
 
     hello: Hello
-    waiting: deque[Happening] = field(default_factory=lambda: deque(maxlen=_MOST_WAITING))
+    waiting: deque[Event] = field(default_factory=lambda: deque(maxlen=_MOST_WAITING))
 
 
 class Recorder:
     """Writes what happens in a stream to ``path``.
 
-    limit_samples: of music at 48 kHz, after which it is :attr:`full`; None: any number. start:
-    where in the stream to begin. waits: it is another that decides where the sound begins, and
-    says so by :meth:`hear`.
+    Args:
+        limit_samples: of music at 48 kHz, after which it is :attr:`full`; None: any number.
+        start: where in the stream to begin.
+        waits: it is another that decides where the sound begins, and says so by :meth:`hear`.
 
-    Attributes: ``path``, the file that is written to.
+    Attributes:
+        path: the file that is written to.
 
-    Raises SinkError where the file cannot be written, is written by another program, or exists and
-    is no ``.muc`` file.
+    Raises:
+        SinkError: the file cannot be written, is written by another program, or exists and is no
+            ``.muc`` file.
     """
 
     def __init__(
@@ -125,24 +128,29 @@ class Recorder:
             join.history, join.client, next_token=there.next_token, stream=there.header.stream
         )
 
-    def take(self, happening: Happening) -> None:
+    def take(self, event: Event) -> None:
         """Write what happened, or keep it until it is known what is heard. Raises SinkError."""
-        if isinstance(happening, Hello):
-            self._beginnings.append(_Beginning(happening))
+        if isinstance(event, Hello):
+            self._beginnings.append(_Beginning(event))
             if not self._waits:
-                first, edge = happening.first_token, happening.next_token
+                first, edge = event.first_token, event.next_token
                 past = self._start.in_the_past(first, edge)
-                self.hear(happening, self._start.first_heard(first) if past else first)
+                self.hear(event, self._start.first_heard(first) if past else first)
         elif self._beginnings:
-            self._beginnings[-1].waiting.append(happening)
+            self._beginnings[-1].waiting.append(event)
         else:
-            self._try(happening)
+            self._try(event)
 
     def hear(self, hello: Hello, token: int, samples: int | None = None) -> None:
         """What ``hello`` began is heard from ``token`` on, after ``samples`` of other sound.
 
-        samples: None stands for as many as have been recorded. What began before and was not heard
-        is left out. Raises SinkError.
+        What began before and was not heard is left out.
+
+        Args:
+            samples: None stands for as many as have been recorded.
+
+        Raises:
+            SinkError: it cannot be written.
         """
         if self.full:
             return
@@ -157,9 +165,9 @@ class Recorder:
             self._try(Gap(self._next_token, token - self._next_token))
             self._close_gap()
         self._end_at(max(token, self._next_token) if samples is None else token, samples)
-        for happening in beginning.waiting:
+        for event in beginning.waiting:
             if not self.full:
-                self._try(happening)
+                self._try(event)
 
     def close(self, reason: str | None = None) -> None:
         """Complete the file; reason: why the music ends here, where it does. Never raises."""
@@ -182,7 +190,7 @@ class Recorder:
         return f"'{printable(str(self.path), 300)}'"
 
     def _look(self) -> MucAppender | None:
-        """The recording that is there already; None where there is none, or an empty file."""
+        """The recording that is there already; None if there is none, or an empty file."""
         if not self.path.parent.is_dir():
             raise SinkError(f"{self._name} cannot be written: there is no such folder.")
         if not self.path.exists():
@@ -250,23 +258,23 @@ class Recorder:
             return False
         return header.same_stream(hello)
 
-    def _try(self, happening: Happening | None) -> None:
+    def _try(self, event: Event | None) -> None:
         try:
-            self._write(happening)
+            self._write(event)
         except OSError as error:
             raise self._failure(error) from None
 
-    def _write(self, happening: Happening | None) -> None:
+    def _write(self, event: Event | None) -> None:
         assert self._header is not None  # a hello comes first
-        if isinstance(happening, Title):
-            self._announce(happening, self._header.music_from)
-        elif isinstance(happening, Gap):
-            self._reach(happening.first_token + happening.count)
-        elif isinstance(happening, Tokens):
-            self._tokens(happening)
-        elif isinstance(happening, End):
-            self._reach(happening.token)
-            self._end(happening.reason or "the source has ended")
+        if isinstance(event, Title):
+            self._announce(event, self._header.music_from)
+        elif isinstance(event, Gap):
+            self._reach(event.first_token + event.count)
+        elif isinstance(event, Tokens):
+            self._tokens(event)
+        elif isinstance(event, End):
+            self._reach(event.token)
+            self._end(event.reason or "the source has ended")
 
     def _announce(self, title: Title, music_from: int) -> None:
         if self._file is not None and self._next_token > music_from:

@@ -10,8 +10,8 @@ from typing import Any, ParamSpec
 
 from streaming.errors import SinkError
 from streaming.files.recorder import Recorder
-from streaming.stream.listener_session import Happening
-from streaming.support.signals import unless
+from streaming.stream.listener_session import Event
+from streaming.support.tasks import unless
 from streaming.support.worker import Worker
 from streaming.transports.link import Link
 from streaming.wire.messages import End, Hello
@@ -34,18 +34,18 @@ class Recording:
         self._worker = Worker("record")
         self._failed = False
 
-    async def take(self, happening: Happening) -> None:
+    async def take(self, event: Event) -> None:
         """Write what happened."""
-        await self._try(self.recorder.take, happening)
+        await self._try(self.recorder.take, event)
 
     async def hear(self, hello: Hello, token: int, samples: int) -> None:
         """Record from there on; see :meth:`streaming.files.recorder.Recorder.hear`."""
         await self._try(self.recorder.hear, hello, token, samples)
 
-    async def write(self, happening: Happening) -> None:
+    async def write(self, event: Event) -> None:
         """Write what happened. Raises SinkError."""
         if not self.recorder.full:
-            await self._worker.run(self.recorder.take, happening)
+            await self._worker.run(self.recorder.take, event)
 
     def figures(self, link: Link) -> dict[str, Any]:
         """The statistics at this moment of what ``link`` brings, as far as they need no sound.
@@ -96,9 +96,9 @@ async def record(link: Link, recording: Recording, stop: asyncio.Event) -> None:
 
 async def _follow(link: Link, recording: Recording) -> bool | None:
     """True after the stream's end, None when enough was recorded."""
-    async for happening in link:
-        await recording.write(happening)
-        if isinstance(happening, End):
+    async for event in link:
+        await recording.write(event)
+        if isinstance(event, End):
             return True
         if recording.recorder.full:
             break

@@ -64,11 +64,14 @@ class TokenStore:
         keep_tokens: older segments are deleted.
         clock: monotonic seconds.
 
-    Attributes: ``identity``, seed and name of the stream included; ``next_token``, one past the
-    last token that is stored; ``sent_token``, one past the last that may have been sent, where the
-    stream goes on. To begin with the two are the same for a relay, whose numbers are another's.
+    Attributes:
+        identity: seed and name of the stream included.
+        next_token: one past the last token that is stored.
+        sent_token: one past the last that may have been sent, where the stream goes on. To begin
+            with it is ``next_token`` for a relay, whose numbers are another's.
 
-    Raises SettingsError where the folder cannot be used or holds another stream.
+    Raises:
+        SettingsError: the folder cannot be used or holds another stream.
     """
 
     def __init__(
@@ -274,9 +277,9 @@ class TokenStore:
 
 
 def stored_place(folder: Path) -> tuple[str, int]:
-    """Name of the stream that is in a store, empty where there is none, and its next token.
+    """Name of the stream that is in a store, empty if there is none, and its next token.
 
-    Raises SettingsError where it cannot be read.
+    Raises SettingsError if it cannot be read.
     """
     try:
         surveys = [Survey.of(path) for path in _segments(folder)] if folder.is_dir() else []

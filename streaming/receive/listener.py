@@ -37,9 +37,10 @@ from streaming.receive.output import Output
 from streaming.receive.playout import PlayoutBuffer
 from streaming.receive.reserve import Adaptation, ReserveControl
 from streaming.receive.settings import CatchUp, ListenerSettings
-from streaming.stream.listener_session import CodecIdentity, Happening, ListenerSession
+from streaming.stream.listener_session import CodecIdentity, Event, ListenerSession
 from streaming.stream.timeline import StartAt
 from streaming.stream.traffic import Traffic
+from streaming.support.tasks import beside, cancel
 from streaming.support.worker import call_model
 from streaming.transports.link import Dial, Link
 from streaming.wire.messages import MAX_GAP_TOKENS, End, Gap, Hello, Join, Title, Tokens
@@ -95,7 +96,7 @@ class Listener:
         load: Callable[[str], Codec] | None = None,
         settings: ListenerSettings | None = None,
         traffic: Traffic | None = None,
-        observe: Callable[[Happening], Awaitable[None]] | None = None,
+        observe: Callable[[Event], Awaitable[None]] | None = None,
         begun: Callable[[Hello, int, int], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -149,7 +150,7 @@ class Listener:
     ) -> None:
         assert self._running is not None
         assert self.link is not None
-        await _cancel(self._running)
+        await cancel(self._running)
         try:
             if self.decoder is not None:
                 await self.decoder.close()
@@ -234,7 +235,7 @@ class Listener:
 
     @property
     def clock_s(self) -> float | None:
-        """Unix time at which what is heard now played at the source, where the sender tells."""
+        """Unix time at which what is heard now played at the source, if the sender tells."""
         hello = self.session.hello
         if hello is None or hello.first_at_s is None:
             return None
@@ -310,20 +311,15 @@ class Listener:
     async def _run(self, link: Link) -> None:
         """Receive and decode, until the end or until the connection is lost for good."""
         try:
-            happenings = aiter(link)
-            hello = await anext(happenings)
+            events = aiter(link)
+            hello = await anext(events)
             assert isinstance(hello, Hello)  # the session takes nothing else first
             self.decoder = DecodeThread(self._codec, self.settings.decode)
             beginning = self._welcome(hello)
             decoding = Decoding(beginning, self.decoder, self._buffer, self._clock, self._begun)
-            tasks = [
-                asyncio.create_task(decoding.run()),
-                asyncio.create_task(self._receive(happenings, decoding)),
-            ]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                await _cancel(*tasks)
+            receive = self._receive(events, decoding)
+            async with beside(decoding.run()) as decodes, beside(receive) as receives:
+                await asyncio.gather(decodes, receives)
         except BaseException:
             self._buffer.cut()
             raise
@@ -355,21 +351,21 @@ class Listener:
     def _beginning(self, hello: Hello) -> Beginning:
         return Beginning(hello, self._clock(), self._start_at, self.reserve.target_s)
 
-    async def _receive(self, happenings: AsyncIterator[Happening], decoding: Decoding) -> None:
+    async def _receive(self, events: AsyncIterator[Event], decoding: Decoding) -> None:
         """Messages on to where they become sound, until the end, or the connection's for good."""
         try:
-            async for happening in happenings:
-                if isinstance(happening, Title):
-                    self._titles.append(happening)
-                elif isinstance(happening, Hello):
+            async for event in events:
+                if isinstance(event, Title):
+                    self._titles.append(event)
+                elif isinstance(event, Hello):
                     self._leave_place(decoding)
-                    await decoding.put(self._welcome(happening))
-                elif isinstance(happening, End):
-                    self.end_reason = happening.reason
+                    await decoding.put(self._welcome(event))
+                elif isinstance(event, End):
+                    self.end_reason = event.reason
                     break
                 else:
-                    await decoding.put(happening)
-                    await self._follow(happening, decoding)
+                    await decoding.put(event)
+                    await self._follow(event, decoding)
         except UserError as error:
             self._broke = error
         await decoding.put(None)
@@ -388,7 +384,7 @@ class Listener:
         self.output.drop()
 
     async def _follow(self, item: Tokens | Gap, decoding: Decoding) -> None:
-        """See what tokens that came in say about time, and jump where it is time to."""
+        """See what tokens that came in say about time, and jump when it is time to."""
         hello, decoder = self.session.hello, self.decoder
         assert hello is not None
         assert decoder is not None
@@ -409,10 +405,3 @@ class Listener:
 
 def _identity(codec: Codec) -> CodecIdentity:
     return CodecIdentity(codec.name, codec.weights, codec.digest)
-
-
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until they are over; what they raise is of no interest any more."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

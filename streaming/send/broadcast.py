@@ -13,8 +13,8 @@ from codec.constants import SAMPLES_PER_TOKEN
 from streaming.errors import SettingsError
 from streaming.send.settings import ServiceSettings
 from streaming.stream.hub import Hub
-from streaming.support.signals import unless
 from streaming.support.stats import LoopStall
+from streaming.support.tasks import cancel, unless
 from streaming.transports.outlet import Outlet, Running
 from streaming.transports.websocket import WebSocketServer
 from streaming.transports.websocket.outlet import WebSocket
@@ -39,7 +39,7 @@ class Feed(Protocol):
 
     @property
     def encode_rtf(self) -> float | None:
-        """Computing time per second of sound; None where nothing is encoded."""
+        """Computing time per second of sound; None if nothing is encoded."""
 
     @property
     def reconnects(self) -> int:
@@ -100,8 +100,7 @@ class Broadcast:
         try:
             await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel(self._task)
             raise
         finally:
             waiting.cancel()
@@ -169,8 +168,11 @@ class Broadcast:
     ) -> None:
         """Send ``hub`` to the outlets while ``work()`` feeds it or until it is to stop.
 
-        outlives: whether the stream goes on when this program is stopped. encoding, decoder: see
-        :func:`streaming.web.site.open_site`. Raises what ``work`` or an outlet raises.
+        Raises what ``work`` or an outlet raises.
+
+        Args:
+            outlives: whether the stream goes on when this program is stopped.
+            encoding, decoder: see :func:`streaming.web.site.open_site`.
         """
         async with contextlib.AsyncExitStack() as stack:
             for outlet in self._outlets:
@@ -187,7 +189,7 @@ class Broadcast:
                         player=outlet.web_player,
                     )
             self._hub, self._feed = hub, feed
-            watching = asyncio.ensure_future(self._stall.watch())
+            await stack.enter_async_context(self._stall)
             self._on_air.set()
             try:
                 await unless(self.stop, self._alongside(work()))
@@ -197,8 +199,6 @@ class Broadcast:
                     hub.go_away(why, time.monotonic())
                 else:
                     hub.end("the sender was stopped", time.monotonic())
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
                 self._last = self._figures()
 
     async def _alongside(self, work: Awaitable[None]) -> None:
@@ -212,9 +212,7 @@ class Broadcast:
                 for task in done:
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel(*tasks)
 
 
 def _service(source: Any, codec: Any) -> Callable[[Broadcast], Coroutine[Any, Any, None]]:

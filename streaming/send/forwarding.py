@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from streaming.send.replay import MucPlaylist, Replay
 from streaming.send.service import open_hub
 from streaming.stream.history import HISTORY_TOKENS
 from streaming.stream.listener_session import ListenerSession
-from streaming.support.signals import unless
+from streaming.support.tasks import beside, unless
 from streaming.support.worker import call_on_thread
 from streaming.transports.link import Dial, Link
 from streaming.transports.reconnecting import Backoff
@@ -33,7 +32,8 @@ async def serve_files(
 ) -> None:
     """Send ``.muc`` files until they end or are stopped. Raises UserError.
 
-    open_playlist: called once, off the event loop.
+    Args:
+        open_playlist: called once, off the event loop.
     """
     playlist = await call_on_thread(open_playlist)
     # A new stream, whatever the files were recorded from: its numbers begin at 0.
@@ -53,9 +53,13 @@ async def serve_files(
 class Upstream:
     """The sender whose stream is served.
 
-    dial: connects to it. auth_token: the secret that lets us in. backoff: how to come back. waits:
-    whether for one that is not there yet as well. anybody: it is whoever publishes next, and waited
-    for; see :class:`streaming.transports.link.Link`.
+    Attributes:
+        dial: connects to it.
+        auth_token: the secret that lets us in.
+        backoff: how to come back.
+        waits: whether for one that is not there yet as well.
+        anybody: it is whoever publishes next, and waited for; see
+            :class:`streaming.transports.link.Link`.
     """
 
     dial: Dial
@@ -93,18 +97,12 @@ async def _relay(relay: Relay, hello: Hello, on_air: Broadcast) -> None:
     settings = replace(on_air.settings, seed=hello.seed)
     hub, store = await call_on_thread(open_hub, settings, hello.identity, hello.packet_tokens)
     publisher = Publisher(hub, store)
-    feeding = asyncio.ensure_future(relay.run(publisher))
-
-    async def run() -> None:
-        await feeding
-
     try:
-        # Who joins before the history is here would begin with nothing to begin from.
-        await unless(on_air.stop, relay.wait_filled())
-        await on_air.carry(hub, relay, run, outlives=True)
+        async with beside(relay.run(publisher)) as feeding:
+            # Who joins before the history is here would begin with nothing to begin from.
+            await unless(on_air.stop, relay.wait_filled())
+            await on_air.carry(hub, relay, lambda: feeding, outlives=True)
     finally:
-        feeding.cancel()
-        await asyncio.gather(feeding, return_exceptions=True)
         await publisher.close()
 
 

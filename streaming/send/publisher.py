@@ -20,7 +20,11 @@ __all__ = ["Publisher"]
 class Publisher:
     """Publishes to ``hub``, after writing to ``store`` what a listener is about to get.
 
-    clock: monotonic seconds. wall: Unix time in seconds. Needs a running event loop.
+    Needs a running event loop.
+
+    Args:
+        clock: monotonic seconds.
+        wall: Unix time in seconds.
     """
 
     def __init__(
@@ -53,9 +57,11 @@ class Publisher:
     ) -> None:
         """The next packet, int64 ``[n]``.
 
-        came_s: when its last sample came from the source, by our clock. If it was encoded
-        elsewhere, delay_s: seconds from that sample to its release, which was ``age_s`` ago.
-        ended_s: Unix time of that sample, by the source's clock if that is not ours.
+        Args:
+            came_s: when its last sample came from the source, by our clock.
+            delay_s: if it was encoded elsewhere, seconds from that sample to its release.
+            age_s: how long ago that release was.
+            ended_s: Unix time of that sample, by the source's clock if that is not ours.
         """
         if came_s is not None:
             delay_s = self._clock() - came_s

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from codec.constants import TOKEN_RATE
 from streaming.errors import UserError
 from streaming.send.publisher import Publisher
-from streaming.stream.listener_session import Happening
+from streaming.stream.listener_session import Event
 from streaming.stream.titles import TitleSieve
 from streaming.transports.link import Link
 from streaming.wire.messages import End, Gap, Hello, Title, Tokens
@@ -57,7 +57,7 @@ class Relay:
         self._link = link
         self._clock = clock
         self._wall = wall
-        self._happenings: AsyncIterator[Happening] = aiter(link)
+        self._events: AsyncIterator[Event] = aiter(link)
         self._publisher: Publisher | None = None
         self._hello: Hello | None = None
         self._hello_at_s = 0.0
@@ -76,28 +76,29 @@ class Relay:
         return self._link.reconnects
 
     async def meet(self) -> Hello:
-        """Join the upstream. Raises UserError where that fails."""
-        hello = await anext(self._happenings)
+        """Join the upstream. Raises UserError if that fails."""
+        hello = await anext(self._events)
         assert isinstance(hello, Hello)  # a session takes nothing else first
         self._welcome(hello)
         return hello
 
     async def wait_filled(self, timeout_s: float = _FILL_S) -> None:
         """Wait until the history is here, or for ``timeout_s``: so nobody joins far from live."""
-        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two until Python 3.11
-            await asyncio.wait_for(self.filled.wait(), timeout_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.filled.wait()
 
     async def run(self, publisher: Publisher) -> None:
-        """Hand on until the upstream's end. Raises UserError where there is no way back to it."""
+        """Hand on until the upstream's end. Raises UserError if there is no way back to it."""
         assert self._hello is not None
         self._publisher = publisher
         try:
             await self._begin(self._hello)
-            async for happening in self._happenings:
-                if isinstance(happening, End):
-                    publisher.end(happening.reason or "the source has ended")
+            async for event in self._events:
+                if isinstance(event, End):
+                    publisher.end(event.reason or "the source has ended")
                     return
-                await self._hand_on(happening)
+                await self._hand_on(event)
         except UserError:
             publisher.go_away("This relay has lost its sender.")
             raise
@@ -123,26 +124,26 @@ class Relay:
             await publisher.title(hello.title, hello.first_token)
         self._note_filled()
 
-    async def _hand_on(self, happening: Happening) -> None:
+    async def _hand_on(self, event: Event) -> None:
         publisher = self._publisher
         assert publisher is not None
         hello = self._link.session.hello
         if hello is not None and hello is not self._hello:  # the upstream was lost and is back
             self._welcome(hello)
-        if isinstance(happening, Hello):
-            await self._begin(happening)
-        elif isinstance(happening, Title):
-            if self._titles.passes(happening):
-                await publisher.title(happening.title, happening.token)
-        elif isinstance(happening, Gap):
-            await publisher.gap(happening.count)
-        elif isinstance(happening, Tokens):
+        if isinstance(event, Hello):
+            await self._begin(event)
+        elif isinstance(event, Title):
+            if self._titles.passes(event):
+                await publisher.title(event.title, event.token)
+        elif isinstance(event, Gap):
+            await publisher.gap(event.count)
+        elif isinstance(event, Tokens):
             if (title := self._titles.music()) is not None:
                 await publisher.title(title.title, title.token)
-            known = publisher.hub.next_token - happening.first_token  # from a store
-            tokens = happening.tokens[max(0, known) :]
+            known = publisher.hub.next_token - event.first_token  # from a store
+            tokens = event.tokens[max(0, known) :]
             if len(tokens):
-                await self._publish(tokens, happening.end_token)
+                await self._publish(tokens, event.end_token)
         self._note_filled()
 
     async def _publish(self, tokens: NDArray[np.int64], end_token: int) -> None:

@@ -41,9 +41,12 @@ class MucPlaylist:
         title: shown instead of the files' own titles.
         chance: draws the order.
 
-    Attributes: ``header``, the first file's: what all of them have in common, and the seed.
+    Attributes:
+        header: the first file's: what all of them have in common, and the seed.
 
-    Raises SourceError where nothing can be read, SettingsError where codecs or weights differ.
+    Raises:
+        SourceError: nothing can be read.
+        SettingsError: codecs or weights differ.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class MucPlaylist:
     def items(self, first_token: int = 0) -> Iterator[Item]:
         """What plays, numbered from ``first_token`` on; titles before what they name.
 
-        Raises SourceError where nothing is left that can be read.
+        Raises SourceError if nothing is left that can be read.
         """
         place = first_token
         while True:

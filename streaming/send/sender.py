@@ -25,6 +25,7 @@ from streaming.send.pacing import RealTimePacer
 from streaming.send.publisher import Publisher
 from streaming.stream.hub import Hub
 from streaming.support.stats import RealTimeFactor
+from streaming.support.tasks import beside
 from streaming.support.timing import Timing
 from streaming.support.worker import Worker
 
@@ -78,7 +79,7 @@ class PacedSource:
     async def read(self) -> NDArray[np.float32]:
         """The next block when it is due, float32 ``[2, n]``; n = 0 at the end.
 
-        Raises UserError where the source fails.
+        Raises UserError if the source fails.
         """
         if self._source.live:
             return await self._worker.run(self._source.read, BLOCK_SAMPLES)
@@ -100,7 +101,8 @@ class PacedSource:
         """Stop and close the source; one that hangs is left to its thread, which ends with us."""
         self._source.stop()
         try:
-            await asyncio.wait_for(self._worker.run(self._source.close), _CLOSE_TIMEOUT_S)
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._worker.run(self._source.close)
         except TimeoutError:
             logger.debug("the source does not let go")
         await self._worker.close(timeout_s=0.1)
@@ -109,13 +111,18 @@ class PacedSource:
 class Sender:
     """Encodes a source and publishes its tokens to a hub in packets at absolute multiples.
 
-    window: encoder window, the codec's own by default. worker: the thread on which the codec runs.
-    store: where every packet is written before it is sent. wall: Unix time in seconds.
-
     Goes on at the token at which the hub stands, as if the source began there.
 
-    Attributes: ``source_samples`` read so far, ``encode_rtf`` the real-time factor of encoding,
-    ``encode_timing`` how long its windows took.
+    Args:
+        window: encoder window, the codec's own by default.
+        worker: the thread on which the codec runs.
+        store: where every packet is written before it is sent.
+        wall: Unix time in seconds.
+
+    Attributes:
+        source_samples: read so far.
+        encode_rtf: the real-time factor of encoding.
+        encode_timing: how long its windows took.
     """
 
     reconnects = 0  # a source of sound finds its way back by itself
@@ -155,16 +162,14 @@ class Sender:
     async def run(self) -> None:
         """Send until the source ends, then flush and tell the listeners.
 
-        Raises UserError where the source fails midway, after all that came before it was sent.
+        Raises UserError if the source fails midway, after all that came before it was sent.
         """
         blocks: asyncio.Queue[NDArray[np.float32]] = asyncio.Queue(_QUEUED_BLOCKS)
-        reading = asyncio.create_task(self._read(blocks))
         try:
-            await self._encode(blocks)
-            problem = await reading
+            async with beside(self._read(blocks)) as reading:
+                await self._encode(blocks)
+                problem = await reading
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
             await self._publisher.close()
         if problem is not None:
             self._publisher.end("the source failed")

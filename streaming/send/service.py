@@ -16,7 +16,7 @@ from streaming.send.settings import ServiceSettings, packets
 from streaming.stream.history import HISTORY_TOKENS
 from streaming.stream.hub import Hub
 from streaming.support.compute import settle
-from streaming.support.signals import unless
+from streaming.support.tasks import cancel, unless
 from streaming.support.worker import MODEL_PATIENCE_S, Worker
 from streaming.web.status import Encoding
 from streaming.wire.messages import Gap, StreamIdentity, StreamInfo
@@ -39,9 +39,10 @@ async def serve(
     load_codec: Callable[[], Codec],
     on_air: Broadcast,
 ) -> None:
-    """Send ``source`` until it ends or is stopped.
+    """Send ``source`` until it ends or is stopped. Raises UserError or CodecError.
 
-    load_codec: called once, off the event loop. Raises UserError or CodecError with one sentence.
+    Args:
+        load_codec: called once, off the event loop.
     """
     paced = PacedSource(source)
     worker = Worker("encoder")
@@ -54,8 +55,7 @@ async def serve(
         if codec is not None:
             await _send(paced, opening, codec, worker, on_air)
     finally:
-        opening.cancel()
-        await asyncio.gather(opening, return_exceptions=True)
+        await cancel(opening)
         await paced.close()
         await worker.close(MODEL_PATIENCE_S)
 
@@ -102,9 +102,10 @@ def open_hub(
 ) -> tuple[Hub, TokenStore | None]:
     """The hub, with what an earlier run has left in the store. Blocking calls.
 
-    identity: its seed is taken where neither settings nor store have one; without a name of the
-    stream the store's is taken, or one is made up. latent_tokens: tokens of a latent frame, at a
-    whole one of which the stream goes on.
+    Args:
+        identity: its seed is taken if neither settings nor store have one; without a name of the
+            stream the store's is taken, or one is made up.
+        latent_tokens: tokens of a latent frame, at a whole one of which the stream goes on.
     """
     keep_tokens = max(HISTORY_TOKENS, round(settings.rewind_s * TOKEN_RATE))
     store = None

@@ -35,11 +35,15 @@ PRESETS: Final = {
 class ServiceSettings:
     """How to send.
 
-    packet_tokens, hop: override the preset's, and each follows from the other where one alone is
-    given; lookahead: overrides the codec's. All in tokens. seed: None takes the store's, or 0.
-    rewind_s: how much of the stream is held for those who come back or listen to the past. store:
-    folder in which it survives the end of the program. max_lag_s: who is further behind is dropped.
-    entropy_coding: packets in fewer bits for listeners that take them so.
+    Attributes:
+        packet_tokens, hop: override the preset's, in tokens; each follows from the other if one
+            alone is given.
+        lookahead: overrides the codec's, in tokens.
+        seed: None takes the store's, or 0.
+        rewind_s: how much of the stream is held for those who come back or listen to the past.
+        store: folder in which it survives the end of the program.
+        max_lag_s: who is further behind is dropped.
+        entropy_coding: packets in fewer bits for listeners that take them so.
     """
 
     preset: Preset = PRESETS["default"]

@@ -40,7 +40,7 @@ def context_before(rewind: RewindBuffer, place: int) -> Ints:
 
 
 def code_packet(history: History, packet: Tokens) -> CodedTokens | None:
-    """The packet that follows ``history`` in fewer bits; None where it is better sent plainly."""
+    """The packet that follows ``history`` in fewer bits; None if it is better sent plainly."""
     info, count = history.info, len(packet.tokens)
     coder = coder_for(info.digest)
     if coder is None or count != info.packet_tokens or count > MAX_CODED_TOKENS:
@@ -68,9 +68,14 @@ class PacketReader:
         self._recent, self._next = new[-CONTEXT:], tokens.end_token
 
     def read(self, coded: CodedTokens, digest: str, count: int) -> Tokens | None:
-        """The ``count`` tokens of a coded packet; None where tokens before it have not come.
+        """The tokens of a coded packet; None if tokens before it have not come.
 
-        digest: of the weights whose tokens they are. Raises ProtocolError on what no sender codes.
+        Args:
+            digest: of the weights whose tokens they are.
+            count: how many there are.
+
+        Raises:
+            ProtocolError: no sender codes such a packet.
         """
         coder = coder_for(digest)
         if coder is None or count > MAX_CODED_TOKENS:

@@ -30,9 +30,10 @@ def ask_interval_s(max_lag_s: float) -> float:
 class Heartbeat:
     """Questions to one listener, one at a time.
 
-    max_lag_s: who has not answered for so long has stopped reading. A longer time is granted where
-    more than that is on the way: as long as it takes at the stream's own speed, for who catches up
-    over a slow link is not behind.
+    Args:
+        max_lag_s: who has not answered for so long has stopped reading. A longer time is granted if
+            more than that is on the way: as long as it takes at the stream's own speed, for who
+            catches up over a slow link is not behind.
     """
 
     __slots__ = ("_asked_after", "_interval_s", "_last_s", "_max_lag_s", "_sent", "deadline_s")

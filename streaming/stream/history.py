@@ -43,7 +43,10 @@ class History:
 
     The newest packets are the same objects for everybody who reads them.
 
-    Attributes: ``info``; ``rewind``, the tokens; ``timeline``, when they played; ``titles``.
+    Attributes:
+        rewind: the tokens.
+        timeline: when they played.
+        titles: what played.
     """
 
     def __init__(
@@ -122,8 +125,9 @@ class History:
     ) -> tuple[Piece | None, int]:
         """At most ``most`` tokens from ``place`` on, or the gap that is there; and where it ends.
 
-        known_from: the newest packet may be a coded one, if it is conditioned on tokens that are
-        not before this one.
+        Args:
+            known_from: the newest packet may be a coded one, if it is conditioned on tokens that
+                are not before this one.
         """
         packet, coded = self._newest.get(place, (None, None))
         if packet is not None and packet.end_token == min(place + most, self.next_token):
@@ -178,7 +182,8 @@ class History:
 class Cursor:
     """A place in a history; :meth:`take` moves it on.
 
-    coded: whether to take the newest packets in fewer bits.
+    Args:
+        coded: whether to take the newest packets in fewer bits.
     """
 
     # Thousands of these are gone through with each packet: what lies together is read faster.

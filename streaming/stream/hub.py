@@ -6,7 +6,7 @@ that of the event loop.
 A listener is a subscription (:mod:`streaming.stream.subscription`): what it is to be sent is read
 from the history when its connection has room, so a thousand listeners that are an hour behind take
 no more memory than those who are live. One that has fallen ``max_lag_s`` seconds further back than
-it was before is dropped with an error event; nobody else notices. Who catches up on what was
+it was before is dropped with an error message; nobody else notices. Who catches up on what was
 missed, or listens to the past on purpose, is not behind in this sense.
 """
 
@@ -49,12 +49,16 @@ _MAX_SPARE_S: Final = 600.0
 class Hub:
     """The stream as it stands, and everyone who listens to it.
 
-    entropy_coding: whether packets are to be published in fewer bits as well (:meth:`code`).
+    Args:
+        entropy_coding: whether packets are to be published in fewer bits as well (:meth:`code`).
 
-    Attributes: ``history``, what is held of the stream; ``traffic``, what each listener is sent of
-    the live stream; ``drops``, how many were sent away, by the code of the failure; ``joins``, how
-    many came, ``returns`` of them for what they had missed; ``most_listeners``, how many there were
-    at once; ``max_lag_s``; ``entropy_coding``.
+    Attributes:
+        history: what is held of the stream.
+        traffic: what each listener is sent of the live stream.
+        drops: how many were sent away, by the code of the failure.
+        joins: how many came.
+        returns: how many of them came for what they had missed.
+        most_listeners: how many there were at once.
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Hub:
         self._released_s: float | None = None
         self._last_word: End | Failure | None = None
         self._subscriptions: set[Subscription] = set()
-        self._carriers = 0
+        self._outlets = 0
 
     @property
     def info(self) -> StreamInfo:
@@ -94,8 +98,8 @@ class Hub:
 
     @property
     def listeners(self) -> int:
-        """How many listeners are joined; one that carries the stream on to others is none."""
-        return len(self._subscriptions) - self._carriers
+        """How many listeners are joined; an outlet that hands the stream on to others is none."""
+        return len(self._subscriptions) - self._outlets
 
     @property
     def dropped_listeners(self) -> int:
@@ -105,7 +109,7 @@ class Hub:
     def lags_s(self) -> list[float]:
         """How far each listener has fallen behind, see :attr:`Subscription.lag_s`."""
         return [
-            subscription.lag_s for subscription in self._subscriptions if not subscription.carrier
+            subscription.lag_s for subscription in self._subscriptions if not subscription.outlet
         ]
 
     def age_s(self, now_s: float) -> float | None:
@@ -128,7 +132,7 @@ class Hub:
         return self.history.title
 
     def code(self, packet: Tokens) -> CodedTokens | None:
-        """The next packet in fewer bits, to be published along with it; None where it has none.
+        """The next packet in fewer bits, to be published along with it; None if it has none.
 
         Takes milliseconds: a worker thread's business.
         """
@@ -146,9 +150,11 @@ class Hub:
     ) -> None:
         """Send the next packet, int64 ``[n]``, 1 <= n <= 1024, to all and keep it for rewinding.
 
-        delay_s: seconds from the source sample at the packet's end to this moment. unix_s: this
-        moment by the clock on the wall; without it nobody can ask for an hour. late: it comes in a
-        burst after it was held up, so that nobody has fallen behind by it. coded: see :meth:`code`.
+        Args:
+            delay_s: seconds from the source sample at the packet's end to this moment.
+            unix_s: this moment by the clock on the wall; without it nobody can ask for an hour.
+            late: it comes in a burst after it was held up, so that nobody has fallen behind by it.
+            coded: see :meth:`code`.
         """
         if late:
             self._forgive(len(tokens))
@@ -204,23 +210,24 @@ class Hub:
         now_s: float,
         wake: Callable[[], None] = lambda: None,
         *,
-        carrier: bool = False,
+        outlet: bool = False,
     ) -> Subscription:
         """Let a listener in: hello, titles and history as of this moment, then the live stream.
 
-        wake: called whenever there is something new to take, or nothing ever more. carrier: whether
-        it is no listener but carries the stream on to others.
+        Args:
+            wake: called whenever there is something new to take, or nothing ever more.
+            outlet: whether it is no listener but an outlet that hands the stream on to others.
         """
         hello = self.hello(self.history.first_token(join), now_s)
         coded = CODED_KIND in join.kinds
-        subscription = Subscription(self.history, hello, wake, carrier=carrier, coded=coded)
+        subscription = Subscription(self.history, hello, wake, outlet=outlet, coded=coded)
         if self._last_word is not None:
             subscription.close(self._last_word)
         self._subscriptions.add(subscription)
-        self._carriers += carrier
-        self.joins += not carrier
+        self._outlets += outlet
+        self.joins += not outlet
         came_back = bool(join.stream) and join.stream == self.info.stream
-        self.returns += came_back and not carrier
+        self.returns += came_back and not outlet
         self.most_listeners = max(self.most_listeners, self.listeners)
         wake()
         return subscription
@@ -229,13 +236,13 @@ class Hub:
         """Forget a listener; a second time does nothing."""
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
-            self._carriers -= subscription.carrier
+            self._outlets -= subscription.outlet
 
     def drop(self, subscription: Subscription) -> None:
         """Let go of a listener that has fallen behind; who has left already is no such one."""
         if subscription in self._subscriptions:
             self.leave(subscription)
-            self.drops["lag"] += not subscription.carrier
+            self.drops["lag"] += not subscription.outlet
             reason = f"This listener fell more than {self.max_lag_s:g} s behind the stream."
             subscription.fail(Failure("lag", reason))
 

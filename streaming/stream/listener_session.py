@@ -36,7 +36,7 @@ from streaming.wire.messages import (
 __all__ = [
     "MOST_REPEATED_TOKENS",
     "CodecIdentity",
-    "Happening",
+    "Event",
     "ListenerSession",
     "State",
 ]
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 MOST_REPEATED_TOKENS: Final = 2 * MAX_TOKENS_PER_MESSAGE
 """A sender repeats no more than this; what lies further back is a stream that has jumped back."""
 
-Happening: TypeAlias = Hello | Tokens | Gap | Title | End
+Event: TypeAlias = Hello | Tokens | Gap | Title | End
 """What :meth:`ListenerSession.receive` reports, in the order of the stream."""
 
 
@@ -70,19 +70,23 @@ class CodecIdentity:
 class ListenerSession:
     """The listener's side: :meth:`join` first, then :meth:`receive` each message.
 
-    codec: what can be decoded here, checked against the hello; None accepts every codec (for
-    whoever does not decode). history: tokens wanted from before the live edge. join: the whole
-    first message, instead of history, client and next_token. auth_token: the secret
-    that lets us in.
-
     When the connection was lost, :meth:`rejoin` gives the first message on the next one. If what
     answers is the same stream, :meth:`receive` goes on where it was, without another Hello, however
     much was missed. If not, or if that stream has gone back to lower numbers, it reports a Hello,
     with which all begins anew.
 
-    Attributes: ``hello`` as it came last; ``next_token``, the index of the token expected next;
-    ``lost_tokens``, ``gaps`` (runs of them) and ``duplicate_tokens`` so far; ``traffic``; ``title``
-    as last announced.
+    Args:
+        codec: what can be decoded here, checked against the hello; None accepts every codec (for
+            whoever does not decode).
+        history: tokens wanted from before the live edge.
+        join: the whole first message, instead of history, client and next_token.
+        auth_token: the secret that lets us in.
+
+    Attributes:
+        hello: as it came last.
+        next_token: the index of the token expected next.
+        lost_tokens, gaps, duplicate_tokens: so far; gaps are runs of lost tokens.
+        title: as last announced.
     """
 
     def __init__(
@@ -116,7 +120,8 @@ class ListenerSession:
     def rejoin(self, join: Join | None = None) -> Join:
         """The message to send on a new connection: what is missing is wanted first.
 
-        join: begin anew with this instead of going on.
+        Args:
+            join: begin anew with this instead of going on.
         """
         self.state = State.JOINING
         self._resuming = join is None and self.hello is not None
@@ -131,13 +136,16 @@ class ListenerSession:
         """From now on this is what can be decoded here."""
         self._codec = codec
 
-    def receive(self, received: Message, now_s: float) -> list[Happening]:
+    def receive(self, received: Message, now_s: float) -> list[Event]:
         """Take one message; says what it brought, in order and without overlaps.
 
         A jump forward, of any length, comes as a Gap before the Tokens after it: what to make of it
-        is the caller's choice. Raises ProtocolError where the message is out of place, cannot be
-        decoded here or is an error event, and TransportError where the stream has jumped back; the
-        connection is then of no more use.
+        is the caller's choice. After an error the connection is of no more use.
+
+        Raises:
+            ProtocolError: the message is out of place, or cannot be decoded here.
+            RefusedError: it is an error message.
+            TransportError: the stream has jumped back.
         """
         message: Message | None = received
         coded_bits = None
@@ -161,7 +169,7 @@ class ListenerSession:
         if isinstance(message, Failure):
             raise RefusedError(message.code, message.message)
         if isinstance(message, Unknown):
-            logger.debug("passing over an event of unknown type %r", message.type)
+            logger.debug("passing over a message of unknown type %r", message.type)
             return []
         if self.state is State.ENDED:
             logger.debug("passing over what came after the end")
@@ -177,7 +185,7 @@ class ListenerSession:
             raise ProtocolError("The sender did not begin with a hello; check the address.")
         return self._reader.read(coded, hello.digest, hello.packet_tokens)
 
-    def _welcome(self, message: Message) -> list[Happening]:
+    def _welcome(self, message: Message) -> list[Event]:
         if not isinstance(message, Hello):
             raise ProtocolError("The sender did not begin with a hello; check the address.")
         self._check(message)
@@ -225,7 +233,7 @@ class ListenerSession:
                 "on both sides, or name the stream's weights file with --weights."
             )
 
-    def _follow(self, message: Message) -> list[Happening]:
+    def _follow(self, message: Message) -> list[Event]:
         if isinstance(message, Tokens):
             return self._take_tokens(message)
         if isinstance(message, Gap):
@@ -234,14 +242,14 @@ class ListenerSession:
             self.title = message.title
             return [message]
         if isinstance(message, End):
-            happenings = self._skip_to(message.token)
+            events = self._skip_to(message.token)
             self.state = State.ENDED
-            return [*happenings, End(self.next_token, message.reason)]
+            return [*events, End(self.next_token, message.reason)]
         raise ProtocolError(
             f"The sender sent a {message.type} message in the middle of the stream."
         )
 
-    def _take_tokens(self, message: Tokens) -> list[Happening]:
+    def _take_tokens(self, message: Tokens) -> list[Event]:
         end = message.end_token
         if self.next_token - end > MOST_REPEATED_TOKENS:
             raise TransportError("The stream has jumped back", "start the listener again")
@@ -249,12 +257,12 @@ class ListenerSession:
         self.duplicate_tokens += overlap
         if overlap == len(message.tokens):
             return []
-        happenings = self._skip_to(message.first_token)
+        events = self._skip_to(message.first_token)
         self.next_token = end
-        return [*happenings, Tokens(end - len(message.tokens) + overlap, message.tokens[overlap:])]
+        return [*events, Tokens(end - len(message.tokens) + overlap, message.tokens[overlap:])]
 
-    def _skip_to(self, token: int) -> list[Happening]:
-        """Report the tokens from the next one up to ``token`` as lost, where there are any."""
+    def _skip_to(self, token: int) -> list[Event]:
+        """Report the tokens from the next one up to ``token`` as lost, if there are any."""
         count = token - self.next_token
         if count <= 0:
             return []

@@ -22,7 +22,9 @@ _BLOCK_TOKENS: Final = 4096
 class RewindBuffer:
     """The newest ``capacity`` tokens of a stream, gaps included, for reading at any place.
 
-    Attributes: ``next_token``, one past the newest; ``oldest_token``, the first that is held.
+    Attributes:
+        next_token: one past the newest.
+        oldest_token: the first that is held.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -32,19 +32,20 @@ class SenderSession:
     Whoever moves the messages asks the listener when ``heartbeat`` is due, and says when it has
     :meth:`answered`.
 
-    wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or the
-    session ended. admit: why a listener with the secret in the join message is not let in; None
-    lets it in. admit_publisher: the same for a publisher. If it is
-    admitted, this session ends, ``publishes`` says so, and others read the connection.
-    carrier: see :meth:`streaming.stream.hub.Hub.join`. ``state`` is ENDED when nothing more will
-    follow what :meth:`take` returns; ``failure`` then says whether that is for a fault.
+    Args:
+        wake: called, on the thread that runs the hub, whenever :meth:`take` has something new or
+            the session ended.
+        admit: why a listener with the secret in the join message is not let in; None lets it in.
+        admit_publisher: the same for a publisher. If it is admitted, this session ends,
+            ``publishes`` says so, and others read the connection.
+        outlet: see :meth:`streaming.stream.hub.Hub.join`.
     """
 
     __slots__ = (
         "_admit",
         "_admit_publisher",
-        "_carrier",
         "_hub",
+        "_outlet",
         "_refusal",
         "_refusal_taken",
         "_subscription",
@@ -63,12 +64,12 @@ class SenderSession:
         admit: Callable[[str], Failure | None] = lambda auth_token: None,
         admit_publisher: Callable[[Publish], Failure | None] = lambda publish: NO_PUBLISHERS,
         *,
-        carrier: bool = False,
+        outlet: bool = False,
     ) -> None:
         self._hub = hub
         self._admit = admit
         self._admit_publisher = admit_publisher
-        self._carrier = carrier
+        self._outlet = outlet
         self._wake = wake
         self._subscription: Subscription | None = None
         self._refusal: Failure | None = None
@@ -87,7 +88,7 @@ class SenderSession:
 
     @property
     def state(self) -> State:
-        """Where the session stands."""
+        """Where the session stands; ENDED when nothing more follows what :meth:`take` returns."""
         closed = self._subscription is not None and self._subscription.closed
         if self._refusal is not None or self.publishes or closed:
             return State.ENDED
@@ -120,7 +121,7 @@ class SenderSession:
         if self.state is State.ENDED:
             return
         if isinstance(message, Unknown):
-            logger.debug("passing over an event of unknown type %r", message.type)
+            logger.debug("passing over a message of unknown type %r", message.type)
         elif self._subscription is None and isinstance(message, Publish):
             refusal = self._admit_publisher(message)
             if refusal is not None:
@@ -134,13 +135,13 @@ class SenderSession:
             self.refuse(refusal)
         else:
             self.client = message.client
-            self._subscription = self._hub.join(message, now_s, self._wake, carrier=self._carrier)
+            self._subscription = self._hub.join(message, now_s, self._wake, outlet=self._outlet)
 
     def refuse(self, failure: Failure) -> None:
         """End the session with ``failure`` as its last message."""
         if self.state is not State.ENDED:
             self._refusal = failure
-            self._hub.drops[failure.code] += not self._carrier
+            self._hub.drops[failure.code] += not self._outlet
             self.leave()
             self._wake()
 

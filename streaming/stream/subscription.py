@@ -14,14 +14,17 @@ __all__ = ["Subscription"]
 class Subscription(Cursor):
     """A cursor of a listener that is greeted, may lag, and is told the end.
 
-    wake: called when there is something new to take, or nothing ever more. coded: the listener
-    takes entropy-coded packets.
+    Args:
+        wake: called when there is something new to take, or nothing ever more.
+        outlet: whether it is no listener but an outlet that hands the stream on to others.
+        coded: whether the listener takes entropy-coded packets.
 
-    Attributes: ``closed`` when nothing more will follow what can be taken, ``failure`` if that is
-    for a fault; ``carrier``, whether it carries the stream on to others.
+    Attributes:
+        closed: whether nothing more will follow what can be taken.
+        failure: why, if that is for a fault.
     """
 
-    __slots__ = ("_hello", "_last_word", "_least_behind", "carrier", "closed", "failure", "wake")
+    __slots__ = ("_hello", "_last_word", "_least_behind", "closed", "failure", "outlet", "wake")
 
     def __init__(
         self,
@@ -29,11 +32,11 @@ class Subscription(Cursor):
         hello: Hello,
         wake: Callable[[], None],
         *,
-        carrier: bool = False,
+        outlet: bool = False,
         coded: bool = False,
     ) -> None:
         super().__init__(history, hello.first_token, coded=coded)
-        self.carrier = carrier
+        self.outlet = outlet
         self.wake = wake
         self._least_behind = self._behind
         self._hello: Hello | None = hello
@@ -64,7 +67,8 @@ class Subscription(Cursor):
     def lags(self, max_lag_s: float, fresh: int = 0) -> bool:
         """Whether this listener has fallen too far behind.
 
-        fresh: so many tokens were published just now, which nobody can have taken yet.
+        Args:
+            fresh: so many tokens were published just now, which nobody can have taken yet.
         """
         lag = self._rewind.next_token - self.place - self._least_behind - fresh
         return lag > max_lag_s * TOKEN_RATE

@@ -81,7 +81,10 @@ class Timeline:
 class StartAt:
     """Where a listener wants to begin; one of the three, or none of them for live.
 
-    behind_s: seconds before the live edge. unix_s: a moment. token: an index.
+    Attributes:
+        behind_s: seconds before the live edge.
+        unix_s: a moment.
+        token: an index.
     """
 
     behind_s: float | None = None

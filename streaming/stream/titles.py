@@ -18,7 +18,12 @@ _MOST_AHEAD_TOKENS: Final = 1500
 
 @dataclass(frozen=True)
 class Announcement:
-    """A title as it is told: to who has been sent everything before ``place``. number: its own."""
+    """A title as it is told.
+
+    Attributes:
+        number: its own.
+        place: it is told to who has been sent everything before this token.
+    """
 
     number: int
     place: int
@@ -38,13 +43,14 @@ class Titles:
 
     @property
     def last(self) -> str:
-        """The title announced last; empty where there is none."""
+        """The title announced last; empty if there is none."""
         return self._kept[-1].title.title if self._kept else ""
 
     def add(self, title: str, token: int, edge: int) -> Title:
         """``title`` begins at ``token``; ``edge`` is the next token of the stream.
 
-        Returns it with the token that it is given, in order and not far ahead.
+        Returns:
+            It with the token that it is given, in order and not far ahead.
         """
         token = min(token, edge + _MOST_AHEAD_TOKENS)
         if self._kept:
@@ -59,7 +65,7 @@ class Titles:
         return added
 
     def at(self, token: int) -> str:
-        """What plays at ``token``; empty where nothing is known of it."""
+        """What plays at ``token``; empty if nothing is known of it."""
         return next((a.title.title for a in reversed(self._kept) if a.title.token <= token), "")
 
     def after(self, token: int) -> int:
@@ -68,7 +74,7 @@ class Titles:
         return next(later, self._next_number)
 
     def get(self, number: int) -> Announcement | None:
-        """The one with this number, or the next one that is kept; None where there is none yet."""
+        """The one with this number, or the next one that is kept; None if there is none yet."""
         if number >= self._next_number:
             return None
         return self._kept[bisect_left(self._kept, number, key=lambda a: a.number)]
@@ -85,8 +91,9 @@ class Titles:
 
 
 class TitleSieve:
-    """Lets through so many titles between two pieces of music that nobody is flooded: the first few
-    at once, of all further ones the last, when there is music again.
+    """Lets through so many titles between two pieces of music that nobody is flooded.
+
+    The first few go on at once; of all further ones the last, when there is music again.
     """
 
     def __init__(self) -> None:

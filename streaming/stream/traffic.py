@@ -84,8 +84,9 @@ class RateMeter:
 class Traffic:
     """What one direction of one connection carries: totals, and rates of the live part.
 
-    framing: bytes on the wire of a message of so many bytes. keepalive_bits_per_s: what comes on
-    top. Both are a WebSocket's by default.
+    Args:
+        framing: bytes on the wire of a message of so many bytes; a WebSocket's by default.
+        keepalive_bits_per_s: what comes on top; a WebSocket's by default.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Traffic:
         self.wire_bytes = 0
         self._payload = RateMeter()
         self._wire = RateMeter()
-        self._event_bytes = 0
+        self._pending_bytes = 0
 
     def add(
         self,
@@ -115,8 +116,9 @@ class Traffic:
     ) -> None:
         """Count a message of ``message_bytes`` with ``tokens``, the last one before ``end_token``.
 
-        live: whether it counts for the rates; the burst of history after joining does not.
-        payload_bits: what the tokens took, where they are coded in fewer bits.
+        Args:
+            live: whether it counts for the rates; the burst of history after joining does not.
+            payload_bits: what the tokens took, if they are coded in fewer bits.
         """
         on_wire = self._framing(message_bytes)
         self.messages += 1
@@ -126,14 +128,14 @@ class Traffic:
         self.wire_bytes += on_wire
         if not live:
             return
-        # Events count together with the tokens that follow, so that both rates are measured
+        # Other messages count together with the tokens that follow, so that both rates are measured
         # between the same moments and agree from the second packet on.
-        self._event_bytes += on_wire
+        self._pending_bytes += on_wire
         if tokens:
             stream_s = end_token / TOKEN_RATE
             self._payload.add(payload_bits, now_s, stream_s)
-            self._wire.add(8 * self._event_bytes, now_s, stream_s)
-            self._event_bytes = 0
+            self._wire.add(8 * self._pending_bytes, now_s, stream_s)
+            self._pending_bytes = 0
 
     def payload_bits_per_s(self, now_s: float) -> float | None:
         """Bits of live tokens a second, or None while unknown."""

@@ -30,7 +30,11 @@ class Proxies:
     made up. If a hop has no address (``unknown``, a name in its place, a Unix socket, nonsense),
     or if the two headers tell of different clients, it is the trusted proxy itself.
 
-    texts: addresses such as ``127.0.0.1`` or networks such as ``10.0.0.0/8``. Raises SettingsError.
+    Args:
+        texts: addresses such as ``127.0.0.1`` or networks such as ``10.0.0.0/8``.
+
+    Raises:
+        SettingsError: a text is neither.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:

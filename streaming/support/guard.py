@@ -58,12 +58,14 @@ _OWN_FILES: Final = 64
 class Limits:
     """What one server and one connection may take.
 
-    connections, per_address: open at once. reserve: further ones, at most two from an address,
-    which may only ask for ``/healthz``. handshake_s: from the moment at which a connection is
-    accepted, for the TLS and the WebSocket handshake together, which a link with seconds of delay
-    makes long. reserve_s: the same of a reserved one.
-    burst_bytes, bytes_per_s: what a listener may send; it has nothing to say but a handshake, one
-    message and an answer to a ping once a minute.
+    Attributes:
+        connections, per_address: open at once.
+        reserve: further ones, at most two from an address, which may only ask for ``/healthz``.
+        handshake_s: from the moment at which a connection is accepted, for the TLS and the
+            WebSocket handshake together, which a link with seconds of delay makes long.
+        reserve_s: the same of a reserved one.
+        burst_bytes, bytes_per_s: what a listener may send; it has nothing to say but a handshake,
+            one message and an answer to a ping once a minute.
     """
 
     connections: int = 256
@@ -96,10 +98,13 @@ class AuthTokens:
 class Gate:
     """Counts open connections, in all and from each address group.
 
-    is_proxy: whether an address is that of a trusted proxy, whose connections count only in all
-    until it has told for whom each of them is (:meth:`Place.move`).
+    Args:
+        is_proxy: whether an address is that of a trusted proxy, whose connections count only in all
+            until it has told for whom each of them is (:meth:`Place.move`).
 
-    Attributes: ``open``, how many there are, without reserved ones; ``refused``, how many were.
+    Attributes:
+        open: how many there are, without reserved ones.
+        refused: how many were.
     """
 
     def __init__(
@@ -153,7 +158,8 @@ class Gate:
 class Place:
     """What an open connection takes up at a :class:`Gate`, until :meth:`leave`.
 
-    Attributes: ``reserved``, whether it is beyond the limits and may only ask for health.
+    Attributes:
+        reserved: whether it is beyond the limits and may only ask for health.
     """
 
     def __init__(self, gate: Gate, group: str, *, reserved: bool = False) -> None:
@@ -180,9 +186,10 @@ class Guesses:
     right or wrong: so listeners who share an address with somebody who guesses are late, and not
     shut out. If it would have to wait longer than ``patience_s``, it is refused for now.
 
-    free: how many wrong ones the store holds; one comes back every ``pause_s``. most: how many
-    address groups are remembered, those that were heard of last. clock, sleep: monotonic seconds;
-    how to let some pass.
+    Args:
+        free: how many wrong ones the store holds; one comes back every ``pause_s``.
+        most: how many address groups are remembered, those that were heard of last.
+        clock, sleep: monotonic seconds; how to let some pass.
     """
 
     def __init__(

@@ -66,8 +66,10 @@ Pieces = Callable[[], AsyncGenerator[bytes, None]]
 class Answer:
     """What is sent back: a status, a body and what kind of text that is.
 
-    headers: further ones, as names and values. pieces: makes the body, in place of ``body``;
-    length: its bytes, None if it ends when the connection does.
+    Attributes:
+        headers: further ones, as names and values.
+        pieces: makes the body, in place of ``body``.
+        length: bytes that the pieces have; None if they end when the connection does.
     """
 
     status: HTTPStatus
@@ -109,7 +111,7 @@ METHOD_NOT_ALLOWED: Final = text(
 
 
 def one(headers: Headers, name: str) -> str:
-    """The value of a header; empty where there is none, or where there are several."""
+    """The value of a header; empty if there is none, or if there are several."""
     values = headers.get_all(name)
     return values[0] if len(values) == 1 else ""
 
@@ -147,7 +149,7 @@ def bearer(headers: Headers) -> str:
 
 
 def route(path: str) -> str:
-    """The part of a request's path that names what is wanted; empty where it makes no sense."""
+    """The part of a request's path that names what is wanted; empty if it makes no sense."""
     try:
         return urlsplit(path).path
     except ValueError:

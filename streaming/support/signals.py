@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-__all__ = ["run_loop", "set_on_signals", "unless"]
+__all__ = ["run_loop", "set_on_signals"]
 
 T = TypeVar("T")
 
@@ -60,16 +60,3 @@ def set_on_signals(stop: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         restore()
-
-
-async def unless(stop: asyncio.Event, work: Awaitable[T]) -> T | None:
-    """The result of ``work``, or None when ``stop`` is set before; ``work`` is then cancelled."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        stopping.cancel()
-        working.cancel()  # does nothing when it is done
-        await asyncio.gather(working, stopping, return_exceptions=True)

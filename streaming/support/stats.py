@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from streaming.errors import UserError, reason_of
+from streaming.support.tasks import cancel
 from streaming.support.timing import Timing
 
 __all__ = ["LoopStall", "RealTimeFactor", "StatsWriter"]
@@ -40,14 +41,31 @@ class RealTimeFactor:
 
 
 class LoopStall:
-    """Measures how long the event loop was held up, by a task that should wake on time."""
+    """Measures how long the event loop is held up within ``async with``: how late a task wakes.
+
+    Attributes:
+        timing: by how much it woke too late, in seconds.
+    """
 
     def __init__(self, interval_s: float = 0.02) -> None:
         self.interval_s = interval_s
         self.timing = Timing()
+        self._task: asyncio.Task[None] | None = None
 
-    async def watch(self) -> None:
-        """Run until cancelled."""
+    async def __aenter__(self) -> LoopStall:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._task is not None
+        await cancel(self._task)
+
+    async def _watch(self) -> None:
         while True:
             due_s = time.monotonic() + self.interval_s
             await asyncio.sleep(self.interval_s)
@@ -67,7 +85,7 @@ class LoopStall:
 class StatsWriter:
     """One JSON object a line, to ``path`` or nowhere when it is None; usable in ``with``.
 
-    Raises UserError where the file cannot be opened. Should writing fail later (a full disk), a
+    Raises UserError if the file cannot be opened. Should writing fail later (a full disk), a
     warning says so once and the stream goes on without statistics.
     """
 
@@ -88,7 +106,8 @@ class StatsWriter:
     def write(self, values: Mapping[str, Any], *, final: bool = False) -> None:
         """Write ``values`` with ``time_s`` (monotonic) before them; numbers are kept short.
 
-        final: mark the last line with ``"final": true``.
+        Args:
+            final: mark the last line with ``"final": true``.
         """
         if self._file is None:
             return

@@ -15,7 +15,10 @@ _BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Timing:
     """Durations in seconds, counted by upper bounds; memory does not grow with their number.
 
-    Attributes: ``bounds_s``, ascending; ``count`` and ``total_s`` of all; ``longest_s``.
+    Attributes:
+        bounds_s: ascending.
+        count, total_s: of all.
+        longest_s: so far.
     """
 
     def __init__(self, bounds_s: Sequence[float] = _BOUNDS_S) -> None:

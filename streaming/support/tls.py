@@ -13,8 +13,12 @@ __all__ = ["client_context", "server_context"]
 def server_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
     """What a server shows to its listeners; None without a certificate.
 
-    cert: the certificate and those of its issuers, PEM. key: its private key, where it is not in
-    the same file. Raises SettingsError.
+    Args:
+        cert: the certificate and those of its issuers, PEM.
+        key: its private key, if it is not in the same file.
+
+    Raises:
+        SettingsError: they cannot be read, or do not belong together.
     """
     if cert is None and key is None:
         return None
@@ -27,10 +31,14 @@ def server_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None
 def client_context(
     url: str, ca: Path | None, cert: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext | None:
-    """How a ``wss://`` sender or ``mqtts://`` broker is checked; None where nothing is encrypted.
+    """How a ``wss://`` sender or ``mqtts://`` broker is checked; None if nothing is encrypted.
 
-    ca: certificates to trust instead of the system's, PEM. cert, key: what we show in turn. Raises
-    SettingsError.
+    Args:
+        ca: certificates to trust instead of the system's, PEM.
+        cert, key: what we show in turn.
+
+    Raises:
+        SettingsError: they cannot be read, or do not belong together.
     """
     if not url.lower().startswith(("wss:", "mqtts:")):
         if ca is not None:
@@ -51,7 +59,7 @@ def client_context(
 def _load(
     context: ssl.SSLContext, cert: Path | None, key: Path | None, cert_option: str, key_option: str
 ) -> None:
-    """Give ``context`` a certificate of ours, where there is one. Raises SettingsError."""
+    """Give ``context`` a certificate of ours, if there is one. Raises SettingsError."""
     if cert is None:
         if key is not None:
             raise SettingsError(f"{key_option} needs the certificate as well: give {cert_option}.")

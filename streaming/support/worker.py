@@ -92,7 +92,8 @@ class Worker:
         if not self._started:
             return True
         try:
-            await asyncio.wait_for(self._ended.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
         except TimeoutError:
             logger.debug("the thread %s is left behind in a call", self._thread.name)
             _left_behind.append(self._thread)

@@ -16,10 +16,11 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
-from streaming.stream.listener_session import Happening, ListenerSession, State
+from streaming.stream.listener_session import Event, ListenerSession, State
+from streaming.support.tasks import unless
 from streaming.support.worker import call_on_thread
 from streaming.transports.reconnecting import Backoff, Reconnecting, passing
 from streaming.wire.messages import CodedTokens, Failure, Hello, Join, Message
@@ -37,8 +38,12 @@ class Messages(Protocol):
         ...
 
     def __aiter__(self) -> AsyncIterator[Message]:
-        """What arrives, until the sender closes; raises TransportError where the link breaks and
-        ProtocolError on what is no message."""
+        """What arrives, until the sender closes.
+
+        Raises:
+            TransportError: the link breaks.
+            ProtocolError: what arrives is no message.
+        """
         ...
 
     async def close(self) -> None:
@@ -50,7 +55,7 @@ Dial = Callable[[], Awaitable[Messages]]
 """Makes a connection; raises TransportError."""
 
 
-class Link:
+class Link(Reconnecting):
     """What happens in a stream, across as many connections as it takes.
 
     Iterate over it once: a Hello, then Tokens, Gaps and Titles in order, then End. A second Hello
@@ -77,7 +82,7 @@ class Link:
         dial: Dial | None = None,
         *,
         meet: Callable[[Hello], Awaitable[None]] | None = None,
-        observe: Callable[[Happening], Awaitable[None]] | None = None,
+        observe: Callable[[Event], Awaitable[None]] | None = None,
         rejoin: Callable[[], Join | None] = lambda: None,
         backoff: Backoff | None = None,
         anybody: bool = False,
@@ -86,6 +91,7 @@ class Link:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        super().__init__(backoff or Backoff(), clock, sleep, chance)
         self.session = session
         self._connection = connection
         self._waits = connection is None
@@ -95,33 +101,14 @@ class Link:
         self._rejoin = rejoin
         self._anybody = anybody
         self._hello_timeout_s = hello_timeout_s
-        self._clock = clock
         self._began_tokens = session.traffic.tokens
         self._begun = False  # whether anything has happened yet
         self._next_join: Join | None = None
         self._moved = asyncio.Event()
-        self._reconnecting = Reconnecting(
-            backoff or Backoff(),
-            self._told,
-            passing=self._passing,
-            useful=lambda: session.traffic.tokens > self._began_tokens,
-            failed=int(self._waits),  # the first attempt is one to come back already
-            clock=clock,
-            sleep=sleep,
-            chance=chance,
-        )
         if connection is not None:
-            self._reconnecting.connected()
-
-    @property
-    def reconnects(self) -> int:
-        """How often the connection was lost and made again."""
-        return self._reconnecting.reconnects
-
-    @property
-    def away(self) -> bool:
-        """Whether there is no connection just now."""
-        return self._reconnecting.away
+            self._connected()
+        else:
+            self._failed = 1  # the first attempt is one to come back already
 
     @property
     def can_move(self) -> bool:
@@ -134,24 +121,35 @@ class Link:
             raise ValueError("go_to() needs a way to dial")
         self._next_join = join
         self._moved.set()
-        self._reconnecting.at_once()
+        self._at_once = True
 
-    async def __aiter__(self) -> AsyncIterator[Happening]:
-        """Raises TransportError where there is no way back, ProtocolError where none would help."""
-        async for attempt in self._reconnecting:
-            with attempt:
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """What happens, in order.
+
+        Raises:
+            TransportError: there is no way back.
+            ProtocolError: another connection would not help.
+        """
+        async for _ in self._attempts():
+            try:
                 if self._connection is None:
                     if self._dial is None:
                         raise ValueError("without a connection a Link needs a way to dial")
                     self._connection = await self._dial()
-                    self._reconnecting.connected()
-                async for happening in self._one(self._connection):
-                    yield happening
+                    self._connected()
+                async for event in self._one(self._connection):
+                    self._begun = True
+                    yield event
                 if self.session.state is State.ENDED:
                     return
                 raise TransportError(
                     "The sender hung up in the middle of the stream", "start the listener again"
                 )
+            except (TransportError, ProtocolError) as error:
+                if self._anybody:
+                    await self._tell(error)
+                if not self._comes_back(error):
+                    raise
             await self.close()
 
     async def close(self) -> None:
@@ -160,31 +158,33 @@ class Link:
         if connection is not None:
             await connection.close()
 
-    def _passing(self, error: UserError) -> bool:
-        can_return = self._dial is not None and (self._begun or self._waits)
-        return can_return and (self._anybody or passing(error))
+    async def _tell(self, error: Exception) -> None:
+        """Say why we hang up, to who has said something wrong."""
+        wrong = isinstance(error, ProtocolError) and not isinstance(error, RefusedError)
+        if wrong and self._connection is not None:
+            with contextlib.suppress(TransportError):
+                await self._connection.send(Failure("protocol", str(error)))
 
-    def _told(self, error: UserError) -> None:
+    def _comes_back(self, error: UserError) -> bool:
+        """Whether there is another attempt, and a word about it unless we leave on purpose."""
+        met = self._begun or self._waits
+        if self._dial is None or not met or not (self._anybody or passing(error)):
+            return False
+        if self._at_once:
+            return True
         if not self.away:
             logger.warning("coming back, since the connection is lost: %s", error.cause)
-            return
-        if not self._reconnecting.connections and self._reconnecting.failed == 1:
-            logger.warning("waiting for the sender: %s", error.cause)
-        logger.debug("not yet: %s", error)
+        else:
+            if not self._met and self._failed == 1:
+                logger.warning("waiting for the sender: %s", error.cause)
+            logger.debug("not yet: %s", error)
+        attempts = self._backoff.attempts
+        return attempts is None or self._failed < attempts or self._lasted()
 
-    async def _one(self, connection: Messages) -> AsyncIterator[Happening]:
-        """What happens on one connection; who says something wrong is told why we hang up."""
-        try:
-            async for happening in self._follow(connection):
-                self._begun = True
-                yield happening
-        except ProtocolError as error:
-            if self._anybody and not isinstance(error, RefusedError):
-                with contextlib.suppress(TransportError):
-                    await connection.send(Failure("protocol", str(error)))
-            raise
+    def _lasted(self) -> bool:
+        return super()._lasted() and self.session.traffic.tokens > self._began_tokens
 
-    async def _follow(self, connection: Messages) -> AsyncIterator[Happening]:
+    async def _one(self, connection: Messages) -> AsyncIterator[Event]:
         """What happens on one connection, until it ends in good order or is to be left."""
         self._moved.clear()
         self._began_tokens = self.session.traffic.tokens
@@ -201,14 +201,14 @@ class Link:
             joining = self.session.state is State.JOINING
             if joining and isinstance(message, Hello) and self._meet is not None:
                 await self._meet(message)
-            for happening in await self._received(message):
+            for event in await self._received(message):
                 if self._observe is not None:
-                    await self._observe(happening)
-                yield happening
+                    await self._observe(event)
+                yield event
             if self.session.state is State.ENDED:
                 return
 
-    async def _received(self, message: Message) -> list[Happening]:
+    async def _received(self, message: Message) -> list[Event]:
         """What a message brought; coded tokens are decoded on a thread, for that takes a while."""
         now_s = self._clock()
         if isinstance(message, CodedTokens):
@@ -216,7 +216,7 @@ class Link:
         return self.session.receive(message, now_s)
 
     async def _next(self, messages: AsyncIterator[Message]) -> Message | None:
-        """The next message; None where there will be none, or this connection is to be left."""
+        """The next message; None if there will be none, or this connection is to be left."""
         if self.session.state is State.JOINING:
             timeout_s = self._hello_timeout_s
             try:
@@ -230,17 +230,5 @@ class Link:
                 raise TransportError("The sender hung up without a word; try again.") from None
         if self._dial is None:
             return await anext(messages, None)
-        waiting: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(anext(messages, None)),
-            asyncio.ensure_future(self._moved.wait()),
-        ]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if self._moved.is_set():
-                return None
-            message: Message | None = waiting[0].result()
-            return message
-        finally:
-            for future in waiting:
-                future.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+        message = await unless(self._moved, anext(messages, None))
+        return None if self._moved.is_set() else message

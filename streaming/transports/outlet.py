@@ -28,8 +28,10 @@ class Running(Protocol):
 class Outlet(Protocol):
     """``async with outlet(hub) as running``: sends the hub's stream somewhere meanwhile.
 
-    Entering it raises UserError where that cannot begin. A connection that is lost later is made
-    again. Leaving it takes leave, after what the hub has still to say.
+    A connection that is lost later is made again. Leaving takes leave, after what the hub has still
+    to say.
     """
 
-    def __call__(self, hub: Hub) -> AbstractAsyncContextManager[Running]: ...
+    def __call__(self, hub: Hub) -> AbstractAsyncContextManager[Running]:
+        """What sends ``hub``. Entering it raises UserError if that cannot begin."""
+        ...

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final
 
-from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
+from streaming.errors import RefusedError, TransportError
 
 __all__ = ["LASTING_S", "Backoff", "Reconnecting", "passing"]
 
@@ -31,8 +30,10 @@ _PASSING: Final = frozenset({"away", "lag", "timeout", "busy"})
 class Backoff:
     """How long to wait before each attempt to come back.
 
-    first_s: at most before the first one. most_s: at most before any. attempts: how many in a row
-    may fail; None: any number.
+    Attributes:
+        first_s: at most before the first one.
+        most_s: at most before any.
+        attempts: how many in a row may fail; None: any number.
     """
 
     first_s: float = 0.5
@@ -40,7 +41,11 @@ class Backoff:
     attempts: int | None = None
 
     def wait_s(self, failed: int, chance: float) -> float:
-        """Seconds to wait after ``failed`` attempts in a row; chance: from 0 to 1, by lot."""
+        """Seconds to wait after ``failed`` attempts in a row.
+
+        Args:
+            chance: from 0 to 1, by lot.
+        """
         longest_s = min(self.most_s, self.first_s * _GROWTH ** min(failed, 100))
         return longest_s * (0.25 + 0.75 * chance)
 
@@ -53,104 +58,65 @@ def passing(error: Exception) -> bool:
 
 
 class Reconnecting:
-    """Attempts to connect and to stay connected, as many as it takes.
+    """Base of what connects, and comes back when the connection is lost.
 
     ::
 
-        async for attempt in Reconnecting(Backoff(), logger.warning):
-            with attempt:
-                connection = await dial()
-                attempt.connected()
-                await use(connection)
-                return
-
-    Another attempt follows when the block ends, or raises a TransportError or ProtocolError that
-    is passing. Any other error ends it, and so does the last one of ``backoff.attempts``.
+        async for _ in self._attempts():
+            try:
+                async with await dial() as connection:
+                    self._connected()
+                    return await use(connection)
+            except TransportError as error:
+                logger.warning("coming back, since %s", error.cause)
 
     Args:
         backoff: how long to wait before each attempt but the first.
-        told: called with each error that is passing.
-        passing: whether another attempt may mend an error.
-        useful: whether the connection that has just ended was of use, if it lasted.
-        failed: attempts in a row that have come to nothing so far.
         clock, sleep, chance: seconds, waiting, and lots from 0 to 1.
 
-    Attributes: ``away``, whether there is no connection just now; ``connections`` so far;
-    ``failed``, attempts to come back in a row.
+    Attributes:
+        away: whether there is no connection just now.
+        reconnects: so far.
     """
 
     def __init__(
         self,
         backoff: Backoff,
-        told: Callable[[UserError], None],
-        *,
-        passing: Callable[[UserError], bool] = passing,
-        useful: Callable[[], bool] = lambda: True,
-        failed: int = 0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.away = True
-        self.connections = 0
-        self.failed = failed
+        self.reconnects = 0
         self._backoff = backoff
-        self._told = told
-        self._passing = passing
-        self._useful = useful
         self._clock = clock
         self._sleep = sleep
         self._chance = chance
+        self._failed = 0  # attempts to come back in a row
+        self._met = False  # whether there ever was a connection
         self._connected_at_s = 0.0
-        self._begun = False
-        self._at_once = False
+        self._at_once = False  # whether the next attempt follows without a wait
 
-    @property
-    def reconnects(self) -> int:
-        """How often the connection was lost and made again."""
-        return max(0, self.connections - 1)
-
-    def connected(self) -> None:
-        """There is a connection from now on."""
-        self.away = False
-        self.connections += 1
-        self._connected_at_s = self._clock()
-        self._at_once = False
-
-    def at_once(self) -> None:
-        """This attempt is given up on purpose: nobody is told, and the next one does not wait."""
-        self._at_once = True
-
-    def __aiter__(self) -> Reconnecting:
-        return self
-
-    async def __anext__(self) -> Reconnecting:
-        if self._begun:
+    async def _attempts(self) -> AsyncIterator[None]:
+        """One, and then another whenever the next is asked for, after a wait."""
+        yield
+        while True:
+            if self._lasted():
+                self._failed = 0
             self.away = True
             if not self._at_once:
-                await self._sleep(self._backoff.wait_s(self.failed, self._chance()))
-            self.failed += 1
-        self._begun, self._at_once = True, False
-        return self
+                await self._sleep(self._backoff.wait_s(self._failed, self._chance()))
+            self._at_once = False
+            self._failed += 1
+            yield
 
-    def __enter__(self) -> None:
-        """Nothing happens: what counts is how the block ends."""
+    def _connected(self) -> None:
+        """There is a connection from now on."""
+        self.away = self._at_once = False
+        self.reconnects += self._met
+        self._met = True
+        self._connected_at_s = self._clock()
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        lasted = not self.away and self._clock() - self._connected_at_s >= LASTING_S
-        if lasted and self._useful():
-            self.failed = 0
-        if exc is None:
-            return True
-        if not isinstance(exc, (TransportError, ProtocolError)) or not self._passing(exc):
-            return False
-        if self._at_once:
-            return True
-        self._told(exc)
-        attempts = self._backoff.attempts
-        return attempts is None or self.failed < attempts
+    def _lasted(self) -> bool:
+        """Whether this attempt led to a connection that was of use for a while."""
+        return not self.away and self._clock() - self._connected_at_s >= LASTING_S

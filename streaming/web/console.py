@@ -32,6 +32,7 @@ from streaming.support.http import (
     text,
 )
 from streaming.support.sparse_log import SparseLog
+from streaming.support.tasks import beside, cancel
 from streaming.transports.websocket.connection import GuardedConnection
 from streaming.transports.websocket.guarded import GuardedServer
 from streaming.web.assets import asset
@@ -99,7 +100,7 @@ class Wish:
 
 
 def parse_wish(data: str | bytes) -> Wish | None:
-    """Read a page's message; None where it is none of ours."""
+    """Read a page's message; None if it is none of ours."""
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
@@ -130,7 +131,7 @@ class Console:
     Others may be on this machine as well. So the page is in a folder whose name is a secret, made
     anew each time, and outside of it there is nothing.
 
-    Raises TransportError where it cannot listen there.
+    Raises TransportError if it cannot listen there.
     """
 
     def __init__(
@@ -190,8 +191,7 @@ class Console:
         traceback: TracebackType | None,
     ) -> None:
         assert self._pumping is not None
-        self._pumping.cancel()
-        await asyncio.gather(self._pumping, return_exceptions=True)
+        await cancel(self._pumping)
         await self._server.close()
 
     async def _answer(self, connection: GuardedConnection, request: Request) -> Answer | None:
@@ -242,20 +242,18 @@ class Console:
         )
         page.feed.state(self._state())
         self._pages.add(page)
-        writer = asyncio.create_task(_write(connection, page.feed))
         try:
-            async for data in connection:
-                wish = parse_wish(data)
-                if wish is None:
-                    await connection.close(_BAD_MESSAGE)
-                    return
-                self._fulfil(page, wish)
+            async with beside(_write(connection, page.feed)):
+                async for data in connection:
+                    wish = parse_wish(data)
+                    if wish is None:
+                        await connection.close(_BAD_MESSAGE)
+                        return
+                    self._fulfil(page, wish)
         except ConnectionClosed as closed:
             logger.debug("a page has gone: %s", closed)
         finally:
             self._pages.discard(page)
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
 
     def _fulfil(self, page: _Page, wish: Wish) -> None:
         if wish.what == "sound":

@@ -31,7 +31,8 @@ _SHOWN: Final = (
 class ListenerControls:
     """Fulfils :class:`streaming.web.console.Controls` for a listener.
 
-    card: the sound card whose volume is set, where there is one.
+    Args:
+        card: the sound card whose volume is set, if there is one.
     """
 
     def __init__(

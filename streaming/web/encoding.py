@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from codec.constants import CHANNELS, SAMPLE_RATE
+from streaming.support.tasks import cancel
 
 __all__ = [
     "BURST_S",
@@ -52,14 +53,22 @@ _OGG_HEAD: Final = struct.Struct("<4sBBqIIIB")  # magic, version, kind, granule,
 
 @dataclass
 class Link:
-    """One run of the encoder. head: what every listener of it gets first."""
+    """One run of the encoder.
+
+    Attributes:
+        head: what every listener of it gets first.
+    """
 
     head: bytes = b""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece with which a listener can begin. seconds: of sound in it."""
+    """A piece with which a listener can begin.
+
+    Attributes:
+        seconds: of sound in it.
+    """
 
     link: Link
     data: bytes
@@ -200,8 +209,10 @@ def encoders() -> frozenset[str]:
 class EncodedStream:
     """One format: its encoder while anybody listens, and what it made last.
 
-    Attributes: ``listeners``; ``most``, how many there were at once; ``dropped``, how many read
-    too slowly.
+    Attributes:
+        listeners: how many there are.
+        most: how many there were at once.
+        dropped: how many read too slowly.
     """
 
     def __init__(self, made: Format) -> None:
@@ -250,8 +261,7 @@ class EncodedStream:
         """Stop at once."""
         self._ended = True
         if self._encoding is not None:
-            self._encoding.cancel()
-            await asyncio.gather(self._encoding, return_exceptions=True)
+            await cancel(self._encoding)
         self._wake()
 
     async def listen(self) -> AsyncGenerator[bytes, None]:

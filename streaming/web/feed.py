@@ -15,7 +15,8 @@ _MOST_BYTES: Final = 400_000
 class Feed:
     """Messages on their way to a page that may read slowly.
 
-    Attributes: ``dropped``, how many messages were left out because the page did not keep up.
+    Attributes:
+        dropped: how many messages were left out because the page did not keep up.
     """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
@@ -41,7 +42,7 @@ class Feed:
         self._ready.set()
 
     def data(self, message: bytes) -> None:
-        """Send sound or a picture of it; the oldest of it goes where there is too much."""
+        """Send sound or a picture of it; the oldest of it goes if there is too much."""
         self._waiting.append(message)
         self._bytes += len(message)
         while self._bytes > self._most_bytes:

@@ -9,10 +9,11 @@ import errno
 import json
 import logging
 import re
+import ssl
 import time
 from base64 import b64decode
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from types import TracebackType
@@ -26,7 +27,15 @@ from websockets.http11 import Request
 from codec.constants import CHANNELS, SAMPLE_RATE
 from streaming.audio.sinks.base import Sink
 from streaming.errors import SettingsError, TransportError, reason_of
-from streaming.support.guard import AuthTokens, Gate, Guesses, Limits, is_loopback
+from streaming.support.forwarded import Proxies
+from streaming.support.guard import (
+    AuthTokens,
+    Gate,
+    Guesses,
+    Limits,
+    fit_to_files,
+    is_loopback,
+)
 from streaming.support.http import (
     FULL_HOUSE,
     HEALTH,
@@ -36,14 +45,16 @@ from streaming.support.http import (
     bearer,
     host_is_known,
     one,
+    origin_hosts,
     origin_may,
     route,
     text,
 )
 from streaming.support.sparse_log import SparseLog
+from streaming.support.tasks import cancel
 from streaming.support.worker import call_on_thread
 from streaming.transports.websocket.connection import GuardedConnection
-from streaming.transports.websocket.guarded import GuardedServer
+from streaming.transports.websocket.guarded import GuardedServer, warn_of_strangers
 from streaming.web.assets import asset
 from streaming.web.encoding import BURST_S, FORMATS, EncodedStream, encoders
 
@@ -71,11 +82,18 @@ class Gateway(Sink):
 
     Args:
         auth: who may listen: as ``Authorization: Bearer`` or as the password of a user of any name.
+        origins: web pages that may listen, such as ``https://radio.example``, besides our own; on
+            the loopback interface it is known by their hosts' names as well.
+        proxies: reverse proxies that say for whom they ask.
+        tls: makes it ``https://``.
         name: of the station.
 
-    Attributes: ``title``, asked for what is heard now.
+    Attributes:
+        title: asked for what is heard now.
 
-    Raises SettingsError if there is no ffmpeg, TransportError if it cannot listen there.
+    Raises:
+        SettingsError: there is no ffmpeg.
+        TransportError: on entering, it cannot listen there.
     """
 
     def __init__(
@@ -84,6 +102,9 @@ class Gateway(Sink):
         port: int,
         auth: AuthTokens | None = None,
         limits: Limits | None = None,
+        origins: Sequence[str] = (),
+        proxies: Proxies | None = None,
+        tls: ssl.SSLContext | None = None,
         name: str = "music350",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,6 +112,10 @@ class Gateway(Sink):
         self.title: Callable[[], str] = str
         self._host = host
         self._auth = auth or AuthTokens()
+        self._origins = origins
+        self._names = [host, *origin_hosts(origins)]
+        self._proxies = proxies or Proxies()
+        self._tls = tls
         self._name = name
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -104,10 +129,10 @@ class Gateway(Sink):
         self._silent = True
         self._ended = False
         self._began = datetime.now(UTC)
-        limits = limits or Limits()
-        self._gate = Gate(limits)
+        self._limits, self._too_many = fit_to_files(limits or Limits())
+        self._gate = Gate(self._limits, self._proxies.trusts)
         self._server = GuardedServer(
-            self._gate, limits, self._refuse, self._answer, max_size=1, max_queue=1
+            self._gate, self._limits, self._refuse, self._answer, tls, max_size=1, max_queue=1
         )
         self._ticking: asyncio.Task[None] | None = None
 
@@ -115,7 +140,11 @@ class Gateway(Sink):
     def url(self) -> str:
         """Where a player finds the stream."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/"
+        return f"{self._scheme}://{host}:{self.port}/"
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self._tls else "http"
 
     async def __aenter__(self) -> Gateway:
         found = await call_on_thread(encoders)
@@ -134,11 +163,15 @@ class Gateway(Sink):
         self.port = self._server.port
         self._ticking = asyncio.create_task(self._tick())
         logger.info("any player can listen at %s", self.url)
-        if not is_loopback(self._host) and not self._auth:
-            logger.warning(
-                "everybody who can reach %s can listen: --serve-token-file keeps others out",
-                self._host,
-            )
+        if self._too_many:
+            logger.warning("%s", self._too_many)
+        warn_of_strangers(
+            self._host,
+            self._proxies,
+            self._tls,
+            keep_out="" if self._auth else "--serve-token-file",
+            secretive=bool(self._auth),
+        )
         return self
 
     async def __aexit__(
@@ -148,8 +181,7 @@ class Gateway(Sink):
         traceback: TracebackType | None,
     ) -> None:
         assert self._ticking is not None
-        self._ticking.cancel()
-        await asyncio.gather(self._ticking, return_exceptions=True)
+        await cancel(self._ticking)
         self._end()
         if exc_type is None:  # players get the rest
             deadline_s = self._clock() + _LAST_S
@@ -234,9 +266,11 @@ class Gateway(Sink):
 
     async def _answer(self, connection: GuardedConnection, request: Request) -> Answer:
         where, headers = route(request.path), request.headers
+        proxied = self._proxies.trusts(connection.address)
+        may_stay = connection.introduce(self._proxies) and not connection.reserved
         if where == HEALTH:
             return text(HTTPStatus.OK, "ok")
-        if connection.reserved:
+        if not may_stay:
             return FULL_HOUSE
         refusal = await self._refusal(headers, connection.address)
         if refusal is not None:
@@ -247,8 +281,10 @@ class Gateway(Sink):
             page = asset("gateway.html", headers)
             page.headers["Content-Security-Policy"] = _POLICY
             return page
+        # Behind a proxy nobody here knows by which address a player has come.
+        base = "" if proxied else f"{self._scheme}://{self._authority(headers)}/"
         if where == "/status-json.xsl":
-            return self._figures(headers)
+            return self._figures(base)
         stream = self._chosen(where.removesuffix(_PLAYLIST), headers)
         if stream is None:
             return text(
@@ -257,14 +293,19 @@ class Gateway(Sink):
                 + ", ".join(_path(stream) for stream in self._streams),
             )
         if where.endswith(_PLAYLIST):
-            return self._playlist(stream, where, headers)
+            return self._playlist(stream, where, base)
         return self._stream(stream, headers)
 
     async def _refusal(self, headers: Headers, address: str) -> Answer | None:
         """Why whoever asks may not listen."""
         # A page elsewhere may let its name point at this machine: then only addresses are ours.
-        here = not is_loopback(self._host) or host_is_known(headers, [self._host])
-        if not here or not origin_may(headers, (), [self._host, *_hosts(headers)]):
+        if is_loopback(self._host) and not host_is_known(headers, self._names):
+            return text(
+                HTTPStatus.FORBIDDEN,
+                "This gateway is not known by that name; ask for its address, or let "
+                "--allow-origin name it.",
+            )
+        if not origin_may(headers, self._origins, [*self._names, *_hosts(headers)]):
             return text(HTTPStatus.FORBIDDEN, "This web page may not listen here.")
         given = bearer(headers) or _password(headers)
         if not self._auth:
@@ -300,6 +341,7 @@ class Gateway(Sink):
         fields = {
             "Cache-Control": "no-cache, no-store",
             "Accept-Ranges": "none",
+            "X-Accel-Buffering": "no",  # or nginx would keep minutes for who does not read
             "Vary": "Accept, Icy-MetaData",
             "icy-name": _latin(self._name),
             "icy-pub": "0",
@@ -317,20 +359,22 @@ class Gateway(Sink):
 
         return Answer(HTTPStatus.OK, kind=stream.format.kind, headers=fields, pieces=pieces)
 
-    def _playlist(self, stream: EncodedStream, where: str, headers: Headers) -> Answer:
-        host = one(headers, "Host") or f"{self._host}:{self.port}"
+    def _authority(self, headers: Headers) -> str:
+        """Host and port by which a player has come."""
+        return one(headers, "Host") or f"{self._host}:{self.port}"
+
+    def _playlist(self, stream: EncodedStream, where: str, base: str) -> Answer:
         named = where.removesuffix(_PLAYLIST)
         path = named if named in map(_path, self._streams) else _path(stream)
-        lines = f"#EXTM3U\n#EXTINF:-1,{self._name}\nhttp://{host}{path}\n"
+        lines = f"#EXTM3U\n#EXTINF:-1,{self._name}\n{base}{path[1:]}\n"
         return Answer(HTTPStatus.OK, lines.encode(), "audio/x-mpegurl")
 
-    def _figures(self, headers: Headers) -> Answer:
+    def _figures(self, base: str) -> Answer:
         """As Icecast tells them."""
-        host = one(headers, "Host") or f"{self._host}:{self.port}"
         began = self._began.isoformat(timespec="seconds")
         sources = [
             {
-                "listenurl": f"http://{host}{_path(stream)}",
+                "listenurl": f"{base}{_path(stream)[1:]}",
                 "server_name": self._name,
                 "server_type": stream.format.kind,
                 "title": self._last_title,

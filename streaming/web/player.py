@@ -43,9 +43,11 @@ _SCRIPTS: Final = (".js", ".mjs")
 class PlayerFile:
     """One of the player's files.
 
-    sha256, size: of what it holds, however it lies on the disk. gzip_bytes: what goes to a browser
-    that takes gzip. folder: the digest in its address. path: where it lies, compressed if that ends
-    with ``.gz``.
+    Attributes:
+        sha256, size: of what it holds, however it lies on the disk.
+        gzip_bytes: what goes to a browser that takes gzip.
+        folder: the digest in its address.
+        path: where it lies, compressed if that ends with ``.gz``.
     """
 
     name: str
@@ -84,8 +86,11 @@ def files() -> tuple[PlayerFile, ...]:
 def manifest(elsewhere: str = "") -> list[dict[str, Any]]:
     """What ``player.json`` says: name, sha256, bytes, gzip_bytes and url of each file.
 
-    elsewhere: address of another server that has the same files, and serves all but the scripts.
     Nothing is listed if there are no graphs: then no page can play.
+
+    Args:
+        elsewhere: address of another server that has the same files, and serves all but the
+            scripts.
     """
     listed = files()
     if not any(file.name.endswith(".onnx") for file in listed):
@@ -146,11 +151,13 @@ def _compressed_once(path: Path, changed_ns: int) -> bytes:
 class Player:
     """Answers requests for ``player.json`` and for the files.
 
-    elsewhere: address of another server that has the same files, and serves all but the scripts:
-    for a station whose uplink is thin.
+    Args:
+        elsewhere: address of another server that has the same files, and serves all but the
+            scripts: for a station whose uplink is thin.
 
-    Attributes: ``policy``, the Content-Security-Policy under which a page can play; ``readers``,
-    how many large files are being sent.
+    Attributes:
+        policy: the Content-Security-Policy under which a page can play.
+        readers: how many large files are being sent.
     """
 
     def __init__(self, elsewhere: str = "") -> None:

@@ -155,7 +155,9 @@ def open_site(
 ) -> SenderStatus:
     """Have a server answer plain requests as well; see :class:`SenderStatus`.
 
-    player: from which server pages load what it takes to play: ``here``, an address, or ``off``.
+    Args:
+        player: from which server pages load what it takes to play: ``here``, an address, or
+            ``off``.
     """
     status = SenderStatus(hub, server.gate, stall, encoding, decoder)
     loads = None if player == "off" else Player("" if player == "here" else player)

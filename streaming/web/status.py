@@ -34,7 +34,12 @@ class Term:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the encoder is doing: ``factor`` is computing time per second of sound, if known."""
+    """How the encoder is doing.
+
+    Attributes:
+        factor: computing time per second of sound, if known.
+        timing: of its windows, in seconds.
+    """
 
     factor: Callable[[], float | None]
     timing: Timing
@@ -44,8 +49,10 @@ class Encoding:
 class SenderStatus:
     """A sender's parts, and what can be said about them at any moment.
 
-    encoding: None where nothing is encoded, as in a relay. decoder: the window that a listener of
-    this codec decodes with, where it is known. clock: the hub's.
+    Attributes:
+        encoding: None if nothing is encoded, as in a relay.
+        decoder: the window that a listener of this codec decodes with, if it is known.
+        clock: the hub's.
     """
 
     hub: Hub
@@ -118,7 +125,8 @@ def latency_terms(
 ) -> Sequence[Term]:
     """From a source sample to the ear, for the sample that waits longest; the network comes on top.
 
-    delay_s: of the last sample of a packet, from the source to its release.
+    Args:
+        delay_s: of the last sample of a packet, from the source to its release.
     """
     terms = [
         Term("a packet fills", packet_tokens / TOKEN_RATE),

@@ -86,12 +86,16 @@ _JOINERS: Final = "\u200c\u200d"  # format characters that words and emoji are w
 
 @dataclass(frozen=True)
 class Join:
-    """A listener's first message: ``history`` tokens wanted from before the live edge.
+    """A listener's first message.
 
-    next_token: the index of the first token wanted, on coming back the first not got yet. stream:
-    on coming back, the stream of which that is a token; empty for any. at_s: what played at this
-    Unix time is wanted instead. auth_token: the secret that lets the listener in, where one is
-    needed. kinds: of binary messages that the listener takes beside ``01``.
+    Attributes:
+        history: tokens wanted from before the live edge.
+        client: what the listener calls itself.
+        next_token: the index of the first token wanted; on coming back, the first not got yet.
+        stream: on coming back, the stream of which that is a token; empty for any.
+        at_s: what played at this Unix time is wanted instead.
+        auth_token: the secret that lets the listener in, if one is needed.
+        kinds: of binary messages that the listener takes beside ``01``.
     """
 
     type: ClassVar = "join"
@@ -125,9 +129,11 @@ class Join:
 class Publish:
     """A sender's first message to a relay that it dials: it has a stream, if the relay will join.
 
-    publisher: what this sender calls itself, another with each start. With the same name it takes
-    the place of a connection that it has given up and the relay may still take for alive.
-    auth_token: the secret that lets a publisher in, never the one of listeners.
+    Attributes:
+        publisher: what this sender calls itself, another with each start. With the same name it
+            takes the place of a connection that it has given up and the relay may still take for
+            alive.
+        auth_token: the secret that lets a publisher in, never the one of listeners.
     """
 
     type: ClassVar = "publish"
@@ -150,8 +156,11 @@ class Publish:
 class StreamIdentity:
     """Which stream it is: what decodes its tokens, and whose numbers they have.
 
-    digest: SHA-256 of the weights in hex. seed: of the decoders' noise. stream: names the stream,
-    so that who comes back knows whether it is the same; empty where the numbers are nobody else's.
+    Attributes:
+        digest: SHA-256 of the weights in hex.
+        seed: of the decoders' noise.
+        stream: names the stream, so that who comes back knows whether it is the same; empty if the
+            numbers are nobody else's.
     """
 
     codec: str
@@ -187,12 +196,15 @@ class StreamInfo(StreamIdentity):
 class Hello(StreamInfo):
     """The sender's first message: all that both ends must agree on, and where the stream stands.
 
-    first_token: index of the first token that follows. next_token: the live edge, one past the last
-    token released. age_s: seconds since that release. delay_s: seconds from a source sample to the
-    release of its token when it is the last of its packet (lookahead and computing). first_at_s:
-    Unix time at which the first token played at the source, where it is known.
-
     Times that no listener would believe, from a clock that is wrong by ages, are not written.
+
+    Attributes:
+        first_token: index of the first token that follows.
+        next_token: the live edge, one past the last token released.
+        age_s: seconds since that release.
+        delay_s: seconds from a source sample to the release of its token when it is the last of its
+            packet (lookahead and computing).
+        first_at_s: Unix time at which the first token played at the source, if it is known.
     """
 
     type: ClassVar = "hello"
@@ -275,7 +287,9 @@ class Tokens:
 class CodedTokens:
     """One packet of tokens, as many as the hello says, coded as docs/entropy.md describes.
 
-    context: how many of the tokens just before ``first_token`` one must have to decode ``data``.
+    Attributes:
+        context: how many of the tokens just before ``first_token`` one must have to decode
+            ``data``.
     """
 
     type: ClassVar = "coded"
@@ -333,12 +347,14 @@ class End:
 
 @dataclass(frozen=True)
 class Failure:
-    """An ``error`` event: why the other end closes the connection.
+    """An ``error`` message: why the other end closes the connection.
 
-    code: a word for programs. ``protocol``, ``timeout``, ``auth``: a fault of the other end's;
-    ``lag``: it is too far behind; ``busy``: somebody else publishes there; ``away``: the sender
-    goes, or has not come yet, and means to come (back), where after an ``end`` there is nothing to
-    come back to. message: a sentence for people.
+    Attributes:
+        code: a word for programs. ``protocol``, ``timeout``, ``auth``: a fault of the other end's;
+            ``lag``: it is too far behind; ``busy``: somebody else publishes there; ``away``: the
+            sender goes, or has not come yet, and means to come (back), while after an ``end`` there
+            is nothing to come back to.
+        message: a sentence for people.
     """
 
     type: ClassVar = "error"
@@ -353,9 +369,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class Unknown:
-    """An event of a type that this version does not know; to be passed over.
+    """A message of a type that this version does not know; to be passed over.
 
-    size: of the message, in bytes.
+    Attributes:
+        size: of the message, in bytes.
     """
 
     type: str

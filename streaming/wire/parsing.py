@@ -1,9 +1,9 @@
 """Reads the messages of :mod:`streaming.wire.messages`, trusting nothing in them.
 
 Every field is checked for type and range before it is used, and whatever is wrong raises
-ProtocolError with one sentence. For later versions' sake fields and event types that are not known
-here are passed over; binary kinds that are not known are refused, since what they carry would be
-missing from the sound.
+ProtocolError with one sentence. For later versions' sake fields and types of messages that are not
+known here are passed over; binary kinds that are not known are refused, since what they carry would
+be missing from the sound.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _decode_coded(data: bytes) -> CodedTokens:
 
 
 def parse_object(data: str) -> tuple[str, Fields]:
-    """The ``type`` of a JSON object, and its fields. Raises ProtocolError where it is none."""
+    """The ``type`` of a JSON object, and its fields. Raises ProtocolError if it is none."""
     try:
         fields = _JSON.decode(data)
     except (ValueError, RecursionError):
@@ -183,7 +183,7 @@ class Fields:
         return tuple(values)
 
     def check_version(self) -> None:
-        """Raises ProtocolError where the message is of another protocol version."""
+        """Raises ProtocolError if the message is of another protocol version."""
         version = self.integer("protocol", low=1)
         if version != PROTOCOL_VERSION:
             raise ProtocolError(

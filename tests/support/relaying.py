@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
 import time
 from typing import Any
 
@@ -17,7 +15,7 @@ from streaming.transports.reconnecting import Backoff
 from streaming.transports.websocket import connect
 from streaming.wire.messages import Hello, Join, StreamInfo, Tokens
 
-__all__ = ["QUICK", "Listening", "hub_of", "publish", "running", "until", "values"]
+__all__ = ["QUICK", "Listening", "hub_of", "publish", "until", "values"]
 
 QUICK = Backoff(first_s=0.01, most_s=0.05)
 
@@ -63,13 +61,13 @@ class Listening:
         first = None if self.waits else await dial()
         self.link = Link(self.session, first, dial, backoff=QUICK)
         try:
-            async for happening in self.link:
-                self.seen.append(happening)
+            async for event in self.link:
+                self.seen.append(event)
         finally:
             await self.link.close()
 
     def of(self, kind):
-        return [happening for happening in self.seen if isinstance(happening, kind)]
+        return [event for event in self.seen if isinstance(event, kind)]
 
     @property
     def place(self):
@@ -86,31 +84,3 @@ class Listening:
     async def end(self):
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
-
-
-class Running:
-    """A relay in this process: where it listens, and the task that it is."""
-
-    def __init__(self, url, task, stop):
-        self.url = url
-        self.port = int(url.rsplit(":", 1)[1])
-        self.task = task
-        self.stop = stop
-
-
-@contextlib.asynccontextmanager
-async def running(work, stop, caplog):
-    """Run ``work``, a relay that ends when ``stop`` is set, from when its address is logged."""
-    task = asyncio.create_task(work)
-
-    def addresses():
-        if task.done():
-            task.result()
-        return re.findall(r"listening on (wss?://\S+)", caplog.text)
-
-    try:
-        await until(addresses)
-        yield Running(addresses()[-1], task, stop)
-    finally:
-        stop.set()
-        await asyncio.gather(task, return_exceptions=True)

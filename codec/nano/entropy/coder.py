@@ -52,8 +52,11 @@ class TokenCoder:
     def encode(self, tokens: Ints, first_token: int, context: Ints) -> bytes:
         """Bytes of tokens ``[n]`` from index ``first_token`` on, conditioned on ``context``.
 
-        context: the tokens just before, at most ``CONTEXT``. May be longer than the tokens packed
-        plainly; such bytes are not decoded.
+        Args:
+            context: the tokens just before, at most ``CONTEXT``.
+
+        Returns:
+            Bytes; if they are more than the tokens packed plainly, they are not decoded.
         """
         before, count = len(context), len(tokens)
         digits = split_digits(np.concatenate([context, tokens]))
@@ -73,7 +76,10 @@ class TokenCoder:
     def decode(self, data: bytes, count: int, first_token: int, context: Ints) -> Ints:
         """The ``count`` tokens that :meth:`encode` made ``data`` from, given the same context.
 
-        Raises DataError if ``data`` was not made by it. The work depends on ``count`` alone.
+        The work depends on ``count`` alone.
+
+        Raises:
+            DataError: ``data`` was not made by it.
         """
         if len(data) >= packed_size(count):
             raise DataError(f"A coded packet of {len(data)} bytes is longer than a plain one.")

@@ -97,11 +97,16 @@ def join_digits(digits: Ints) -> Ints:
 
 
 def features(digits: Ints, first_token: int, places: Ints, starts: Ints) -> Ints:
-    """Rows for the tokens at ``places`` ``[m]`` of a window, ``[m, slots]``.
+    """Rows for the tokens at ``places`` of a window.
 
-    digits: of the window's tokens, ``[n, 6]``; those from a place on are not looked at.
-    first_token: absolute index of the window's first. starts: where in the window what may be
-    used for each place begins, ``[m]``.
+    Args:
+        digits: of the window's tokens, ``[n, 6]``; those from a place on are not looked at.
+        first_token: absolute index of the window's first.
+        places: ``[m]``.
+        starts: where in the window what may be used for each place begins, ``[m]``.
+
+    Returns:
+        ``[m, slots]``.
     """
     first, here = starts[:, None], places[:, None]
     index = first_token + places

@@ -32,10 +32,14 @@ _MOST: Final = 1 << 20  # of a hidden value
 class EntropyNetwork:
     """Integer weights, for ``h`` hidden values and ``k`` more for each digit.
 
-    table: a row for each of :mod:`~codec.nano.entropy.features`, ``[ROWS, h + 34]``; bias of the
-    same width. middle, middle_bias: ``[h, 6 k]`` and ``[6 k]``. earlier: what the token's digits
-    before say to the middle, ``[34, 6 k]``; direct: and to the outputs, ``[34, 34]``. outward:
-    ``[34, k]``. powers: falling exponential in steps of 1/256, from 65536 down.
+    Attributes:
+        table: a row for each of :mod:`~codec.nano.entropy.features`, ``[ROWS, h + 34]``.
+        bias: ``[h + 34]``.
+        middle, middle_bias: ``[h, 6 k]`` and ``[6 k]``.
+        earlier: what the token's digits before say to the middle, ``[34, 6 k]``.
+        direct: what they say to the outputs, ``[34, 34]``.
+        outward: ``[34, k]``.
+        powers: falling exponential in steps of 1/256, from 65536 down.
     """
 
     table: Ints

@@ -53,12 +53,14 @@ class SoundCardSink(Sink):
         prefill_s: seconds that must be there before sound starts or, after an underrun, resumes.
         device_latency_s: what to ask of the device's own buffer.
 
+    Attributes:
+        speed: a factor on how fast what is written next is played.
+        losses: how often the device was lost.
+        faults: how often the callback failed and played silence.
+
     Raises:
         DeviceError: no such device, or it cannot be opened.
         SettingsError: the volume is out of range.
-
-    Attributes: `speed`, a factor on how fast what is written next is played; `losses`, how often
-    the device was lost; `faults`, how often the callback failed and played silence.
     """
 
     paces = True

@@ -48,7 +48,8 @@ class RadioReader(Reader):
             damage, the stream has ended; else it is dialled again, for as long as it takes.
         shown: what it is, for messages.
 
-    Attributes: `losses`, how often it was lost.
+    Attributes:
+        losses: how often it was lost.
 
     Raises:
         SourceError: the first connection fails.

@@ -26,8 +26,9 @@ _SYNC_S: Final = 5.0
 class Survey:
     """How a file stands: its first header, one past its last token, where its last record ends.
 
-    closed_tokens: those of gaps that are closed, see
-    :data:`streaming.wire.messages.MAX_GAP_TOKENS`.
+    Attributes:
+        closed_tokens: those of gaps that are closed, see
+            :data:`streaming.wire.messages.MAX_GAP_TOKENS`.
     """
 
     header: StreamHeader | None
@@ -64,15 +65,21 @@ class MucAppender:
     A program that is killed then loses none of them. The disk is told to keep the header at once,
     and every five seconds what has come since. A torn record at the end, which only a crash of the
     machine leaves, is cut off when the file is opened again. The file is locked until it is closed,
-    so that nobody else appends to it.
+    so that nobody else appends to it. What could not be appended is not there in part either.
 
-    header: of a file that is new or has nothing whole in it; it is written at once.
-    new: there must be no such file; FileExistsError if there is. clock: monotonic seconds.
+    Args:
+        header: of a file that is new or has nothing whole in it; it is written at once.
+        new: there must be no such file.
+        clock: monotonic seconds.
 
-    Attributes: ``bytes``, the file's length; ``survey``, what was there before.
+    Attributes:
+        bytes: the file's length.
+        survey: what was there before.
 
-    Everything may raise OSError, and BlockingIOError if another program appends to it. What could
-    not be appended is not there in part either.
+    Raises:
+        OSError: from everything.
+        FileExistsError: there is a file, and it is to be new.
+        BlockingIOError: another program appends to it.
     """
 
     def __init__(

@@ -51,8 +51,10 @@ _TOKENS_KIND: Final = b"\x01"
 class StreamHeader(StreamIdentity):
     """Which stream the file is of.
 
-    first_token: with which the file begins. start_token: with which the music begins, if that is
-    later; what is before it is context for the decoder and not to be heard.
+    Attributes:
+        first_token: with which the file begins.
+        start_token: with which the music begins, if that is later; what is before it is context for
+            the decoder and not to be heard.
     """
 
     type: ClassVar = "stream"
@@ -98,7 +100,8 @@ class Clock:
 class Finish:
     """The music is complete; ``token`` is one past its last token.
 
-    padding: samples at 48 kHz, 0 to 1919, by which the last token is longer than the music.
+    Attributes:
+        padding: samples at 48 kHz, 0 to 1919, by which the last token is longer than the music.
     """
 
     type: ClassVar = "end"
@@ -128,7 +131,7 @@ def message_bytes(record: Record) -> bytes:
 def read_message(message: bytes) -> Record | None:
     """What one record holds; None for what is wrong, or unknown to this version.
 
-    Trusts nothing. Raises FormatVersionError where the file is for another version.
+    Trusts nothing. Raises FormatVersionError if the file is for another version.
     """
     try:
         if message.startswith(_TOKENS_KIND):
@@ -140,7 +143,7 @@ def read_message(message: bytes) -> Record | None:
 
 
 def end_token(record: Record) -> int:
-    """One past the last token that a record speaks of; 0 where it speaks of none."""
+    """One past the last token that a record speaks of; 0 if it speaks of none."""
     if isinstance(record, Gap):
         return record.first_token + record.count
     if isinstance(record, Finish):

@@ -36,13 +36,17 @@ Item: TypeAlias = Tokens | Gap | Title
 
 @dataclass
 class MucInfo:
-    """What is in a file.
+    """What is in a file. Context before the music is not counted.
 
-    first_token, end_token: of the music, lost tokens included. tokens: how many could be read.
-    lost_tokens: how many could not, in so many ``gaps``. samples: the music's length at 48 kHz.
-    Context before the music is not counted.
-    complete: whether the end is there. damaged_bytes: those in no whole record. file_bytes: all.
-    titles: each with the token from which on it plays.
+    Attributes:
+        first_token, end_token: of the music, lost tokens included.
+        tokens: how many could be read.
+        lost_tokens: how many could not, in so many ``gaps``.
+        samples: the music's length at 48 kHz.
+        complete: whether the end is there.
+        damaged_bytes: those in no whole record.
+        file_bytes: all.
+        titles: each with the token from which on it plays.
     """
 
     header: StreamHeader
@@ -63,7 +67,7 @@ class MucInfo:
         return self.samples / SAMPLE_RATE
 
     def check_silence(self, name: str) -> None:
-        """Raises SourceError if far more of the file ``name`` is missing than is there.
+        """Raise SourceError if far more of the file ``name`` is missing than is there.
 
         A few bytes can name a gap of any length, and what stands in for it takes time and room.
         """
@@ -78,11 +82,14 @@ class MucInfo:
 class MucReader:
     """A ``.muc`` file. Blocking calls: on an event loop a worker thread's business.
 
-    Attributes: ``header``, the first that was found. Once :meth:`items` has come to the end:
-    ``finish``, that end, if it is there; ``timeline``, when what came out was played.
+    Attributes:
+        header: the first that was found.
+        finish: the end, if it is there and :meth:`items` has come to it.
+        timeline: when what has come out of :meth:`items` was played.
 
-    Raises SourceError where the file cannot be read or is none of ours; reading may raise it later
-    as well, since disks fail.
+    Raises:
+        SourceError: the file cannot be read or is none of ours; reading may raise it later as well,
+            since disks fail.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -97,8 +104,10 @@ class MucReader:
         """Tokens, gaps and titles in order, without overlaps, from where the music begins on.
 
         Numbers are the file's, up to the first gap of more than ten minutes. That is closed: what
-        follows has lower numbers from there on. context: whether what the decoder is to have before
-        the music comes first.
+        follows has lower numbers from there on.
+
+        Args:
+            context: whether what the decoder is to have before the music comes first.
         """
         self.finish = None
         self.timeline = Timeline()

@@ -5,7 +5,7 @@ Under the topic of a stream lie
 ====================  ========  ===================================================================
 ``hello``             retained  the hello, as over a WebSocket
 ``status``            retained  ``online`` or ``offline`` (the sender's last will)
-``TAG``                         tokens and events as over a WebSocket, one message each
+``TAG``                         all else that goes over a WebSocket, message by message
 ``TAG/window``        retained  the newest tokens as one message of tokens
 ====================  ========  ===================================================================
 
@@ -61,9 +61,12 @@ def stream_tag(identity: StreamIdentity) -> str:
 
 @dataclass(frozen=True)
 class MqttAddress:
-    """A stream at a broker, or the streams under a topic. user, password: None, or to log in with.
+    """A stream at a broker, or the streams under a topic.
 
     ``str()`` of it leaves out user and password, for logs and messages.
+
+    Attributes:
+        user, password: to log in with; None: without.
     """
 
     host: str
@@ -130,7 +133,7 @@ class MqttAddress:
         return f"{self.topic}/status"
 
     def live(self, tag: str) -> str:
-        """Topic of tokens and events."""
+        """Topic of tokens and all other messages but the hello, as they are published."""
         return f"{self.topic}/{tag}"
 
     def window(self, tag: str) -> str:
@@ -143,7 +146,8 @@ def read_credentials(
 ) -> MqttAddress:
     """``address`` with user and password: its own, else those given, else the environment's.
 
-    Raises SettingsError where the file cannot be read or there is a password without a user.
+    Raises:
+        SettingsError: the file cannot be read, or there is a password without a user.
     """
     user = address.user or user or os.environ.get(USER_VARIABLE) or None
     password = address.password

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from streaming.errors import RefusedError, TransportError, UserError, reason_of
+from streaming.support.tasks import cancel
 from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.mqtt.wire import KEEPALIVE_S
 
@@ -49,7 +50,11 @@ _WRONG_VERSION: Final = (1, 132)
 
 @dataclass(frozen=True)
 class Received:
-    """A message from the broker. left_s: whole seconds until it expires, None where it does not."""
+    """A message from the broker.
+
+    Attributes:
+        left_s: whole seconds until it expires; None if it does not.
+    """
 
     topic: str
     payload: bytes
@@ -69,14 +74,17 @@ class Broker:
     """A connection to a broker, within ``async with``.
 
     Args:
+        address: of the broker; its topic is not looked at.
         tls: for ``mqtts://``, see :mod:`streaming.support.tls`.
         will: said when this connection breaks without an end.
         identifier: of the client; one that comes back with it takes the place of its former self.
         keepalive_s: a broker that is silent for so long is asked whether it is still there.
         on_lost: called when the connection has broken.
 
-    Every call raises TransportError if the connection is gone. Entering it raises RefusedError if
-    the broker refuses this client, and UserError if aiomqtt is not installed.
+    Raises:
+        TransportError: from every call, if the connection is gone.
+        RefusedError: on entering, if the broker refuses this client.
+        UserError: on entering, if aiomqtt is not installed.
     """
 
     def __init__(
@@ -167,7 +175,13 @@ class Broker:
         qos: int = 0,
         expiry_s: int | None = None,
     ) -> None:
-        """Hand one message to the broker. expiry_s: when it is to be forgotten."""
+        """Hand one message to the broker.
+
+        Args:
+            retain: keep it for those who subscribe later.
+            qos: 0, or 1 to wait until the broker confirms it.
+            expiry_s: when it is to be forgotten.
+        """
         properties = None
         if expiry_s is not None:
             properties = Properties(PacketTypes.PUBLISH)
@@ -196,7 +210,7 @@ class Broker:
         return received
 
     def check(self) -> None:
-        """Raise TransportError where the connection is known to be broken."""
+        """Raise TransportError if the connection is known to be broken."""
         if self._pump is None or self._pump.done():
             raise self._broken("it was lost")
 
@@ -240,8 +254,7 @@ class Broker:
         except aiomqtt.MqttError as error:
             raise self._broken(error) from None
         finally:
-            calling.cancel()
-            await asyncio.gather(calling, return_exceptions=True)
+            await cancel(calling)
         raise self._broken("it was lost")
 
     def _connected(self) -> aiomqtt.Client:
@@ -292,7 +305,7 @@ def _cannot_connect(
         return TransportError(
             f"No broker listens at {address}; start it first, or check host and port."
         )
-    if isinstance(cause, OSError) and not isinstance(cause, (TimeoutError, asyncio.TimeoutError)):
+    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
         return TransportError(
             f"Cannot connect to {address} ({reason_of(cause)}); check host and port."
         )

@@ -35,8 +35,14 @@ async def list_streams(
 ) -> list[Listing]:
     """The streams at ``address`` and one level below it, in the order of their topics.
 
-    quiet_s: so long after the last one it is taken for the last. What is no hello of ours is left
-    out. Raises TransportError or RefusedError.
+    What is no hello of ours is left out.
+
+    Args:
+        quiet_s: so long after the last one it is taken for the last.
+
+    Raises:
+        TransportError: the broker cannot be reached.
+        RefusedError: it does not let us read there.
     """
     prefixes = [f"{address.topic}/+" if address.topic else "+"]
     if address.topic:
@@ -49,7 +55,8 @@ async def list_streams(
         deadline_s = loop.time() + _MOST_S
         while len(hellos) < _MOST_STREAMS and loop.time() < deadline_s:
             try:
-                received = await asyncio.wait_for(broker.receive(), quiet_s)
+                async with asyncio.timeout(quiet_s):
+                    received = await broker.receive()
             except TimeoutError:
                 break
             _note(received, hellos, offline)

@@ -18,10 +18,11 @@ from types import TracebackType
 from typing import Any, Final
 
 from codec.constants import TOKEN_RATE
-from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
+from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.subscription import Subscription
 from streaming.stream.traffic import Traffic
+from streaming.support.tasks import beside, cancel
 from streaming.transports.mqtt.address import MqttAddress, stream_tag
 from streaming.transports.mqtt.broker import Broker, Will
 from streaming.transports.mqtt.view import OFFLINE, ONLINE, WINDOW_EXPIRY_S, read_payload
@@ -57,8 +58,11 @@ _CLOSE_TIMEOUT_S: Final = 2.0
 class Mqtt:
     """Publish to a broker: an :class:`streaming.transports.outlet.Outlet`.
 
-    address: ``mqtt://HOST:PORT/TOPIC``, or what was read of one. tls: for ``mqtts://``. window_s:
-    how much of the stream is retained.
+    Attributes:
+        address: ``mqtt://HOST:PORT/TOPIC``, or what was read of one.
+        tls: for ``mqtts://``.
+        window_s: how much of the stream is retained.
+        backoff: how to come back.
     """
 
     address: MqttAddress | str
@@ -67,26 +71,30 @@ class Mqtt:
     backoff: Backoff = field(default_factory=Backoff)
 
     def __call__(self, hub: Hub) -> MqttPublisher:
-        """Raises SettingsError where the address cannot be read."""
+        """What publishes ``hub``. Raises SettingsError if the address cannot be read."""
         return MqttPublisher(hub, self)
 
 
-class MqttPublisher:
+class MqttPublisher(Reconnecting):
     """Publishes a hub within ``async with``, across as many connections as it takes.
 
-    Entering it connects to the broker and raises TransportError or RefusedError where that fails;
-    a connection that is lost later is made again, for ever. Leaving it takes leave of the broker,
-    after what the hub has still to say.
+    A connection that is lost is made again, for ever. Leaving takes leave of the broker, after what
+    the hub has still to say.
 
-    Attributes: ``traffic``, what goes to the broker.
+    Attributes:
+        traffic: what goes to the broker.
+
+    Raises:
+        TransportError: on entering, the broker cannot be reached.
+        RefusedError: on entering, the broker refuses us.
     """
 
     def __init__(
         self, hub: Hub, settings: Mqtt, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(settings.backoff, clock)
         self._hub = hub
         self._settings = settings
-        self._clock = clock
         address = settings.address
         self._address = MqttAddress.parse(address) if isinstance(address, str) else address
         self._tag = stream_tag(hub.info)
@@ -102,17 +110,10 @@ class MqttPublisher:
         self._wake = asyncio.Event()
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
-        self._reconnecting = Reconnecting(
-            settings.backoff,
-            self._told,
-            passing=lambda error: isinstance(error, (TransportError, RefusedError)),
-            clock=clock,
-        )
         self.traffic = Traffic(framing=int, keepalive_bits_per_s=_KEEPALIVE_BITS_PER_S)
 
     async def __aenter__(self) -> MqttPublisher:
         broker = await self._connect()
-        logger.info("publishing to %s", self._address)
         self._task = asyncio.create_task(self._run(broker))
         return self
 
@@ -127,20 +128,9 @@ class MqttPublisher:
         self._wake.set()
         if self.away:
             self._task.cancel()
-        await asyncio.wait({self._task}, timeout=_CLOSE_TIMEOUT_S)
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-
-    @property
-    def away(self) -> bool:
-        """Whether there is no connection just now."""
-        return self._reconnecting.away
-
-    @property
-    def reconnects(self) -> int:
-        """How often the connection was lost and made again."""
-        return self._reconnecting.reconnects
+        await cancel(self._task, within_s=_CLOSE_TIMEOUT_S)
+        if not self._task.cancelled():
+            self._task.result()
 
     @property
     def url(self) -> str:
@@ -170,56 +160,51 @@ class MqttPublisher:
             on_lost=self._wake.set,
         )
         await broker.__aenter__()
-        self._reconnecting.connected()
+        self._connected()
+        logger.info("publishing %sto %s", "again " if self.reconnects else "", self._address)
         return broker
 
     async def _run(self, broker: Broker | None) -> None:
         """Publish until the stream is over."""
-        async for attempt in self._reconnecting:
-            with attempt:
-                if broker is None:
-                    broker = await self._connect()
-                    logger.info("publishing again to %s", self._address)
-                try:
-                    await self._publish_all(broker)
-                    return
-                finally:
+        async for _ in self._attempts():
+            try:
+                broker = broker or await self._connect()
+                await self._publish_all(broker)
+                return
+            except (TransportError, RefusedError) as error:
+                if self.away:
+                    logger.debug("not yet: %s", error)
+                else:
+                    logger.warning("coming back to the broker, since %s", error.cause)
+            finally:
+                if broker is not None:
                     await broker.close()
                     broker = None
 
-    def _told(self, error: UserError) -> None:
-        if self.away:
-            logger.debug("not yet: %s", error)
-        else:
-            logger.warning("coming back to the broker, since %s", error.cause)
-
     async def _publish_all(self, broker: Broker) -> None:
         """On one connection, to the end of the stream, or of those that follow one another."""
-        watching: asyncio.Task[None] | None = None
         try:
-            while True:
-                self._begin_stream()
-                await self._say_hello(broker)
-                watching = watching or asyncio.create_task(self._watch(broker))
+            await self._begin_stream(broker)
+            async with beside(self._watch(broker)):
                 await self._publish_stream(broker)
-                if self._leaving or self._hub.ended:
-                    return
+                while not (self._leaving or self._hub.ended):
+                    await self._begin_stream(broker)
+                    await self._publish_stream(broker)
         finally:
-            if watching is not None:
-                watching.cancel()
             await self._say_goodbye(broker)
 
-    def _begin_stream(self) -> None:
+    async def _begin_stream(self, broker: Broker) -> None:
         """Go on where we were, unless the hub has begun another stream."""
         tag = stream_tag(self._hub.info)
         if tag != self._tag:
             self._tag, self._place = tag, 0
+        await self._say_hello(broker)
 
     async def _publish_stream(self, broker: Broker) -> None:
         """What was missed, then live, until there is no more or our place in the hub is lost."""
         oldest = self._hub.next_token - self._window_tokens
         join = Join(history=0, next_token=max(0, self._place, oldest))
-        subscription = self._hub.join(join, self._clock(), self._wake.set, carrier=True)
+        subscription = self._hub.join(join, self._clock(), self._wake.set, outlet=True)
         try:
             await self._move_window(broker)
             while True:
@@ -230,7 +215,8 @@ class MqttPublisher:
                     return
                 left_s = self._hello_at_s + _SIGN_OF_LIFE_S - self._clock()
                 try:
-                    await asyncio.wait_for(self._wake.wait(), max(0.0, left_s))
+                    async with asyncio.timeout(left_s):
+                        await self._wake.wait()
                 except TimeoutError:
                     await self._say_hello(broker)
         finally:
@@ -241,7 +227,8 @@ class MqttPublisher:
         with contextlib.suppress(TransportError, ProtocolError):  # which others will notice
             await broker.subscribe(self._address.hello)
             try:
-                received = await asyncio.wait_for(broker.receive(), _ECHO_S)
+                async with asyncio.timeout(_ECHO_S):
+                    received = await broker.receive()
             except TimeoutError:
                 logger.warning(
                     "nothing that is published at %s comes back: does the broker let this user "

@@ -1,5 +1,7 @@
-"""What a listener makes of a stream's topics, without a broker: hello, window and live messages in
-the order in which a sender would have sent them over a WebSocket.
+"""What a listener makes of a stream's topics, without a broker.
+
+Hello, window and live messages come out in the order in which a sender would have sent them over a
+WebSocket::
 
     status, hello (retained) ──► which stream it is ──► its window (retained) and live messages
 
@@ -49,10 +51,14 @@ _MOST_EARLY: Final = 256
 class StreamView:
     """One listener's way into a stream: feed it with :meth:`receive`, then do what it wants.
 
-    join: what the listener asked for; where it was, how much of the past it wants. wall: Unix time.
+    Args:
+        join: what the listener asked for: where it was, how much of the past it wants.
+        wall: Unix time in seconds.
 
-    Attributes: ``wanted``, topics to subscribe to, and ``unwanted``, topics to unsubscribe from;
-    both to be emptied by whoever did so. ``begun``, whether the hello has come out.
+    Attributes:
+        wanted: topics to subscribe to, to be emptied by whoever did so.
+        unwanted: topics to unsubscribe from, likewise.
+        begun: whether the hello has come out.
     """
 
     def __init__(
@@ -77,8 +83,9 @@ class StreamView:
     def receive(self, message: Received) -> list[Message]:
         """Take one message from the broker; returns messages for the listener's session.
 
-        Raises TransportError where the sender is away or another stream has taken the place of
-        this one, ProtocolError where something is no message of ours.
+        Raises:
+            TransportError: the sender is away, or another stream has taken the place of this one.
+            ProtocolError: something is no message of ours.
         """
         if message.topic == self._address.status:
             self._note_status(message.payload)
@@ -100,7 +107,8 @@ class StreamView:
     def waited(self) -> list[Message]:
         """Nothing more has come for a while; returns messages for the listener's session.
 
-        Raises TransportError where there is no stream.
+        Raises:
+            TransportError: there is no stream.
         """
         if self._hello is None:
             raise TransportError(
@@ -206,8 +214,9 @@ class StreamView:
 
 
 def read_payload(payload: bytes) -> Message:
-    """The message that a broker has brought: events are JSON, all else is bytes.
+    """The message that a broker has brought: JSON if it begins with a brace, else tokens.
 
-    Raises ProtocolError.
+    Raises:
+        ProtocolError: it is none.
     """
     return decode(payload.decode("utf-8", "replace") if payload.startswith(b"{") else payload)

@@ -19,7 +19,9 @@ def wire_bytes(
 ) -> int:
     """Estimated bytes one way, TCP/IP included, of a PUBLISH packet of MQTT 5.
 
-    expires: it says when. acknowledged: it has QoS 1, and so a number.
+    Args:
+        expires: whether it says when.
+        acknowledged: whether it has QoS 1, and so a number.
     """
     # Length of the topic, topic, number, length of the properties, one of them, payload.
     rest = 2 + len(topic.encode()) + 2 * acknowledged + 1 + 5 * expires + payload_bytes

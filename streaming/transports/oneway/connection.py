@@ -1,6 +1,4 @@
-"""A listener's side: a one-way link as the connection of a
-:class:`streaming.transports.link.Link`.
-"""
+"""A listener's side: a one-way link as the connection of a Link."""
 
 from __future__ import annotations
 
@@ -31,10 +29,12 @@ _PUZZLED_S: Final = 60.0
 class OneWayDial:
     """Opens the link and waits for the first hello; a :data:`streaming.transports.link.Dial`.
 
-    key: of the frames' tags; empty: they have none.
+    Args:
+        key: of the frames' tags; empty: they have none.
 
-    Attributes: ``known``, the codecs that can be decoded here, to be added to; ``traffic``, to
-    count what arrives with, byte for byte.
+    Attributes:
+        known: the codecs that can be decoded here, to be added to.
+        traffic: to count what arrives with, byte for byte.
     """
 
     def __init__(
@@ -53,7 +53,12 @@ class OneWayDial:
         self.traffic = Traffic(framing=self._count, keepalive_bits_per_s=0.0)
 
     async def __call__(self) -> OneWayConnection:
-        """Raises TransportError where the link cannot be opened or is lost, or ProtocolError."""
+        """Open the link and hear its hello.
+
+        Raises:
+            TransportError: the link cannot be opened, or is lost.
+            ProtocolError: what is heard cannot be decoded here.
+        """
         port = await self._address.open_reader()
         receiver = OneWayReceiver(
             self._identify,
@@ -127,7 +132,14 @@ class OneWayConnection:
         self._silent = False
 
     async def meet(self, heard: bytes = b"") -> None:
-        """Wait until a hello has come. heard: bytes from before. Raises TransportError."""
+        """Wait until a hello has come.
+
+        Args:
+            heard: bytes from before.
+
+        Raises:
+            TransportError: the link is lost.
+        """
         self._take(heard)
         puzzled_s = math.inf
         while not self._waiting:

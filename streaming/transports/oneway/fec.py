@@ -26,7 +26,7 @@ _OVERDUE: Final = 4096
 
 
 def check_library() -> None:
-    """Raises UserError where reedsolo is not installed."""
+    """Raise UserError if reedsolo is not installed."""
     if reedsolo is None:
         raise UserError(
             "Reed–Solomon needs the Python package reedsolo; install it: "
@@ -50,9 +50,11 @@ class FecEncoder:
         self._waiting: list[tuple[int, int, bytes]] = []
 
     def push(self, number: int, payload: bytes) -> list[tuple[int, int, bytes]]:
-        """The next packet; returns parity to be sent after it, at most one frame.
+        """The next packet; returns parity to be sent after it.
 
-        Each is: number of the group's first packet, place among the group's parity, payload.
+        Returns:
+            At most one frame: number of the group's first packet, place among the group's parity,
+            payload.
         """
         if number != self._next or number % self._fec.data == 0:
             # A group that has a hole, or began before we did, gets no parity.
@@ -77,7 +79,8 @@ class Repair:
     filled it is overdue. Without a hole nothing waits. All methods return what is to be handed on:
     numbers and payloads, numbers ascending.
 
-    Attributes: ``repaired``, how many packets were recovered so far.
+    Attributes:
+        repaired: how many packets were recovered so far.
     """
 
     def __init__(self, fec: Fec) -> None:
@@ -98,7 +101,12 @@ class Repair:
         return self._release()
 
     def parity(self, first: int, place: int, payload: bytes) -> list[tuple[int, bytes]]:
-        """A parity frame came. first: number of its group's first packet."""
+        """A parity frame came.
+
+        Args:
+            first: number of its group's first packet.
+            place: its place among the group's parity.
+        """
         self._highest = max(self._highest, first + self._fec.data - 1 + place)
         self._parity.setdefault(first, {})[place] = payload
         return [] if self._next is None else self._release()
@@ -123,7 +131,7 @@ class Repair:
         return out
 
     def _skip(self) -> bool:
-        """Go on behind the hole, where there is something and nothing can fill it any more."""
+        """Go on behind the hole, if there is something and nothing can fill it any more."""
         assert self._next is not None
         group = self._next - self._next % self._fec.data
         if self._highest < group + self._fec.data + self._fec.parity - 1:

@@ -69,7 +69,7 @@ class Frame:
 
 
 Expect = Callable[[Kind, int], "bytes | None"]
-"""The salt of a frame of this kind with a body of so many bytes; None where there is no such."""
+"""The salt of a frame of this kind with a body of so many bytes; None if there is no such."""
 
 
 def frame_overhead(key: bytes = b"") -> int:
@@ -78,7 +78,15 @@ def frame_overhead(key: bytes = b"") -> int:
 
 
 def encode_frame(kind: Kind, body: bytes, salt: bytes = b"", key: bytes = b"") -> bytes:
-    """A frame around ``body``. Raises ValueError where that is too long."""
+    """A frame around ``body``.
+
+    Args:
+        salt: enters its checksum or tag without being sent.
+        key: of its tag; empty: it has a checksum.
+
+    Raises:
+        ValueError: the body is too long.
+    """
     if len(body) > MAX_BODY:
         raise ValueError(f"a frame holds at most {MAX_BODY} bytes, not {len(body)}")
     data = bytes((_SYNC | kind, len(body))) + body
@@ -91,7 +99,10 @@ class Scanner:
     Feed it with :meth:`push`, then call :meth:`next` until it returns None. It holds less than a
     frame, and looks at each byte as the beginning of at most one.
 
-    place: with a key, what goes behind the salt of a frame with a certain body.
+    Args:
+        expect: the salt of a frame of a certain kind and length; None: there can be no such.
+        key: of the frames' tags; empty: they have checksums.
+        place: with a key, what goes behind the salt of a frame with a certain body.
     """
 
     def __init__(
@@ -121,7 +132,7 @@ class Scanner:
         self._data, self._at = b"", 0
 
     def next(self) -> Frame | None:
-        """The next frame; None where more bytes are needed."""
+        """The next frame; None if more bytes are needed."""
         data = self._data
         while self._at < len(data):
             kind = _KINDS.get(data[self._at] ^ _SYNC)

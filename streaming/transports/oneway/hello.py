@@ -78,9 +78,11 @@ class Fec:
 class OneWayHello:
     """A stream as its frames tell it.
 
-    digest: the first bytes of the weights' SHA-256. stream_tag: 16 bits that follow from the
-    stream's name. next_token: the index of the first token that follows. delay_s: as in
-    :class:`streaming.wire.messages.Hello`.
+    Attributes:
+        digest: the first bytes of the weights' SHA-256.
+        stream_tag: 16 bits that follow from the stream's name.
+        next_token: the index of the first token that follows.
+        delay_s: as in :class:`streaming.wire.messages.Hello`.
     """
 
     digest: bytes
@@ -93,7 +95,7 @@ class OneWayHello:
 
     @classmethod
     def of(cls, info: StreamInfo, fec: Fec | None) -> OneWayHello:
-        """What is said of a stream. Raises SettingsError where frames cannot carry it."""
+        """What is said of a stream. Raises SettingsError if frames cannot carry it."""
         if info.packet_tokens > MAX_PACKET_TOKENS:
             raise SettingsError(
                 f"A packet of {info.packet_tokens} tokens is too long for a frame; choose "

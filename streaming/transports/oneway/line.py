@@ -17,11 +17,14 @@ _MOST_FRAMES: Final = 64
 
 
 class LineQueue:
-    """Frames in order; the oldest is dropped where too many wait.
+    """Frames in order; the oldest is dropped if too many wait.
 
-    bits_per_s: of the line, without start and stop bits; None: as fast as can be.
+    Args:
+        bits_per_s: of the line, without start and stop bits; None: as fast as can be.
 
-    Attributes: ``dropped`` and ``sent_bytes`` so far.
+    Attributes:
+        dropped: frames so far.
+        sent_bytes: so far.
     """
 
     def __init__(self, bits_per_s: float | None) -> None:
@@ -54,7 +57,7 @@ class LineQueue:
         return frame
 
     def wait_s(self, now_s: float) -> float | None:
-        """Seconds until :meth:`take` has something; None where nothing waits."""
+        """Seconds until :meth:`take` has something; None if nothing waits."""
         return max(0.0, self._free_s - now_s) if self._frames else None
 
     def _duration_s(self, count: int) -> float:

@@ -30,7 +30,7 @@ _UDP_IP_BYTES: Final = 28
 
 
 class Port(Protocol):
-    """An open end of a link. All but close raise TransportError where the link is lost."""
+    """An open end of a link. All but close raise TransportError if the link is lost."""
 
     async def write(self, frame: bytes) -> None:
         """Hand one frame on."""
@@ -79,11 +79,11 @@ class SerialAddress:
         return self.baud * 8 / _BITS_PER_BYTE_8N1
 
     async def open_writer(self) -> Port:
-        """Raises TransportError where the device cannot be used."""
+        """Open the device to write. Raises TransportError if it cannot be used."""
         return SerialPort(self)
 
     async def open_reader(self) -> Port:
-        """Raises TransportError where the device cannot be used."""
+        """Open the device to read. Raises TransportError if it cannot be used."""
         return SerialPort(self)
 
 
@@ -100,7 +100,7 @@ class SerialPort:
             raise TransportError(_why_not(address, error)) from None
 
     async def write(self, frame: bytes) -> None:
-        """Hand one frame to the device. Raises TransportError where it is gone."""
+        """Hand one frame to the device. Raises TransportError if it is gone."""
         loop = asyncio.get_running_loop()
         while frame:
             try:
@@ -111,7 +111,7 @@ class SerialPort:
                 raise self._lost(error) from None
 
     async def read(self) -> bytes:
-        """What has come. Raises TransportError where the device is gone."""
+        """What has come. Raises TransportError if the device is gone."""
         loop = asyncio.get_running_loop()
         ready = False
         while True:
@@ -169,11 +169,11 @@ class UdpAddress:
         return f"udp {host}:{self.port}"
 
     async def open_writer(self) -> Port:
-        """Raises TransportError where there is no such host."""
+        """Open a socket to send from. Raises TransportError if there is no such host."""
         return UdpPort(await _udp_socket(self, listens=False))
 
     async def open_reader(self) -> Port:
-        """Raises TransportError where one cannot listen there."""
+        """Open a socket to listen there. Raises TransportError if that cannot be."""
         return UdpPort(await _udp_socket(self, listens=True))
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
-from streaming.errors import SettingsError, UserError
+from streaming.errors import SettingsError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.subscription import Subscription
+from streaming.support.tasks import cancel
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.line import LineQueue
 from streaming.transports.oneway.ports import Address, Port
@@ -33,8 +34,9 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 class OneWay:
     """Send over a one-way link: an :class:`streaming.transports.outlet.Outlet`.
 
-    bits_per_s: never faster than so; None: as fast as the link carries. key: of the frames' tags;
-    empty: they have none.
+    Attributes:
+        bits_per_s: never faster than so; None: as fast as the link carries.
+        key: of the frames' tags; empty: they have none.
     """
 
     address: Address
@@ -43,7 +45,7 @@ class OneWay:
     key: bytes = field(default=b"", repr=False)
 
     def __call__(self, hub: Hub) -> OneWayPublisher:
-        """Raises SettingsError where the link cannot carry the stream."""
+        """What sends ``hub``. Raises SettingsError if the link cannot carry the stream."""
         return OneWayPublisher(hub, self)
 
     @property
@@ -53,22 +55,27 @@ class OneWay:
         return min(rates, default=None)
 
 
-class OneWayPublisher:
+class OneWayPublisher(Reconnecting):
     """Sends a hub's stream within ``async with``, from its live edge on.
 
-    Entering it raises TransportError where the link cannot be opened, and SettingsError where it
-    cannot carry the stream. A device that is lost later is waited for; what it misses is dropped.
+    A device that is lost is waited for; what it misses is dropped.
 
-    Attributes: ``bits_per_s``, what the stream takes with all that goes with it; ``line``, what
-    waits to be sent; ``losses``, how often the link was lost.
+    Attributes:
+        bits_per_s: what the stream takes with all that goes with it.
+        line: what waits to be sent.
+        losses: how often the link was lost.
+
+    Raises:
+        TransportError: on entering, the link cannot be opened.
+        SettingsError: the link cannot carry the stream.
     """
 
     def __init__(
         self, hub: Hub, settings: OneWay, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(Backoff(_RETRY_S, _RETRY_S), clock)
         self._hub = hub
         self._settings = settings
-        self._clock = clock
         line = settings.line_bits_per_s
         rate = bit_rate(hub.info.packet_tokens, settings.fec, settings.key)
         self.bits_per_s = rate
@@ -85,7 +92,6 @@ class OneWayPublisher:
         self._over = False
         self._tasks: list[asyncio.Task[None]] = []
         self._began_s = clock()
-        self._reconnecting = Reconnecting(Backoff(_RETRY_S, _RETRY_S), self._told, clock=clock)
 
     async def __aenter__(self) -> OneWayPublisher:
         port = await self._open()
@@ -103,14 +109,11 @@ class OneWayPublisher:
     ) -> None:
         self._over = True
         self._wake.set()
-        await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT_S)
-        for task in self._tasks:
-            task.cancel()
-        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(*self._tasks, within_s=_CLOSE_TIMEOUT_S)
         self._report()
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        for task in self._tasks:
+            if not task.cancelled():
+                task.result()
 
     @property
     def url(self) -> str:
@@ -130,7 +133,7 @@ class OneWayPublisher:
         """It waits for a link that was lost."""
 
     def _join(self) -> Subscription:
-        return self._hub.join(Join(history=0), self._clock(), self._wake.set, carrier=True)
+        return self._hub.join(Join(history=0), self._clock(), self._wake.set, outlet=True)
 
     async def _pull(self, subscription: Subscription) -> None:
         """From the hub to the line, until the stream is over."""
@@ -177,29 +180,28 @@ class OneWayPublisher:
 
     async def _open(self) -> Port:
         port = await self._settings.address.open_writer()
-        self._reconnecting.connected()
+        self._connected()
         return port
 
     async def _send(self, port: Port | None) -> None:
         """From the line's queue to the link, at the line's pace."""
-        async for attempt in self._reconnecting:
-            with attempt:
+        async for _ in self._attempts():
+            try:
                 if port is None:
                     port = await self._open()
                     logger.info("the link %s is back", self._settings.address)
-                try:
-                    await self._send_all(port)
-                    return
-                finally:
+                await self._send_all(port)
+                return
+            except TransportError as error:
+                if self.away:
+                    logger.debug("not yet: %s", error)
+                else:
+                    logger.warning("waiting for the link: %s", error)
+                    self.losses += 1
+            finally:
+                if port is not None:
                     port.close()
                     port = None
-
-    def _told(self, error: UserError) -> None:
-        if self._reconnecting.away:
-            logger.debug("not yet: %s", error)
-        else:
-            logger.warning("waiting for the link: %s", error)
-            self.losses += 1
 
     async def _send_all(self, port: Port) -> None:
         while True:
@@ -211,8 +213,9 @@ class OneWayPublisher:
             wait_s = self.line.wait_s(self._clock())
             if wait_s is None and self._over:
                 return
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._queued.wait(), wait_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._queued.wait()
 
     def _report(self) -> None:
         took_s = max(1e-3, self._clock() - self._began_s)

@@ -54,13 +54,18 @@ class OneWayReceiver:
     A checksum of 16 bits is no proof, and anybody may send on a link. So no single frame takes the
     stream to another place than time allows, and none ends it: a second one must say the same.
 
-    identify: which codec it is. history: at most so many tokens from before the hello are wanted.
-    datagrams: whether no frame goes on in the bytes that come next. key: without which no frame is
-    believed; with one, nothing that has been heard already is heard again. reached: how far each
-    stream had come by its context, to be kept from one receiver to the next.
+    Args:
+        identify: which codec it is.
+        history: at most so many tokens from before the hello are wanted.
+        datagrams: whether no frame goes on in the bytes that come next.
+        key: without which no frame is believed; with one, nothing that has been heard already is
+            heard again.
+        reached: how far each stream had come by its context, to be kept from one receiver to the
+            next.
 
-    Attributes: ``hello`` as it was heard last; ``successor``, the frame with which another stream
-    has begun, to begin anew with.
+    Attributes:
+        hello: as it was heard last.
+        successor: the frame with which another stream has begun, to begin anew with.
     """
 
     def __init__(
@@ -99,8 +104,9 @@ class OneWayReceiver:
     def receive(self, data: bytes, now_s: float) -> list[Message]:
         """Take what came from the link; returns messages for the listener's session.
 
-        Raises ProtocolError where the stream cannot be decoded here, TransportError where another
-        one has taken its place.
+        Raises:
+            ProtocolError: the stream cannot be decoded here.
+            TransportError: another one has taken its place.
         """
         if self.hello is None:
             self._heard = (self._heard + data)[-_KEPT_BYTES:]

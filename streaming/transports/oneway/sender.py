@@ -26,10 +26,15 @@ _END_COPIES: Final = 3
 
 
 class Framer:
-    """Frames of one stream; raises SettingsError where they cannot carry it.
+    """Frames of one stream. All methods return them in the order in which they are to be sent.
 
-    info: the stream. fec: the code across packets, if any. key: of the frames' tags, if they have
-    any. All methods return frames in the order in which they are to be sent.
+    Args:
+        info: the stream.
+        fec: the code across packets, if any.
+        key: of the frames' tags, if they have any.
+
+    Raises:
+        SettingsError: frames cannot carry the stream.
     """
 
     def __init__(self, info: StreamInfo, fec: Fec | None = None, key: bytes = b"") -> None:
@@ -55,7 +60,11 @@ class Framer:
         self._title = cut
 
     def tokens(self, tokens: Tokens, delay_s: float = 0.0) -> list[bytes]:
-        """Tokens of any number, cut into packets. delay_s: see the hello."""
+        """Tokens of any number, cut into packets.
+
+        Args:
+            delay_s: see the hello.
+        """
         frames: list[bytes] = []
         first = tokens.first_token
         if first != self._next:
@@ -102,7 +111,7 @@ class Framer:
         return frames
 
     def _beside(self, sent_tokens: int, delay_s: float) -> list[bytes]:
-        """Title and hello, where it is time for them."""
+        """Title and hello, if it is time for them."""
         assert self._next is not None
         frames = []
         earned = TITLE_BITS_PER_S / 8 * sent_tokens / TOKEN_RATE

@@ -40,8 +40,13 @@ class Intake:
     :meth:`dial` to whoever reads it, a :class:`streaming.transports.link.Link`. A publisher that
     has vanished without a word is noticed by that reader within ``silence_s`` and the ``timeout_s``
     that a ping has; until then others find its place taken, and it comes back into it at once.
+    Needs a running event loop.
 
-    auth: the publishers' secrets; ValueError where there is none. Needs a running event loop.
+    Args:
+        auth: the publishers' secrets.
+
+    Raises:
+        ValueError: there is no secret.
     """
 
     def __init__(
@@ -97,7 +102,8 @@ class _FromPublisher(Connection):
 
     async def send(self, message: Message) -> None:
         try:
-            await asyncio.wait_for(super().send(message), _SEND_S)
+            async with asyncio.timeout(_SEND_S):
+                await super().send(message)
         except TimeoutError:
             raise TransportError("The publisher does not read what it is told.") from None
 

@@ -3,7 +3,7 @@
     hub ─► SenderSession ─► connection, again and again ─► relay
 
 We dial and name the secret. From then on the relay is a listener: it joins, and asks for what it
-has missed when we come back. To the hub it is a carrier, one more place in the stream.
+has missed when we come back. In the hub it does not count as one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
-from streaming.errors import ProtocolError, RefusedError, TransportError, UserError
+from streaming.errors import ProtocolError, RefusedError, TransportError
 from streaming.stream.heartbeat import Heartbeat
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import State
 from streaming.stream.sender_session import SenderSession
 from streaming.support.guard import ByteBudget, Limits
+from streaming.support.tasks import cancel
 from streaming.transports.reconnecting import Backoff, Reconnecting, passing
 from streaming.transports.websocket.client import Connection, connect
 from streaming.transports.websocket.common import CLOSE_TIMEOUT_S
@@ -45,7 +46,11 @@ _PATIENCE_S: Final = 15.0
 class Push:
     """Push to a relay: an :class:`streaming.transports.outlet.Outlet`.
 
-    url: of the relay. auth_token: its publish token. tls: for ``wss://``.
+    Attributes:
+        url: of the relay.
+        auth_token: its publish token.
+        tls: for ``wss://``.
+        backoff: how to come back.
     """
 
     url: str
@@ -54,11 +59,11 @@ class Push:
     backoff: Backoff = field(default_factory=Backoff)
 
     def __call__(self, hub: Hub) -> Pusher:
-        """Nothing is connected yet."""
+        """What pushes ``hub``; nothing is connected yet."""
         return Pusher(hub, self)
 
 
-class Pusher:
+class Pusher(Reconnecting):
     """Pushes a hub to a relay within ``async with``, across as many connections as it takes.
 
     A relay that is away is waited for, from the first attempt on and for ever. What waiting cannot
@@ -71,14 +76,10 @@ class Pusher:
     def __init__(
         self, hub: Hub, settings: Push, clock: Callable[[], float] = time.monotonic
     ) -> None:
+        super().__init__(settings.backoff, clock)
         self._hub = hub
         self._settings = settings
-        self._clock = clock
         self._publisher = secrets.token_hex(8)
-        self._reconnecting = Reconnecting(
-            settings.backoff, self._told, passing=self._passing, clock=clock
-        )
-        self._last_cause = ""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Pusher:
@@ -94,19 +95,7 @@ class Pusher:
         assert self._task is not None
         if self.away or not self._hub.ended:
             self._task.cancel()
-        await asyncio.wait({self._task}, timeout=CLOSE_TIMEOUT_S)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    @property
-    def away(self) -> bool:
-        """Whether there is no connection just now."""
-        return self._reconnecting.away
-
-    @property
-    def reconnects(self) -> int:
-        """How often the connection was lost and made again."""
-        return self._reconnecting.reconnects
+        await cancel(self._task, within_s=CLOSE_TIMEOUT_S)
 
     @property
     def url(self) -> str:
@@ -118,28 +107,27 @@ class Pusher:
         return {"kind": "push", "away": self.away, "reconnects": self.reconnects}
 
     async def failed(self) -> None:
-        """Raises ProtocolError where the relay refuses us on the first attempt."""
+        """Wait until the stream is over. Raises ProtocolError if the relay refuses us at first."""
         assert self._task is not None
         await asyncio.shield(self._task)
 
     async def _run(self) -> None:
         """Push until the stream is over."""
-        async for attempt in self._reconnecting:
-            with attempt:
+        last_cause = ""
+        async for _ in self._attempts():
+            try:
                 async with await self._connect() as connection:
                     await self._push(connection)
                 if self._hub.ended:
                     return
-
-    def _passing(self, error: UserError) -> bool:
-        first = not (self._reconnecting.connections or self._reconnecting.failed)
-        return passing(error) or not first
-
-    def _told(self, error: UserError) -> None:
-        new = error.cause != self._last_cause or not self._reconnecting.failed
-        self._last_cause = error.cause
-        told = logger.warning if new else logger.debug
-        told("coming back to the relay, since %s", error.cause)
+            except (TransportError, ProtocolError) as error:
+                if not (passing(error) or self._failed or self._met):
+                    raise
+                if self._lasted():
+                    last_cause = ""
+                told = logger.debug if error.cause == last_cause else logger.warning
+                told("coming back to the relay, since %s", error.cause)
+                last_cause = error.cause
 
     async def _connect(self) -> Connection:
         return await connect(self._settings.url, silence_s=None, tls=self._settings.tls)
@@ -155,23 +143,21 @@ class Pusher:
                 asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, connection.abort)
 
         now_s = self._clock()
-        session = SenderSession(self._hub, now_s, woken, carrier=True)
+        session = SenderSession(self._hub, now_s, woken, outlet=True)
         session.heartbeat = Heartbeat(min(_PATIENCE_S, self._hub.max_lag_s), now_s)
         session.receive(join, now_s)
         tasks = [
-            asyncio.ensure_future(self._read(connection, session)),
-            asyncio.ensure_future(self._write(connection, session, wake)),
+            asyncio.create_task(self._read(connection, session)),
+            asyncio.create_task(self._write(connection, session, wake)),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             session.leave()
-            for task in tasks:
-                task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            await cancel(*tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
         if session.failure is not None and session.failure.code == "protocol":
             raise ProtocolError(f"The relay said something wrong: {session.failure.message}")
 
@@ -180,7 +166,8 @@ class Pusher:
         url = self._settings.url
         await connection.send(Publish(self._publisher, self._settings.auth_token))
         try:
-            answer = await asyncio.wait_for(anext(aiter(connection), None), _ANSWER_S)
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await anext(aiter(connection), None)
         except TimeoutError:
             raise TransportError(f"{url} did not answer within {_ANSWER_S:.0f} s.") from None
         if answer is None:
@@ -188,7 +175,7 @@ class Pusher:
         answer = _checked(answer)
         if not isinstance(answer, Join):
             raise ProtocolError(f"What answers at {url} is no relay that takes streams.")
-        self._reconnecting.connected()
+        self._connected()
         logger.info("pushing to %s%s", url, " again" if self.reconnects else "")
         return answer
 
@@ -216,9 +203,10 @@ class Pusher:
             idle = self._clock() >= heartbeat.idle_at_s
             if (idle or session.waiting) and heartbeat.deadline_s is None:
                 await self._ask(connection, session)
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):  # two until Python 3.11
-                left_s = heartbeat.idle_at_s - self._clock()
-                await asyncio.wait_for(wake.wait(), max(0.01, left_s))
+            left_s = heartbeat.idle_at_s - self._clock()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.01, left_s)):
+                    await wake.wait()
 
     async def _ask(self, connection: Connection, session: SenderSession) -> None:
         """A relay that does not answer is left: its connection may be dead without a word."""
@@ -227,7 +215,7 @@ class Pusher:
 
 
 def _checked(message: Message) -> Message:
-    """What the relay says. Raises RefusedError where that is why it hangs up."""
+    """What the relay says. Raises RefusedError if that is why it hangs up."""
     if isinstance(message, Failure):
         raise RefusedError(message.code, message.message, by="relay")
     return message

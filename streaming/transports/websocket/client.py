@@ -54,11 +54,15 @@ _REDIRECTS: Final = frozenset({300, 301, 302, 303, 307, 308})
 class Connection:
     """A listener's connection: :meth:`send`, and ``async for`` over the messages that arrive.
 
-    The iteration ends when the sender closes in good order; it raises TransportError where the
-    connection breaks and ProtocolError on what is no message of ours or too long. Use within
-    ``async with``.
+    The iteration ends when the sender closes in good order. Use within ``async with``.
 
-    url: what the other end is called. silence_s, timeout_s: see :func:`connect`.
+    Args:
+        url: what the other end is called.
+        silence_s, timeout_s: see :func:`connect`.
+
+    Raises:
+        TransportError: while iterating, the connection breaks.
+        ProtocolError: while iterating, on what is no message of ours or too long.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class Connection:
         await self.close()
 
     async def send(self, message: Message) -> None:
-        """Send one message. Raises TransportError where the connection is gone."""
+        """Send one message. Raises TransportError if the connection is gone."""
         try:
             await self._connection.send(message.encode())
         except ConnectionClosed as closed:
@@ -116,8 +120,13 @@ class Connection:
         return one_packet(self._connection)
 
     async def ask(self, patience_s: float, answered: Callable[[], None]) -> None:
-        """Have ``answered`` called when the other end has read all that was sent so far; where that
-        takes longer than ``patience_s``, the connection is cut.
+        """Have ``answered`` called when the other end has read all that was sent so far.
+
+        Args:
+            patience_s: if it takes longer, the connection is cut.
+
+        Raises:
+            TransportError: the connection is gone.
         """
         try:
             pong = asyncio.ensure_future(await self._connection.ping())
@@ -140,7 +149,8 @@ class Connection:
         """A connection whose other end has vanished looks as one on which nothing is said: ask."""
         pong = await self._connection.ping()
         try:
-            await asyncio.wait_for(pong, self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                await pong
         except TimeoutError:
             self.abort()
             raise TransportError(
@@ -173,8 +183,10 @@ class _BoundedConnection(ClientConnection):
 
 
 class _Connect(websocket_connect):
-    """Follows redirects within the origin alone: who answers elsewhere is not who was asked, and
-    must not be told the access token, which is in the first message.
+    """Follows redirects within the origin alone.
+
+    Who answers elsewhere is not who was asked, and must not be told the access token, which is in
+    the first message.
     """
 
     def process_redirect(self, exc: Exception) -> Exception | str:
@@ -196,7 +208,7 @@ class _Connect(websocket_connect):
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port. Raises ValueError where there are no such."""
+    """Scheme, host and port. Raises ValueError if there are no such."""
     parts = urlsplit(url)
     port = parts.port or {"ws": 80, "wss": 443}.get(parts.scheme)
     return parts.scheme, parts.hostname, port
@@ -219,11 +231,15 @@ async def connect(
 ) -> Connection:
     """Connect to a sender, through the environment's proxy if it names one for that address.
 
-    Raises TransportError with one sentence where that fails.
+    Args:
+        timeout_s: for connecting, and later for each answer.
+        silence_s: after so long without a message the sender is asked whether it is still there;
+            None: it has nothing to say.
+        tls: for ``wss://``, see :mod:`streaming.support.tls`.
 
-    timeout_s: for connecting, and later for each answer. silence_s: after so long without a
-    message the sender is asked whether it is still there; None: it has nothing to say.
-    tls: for ``wss://``, see :mod:`streaming.support.tls`.
+    Raises:
+        TransportError: there is no connection; says why in one sentence.
+        RefusedError: the sender does not let us in.
     """
     proxy = _proxy_for(url)
     try:
@@ -299,8 +315,10 @@ def _reason(error: OSError) -> str:
 
 
 def _proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for ``url``, as the WebSocket library takes it; None
-    for what is on this machine."""
+    """The proxy that the environment names for ``url``, as the WebSocket library takes it.
+
+    None for what is on this machine.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port

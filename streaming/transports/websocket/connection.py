@@ -75,10 +75,11 @@ class Framing:
 class GuardedConnection(ServerConnection):
     """A connection that may not send without end, and knows who is at its other end.
 
-    Attributes: ``address``, who that is, in front of any trusted proxy once :meth:`introduce` was
-    called; ``authorized``, whether the handshake named a right secret; ``on_room``, called when the
-    transport takes more again; ``on_answer``, called when the other end has answered a
-    :meth:`question`.
+    Attributes:
+        address: who that is, in front of any trusted proxy once :meth:`introduce` was called.
+        authorized: whether the handshake named a right secret.
+        on_room: called when the transport takes more again.
+        on_answer: called when the other end has answered a :meth:`question`.
     """
 
     def __init__(self, door: Door, limits: Limits, *args: Any, **options: Any) -> None:
@@ -121,8 +122,10 @@ class GuardedConnection(ServerConnection):
             self._caller.stay()
 
     async def deliver(self, answer: Answer) -> None:
-        """Answer the request and wait until the connection is closed, however slowly it is read;
-        it is cut when the other end has taken nothing for half a minute."""
+        """Answer the request and wait until the connection is closed, however slowly it is read.
+
+        It is cut when the other end has taken nothing for half a minute.
+        """
         if answer.status < HTTPStatus.BAD_REQUEST and not self.reserved:
             self.stay()
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux
@@ -194,7 +197,7 @@ class GuardedConnection(ServerConnection):
         )
 
     def send_frames(self, frames: bytes) -> None:
-        """Send whole frames, in one packet where they fit into one; only while it has room."""
+        """Send whole frames, in one packet if they fit into one; only while it has room."""
         self.transport.write(frames)
 
     def question(self) -> bytes:
@@ -203,6 +206,7 @@ class GuardedConnection(ServerConnection):
         return bytes(Frame(Opcode.PING, self._asked).serialize(mask=False))
 
     def process_event(self, event: Event) -> None:
+        """See whether it answers a :meth:`question`."""
         super().process_event(event)
         answer = event.data if isinstance(event, Frame) and event.opcode is Opcode.PONG else b""
         if self._asked and answer == self._asked and self.on_answer is not None:
@@ -210,12 +214,14 @@ class GuardedConnection(ServerConnection):
             self.on_answer()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Find the caller that the door let in, and its address."""
         super().connection_made(transport)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         self._caller = self._door.caller(transport)
 
     def data_received(self, data: bytes) -> None:
+        """Take what comes, within the limits and of methods that are answered."""
         if not self._may_send(len(data)):
             self.transport.abort()
         elif self._method is None:
@@ -224,8 +230,11 @@ class GuardedConnection(ServerConnection):
             super().data_received(data)
 
     def _begin(self, data: bytes) -> None:
-        """Read the request line: the library takes every request for a GET, hangs up on a body, and
-        refuses HTTP/1.0, which old radios speak and which our answers suit."""
+        """Read the request line, which the library does not suit.
+
+        It takes every request for a GET, hangs up on a body, and refuses HTTP/1.0, which old radios
+        speak and which our answers suit.
+        """
         self._begun += data
         method, space, _ = self._begun.partition(b" ")
         if not space and len(self._begun) <= _LONGEST_METHOD:
@@ -259,6 +268,7 @@ class GuardedConnection(ServerConnection):
         return self._budget.spend(count, time.monotonic())
 
     def resume_writing(self) -> None:
+        """Tell that there is room again."""
         super().resume_writing()
         if self.on_room is not None:
             self.on_room()

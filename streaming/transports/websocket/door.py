@@ -55,6 +55,7 @@ class Caller(socket.socket):
             self.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        """Close it, and give its place back."""
         if self._door.callers.get(self.fileno()) is self:
             del self._door.callers[self.fileno()]
             self._cutting.cancel()
@@ -67,7 +68,8 @@ class Door:
 
     One too many is closed without an answer: to answer would be to work for whoever floods us.
 
-    Attributes: ``callers``, those that are open, by file descriptor.
+    Attributes:
+        callers: those that are open, by file descriptor.
     """
 
     def __init__(self, gate: Gate, limits: Limits) -> None:
@@ -152,7 +154,9 @@ class _Listening(socket.socket):
 async def listen_on(host: str, port: int, door: Door) -> list[socket.socket]:
     """Sockets bound to the addresses of ``host``, not listening yet; port 0 takes any free one.
 
-    Raises OSError if there is none, or OverflowError if there can be no such port.
+    Raises:
+        OSError: there is none.
+        OverflowError: there can be no such port.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(

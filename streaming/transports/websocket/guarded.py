@@ -1,9 +1,9 @@
-"""A WebSocket server that counts its connections from accept() on; what the pages' and the
-streams' servers have in common."""
+"""A WebSocket server that counts its connections from accept() on, for pages and for streams."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,14 +12,16 @@ from typing import Any, cast
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from streaming.support.guard import Gate, Limits
+from streaming.support.forwarded import Proxies
+from streaming.support.guard import Gate, Limits, is_loopback
 from streaming.support.http import Answer
 from streaming.transports.websocket.common import library_logger
 from streaming.transports.websocket.connection import GuardedConnection
 from streaming.transports.websocket.door import Door, listen_on
 
-__all__ = ["GuardedServer"]
+__all__ = ["GuardedServer", "warn_of_strangers"]
 
+logger = logging.getLogger(__name__)
 
 Listen = Callable[[str, int, Door], Awaitable[Sequence[socket.socket]]]
 """See :func:`streaming.transports.websocket.door.listen_on`."""
@@ -28,11 +30,15 @@ Listen = Callable[[str, int, Door], Awaitable[Sequence[socket.socket]]]
 class GuardedServer:
     """Serves all addresses of a host, with one gate before them.
 
-    gate: counts the connections. handler: serves a WebSocket. answer: what a request gets; None
-    lets a WebSocket begin. listen: makes the sockets; in a simulated network, others. options: of
-    the library's ``serve``, except for what is said here.
+    Args:
+        gate: counts the connections.
+        handler: serves a WebSocket.
+        answer: what a request gets; None lets a WebSocket begin.
+        listen: makes the sockets; in a simulated network, others.
+        options: of the library's ``serve``, except for what is said here.
 
-    Attributes: ``port``, once it is open.
+    Attributes:
+        port: once it is open.
     """
 
     def __init__(
@@ -112,3 +118,23 @@ class GuardedServer:
             return answer.response()  # which nobody gets: the connection is closed
         finally:
             self._answering.discard(connection)
+
+
+def warn_of_strangers(
+    host: str, proxies: Proxies, tls: ssl.SSLContext | None, *, keep_out: str, secretive: bool
+) -> None:
+    """Say what is open to whoever can reach ``host``, or the proxy before it.
+
+    Args:
+        keep_out: the option that lets in only some; empty if it was given.
+        secretive: whether tokens are named.
+    """
+    here_alone = is_loopback(host)
+    if keep_out and (proxies or not here_alone):
+        logger.warning(
+            "everybody who can reach %s can listen: %s keeps others out",
+            "the proxy" if here_alone else host,
+            keep_out,
+        )
+    if tls is None and secretive and not here_alone:
+        logger.warning("access tokens travel in the clear: --tls-cert encrypts them")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from streaming.support.forwarded import Proxies
-from streaming.support.guard import AuthTokens, Limits, fit_to_files, is_loopback
+from streaming.support.guard import AuthTokens, Limits, fit_to_files
+from streaming.transports.websocket.guarded import warn_of_strangers
 from streaming.transports.websocket.server import WebSocketServer
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WebSocket:
-    """Listen at ``host`` and ``port``, 0 for any free one; see
-    :class:`streaming.transports.websocket.WebSocketServer`.
+    """Listen for listeners; see :class:`streaming.transports.websocket.WebSocketServer`.
 
-    auth_tokens: of those who may listen; none: everybody may. web_player: from which server pages
-    load what it takes to play: ``here``, an address, or ``off``. intake: takes publishers. server:
-    one that listens already, and goes on when this stream is over.
+    Attributes:
+        port: 0 for any free one.
+        auth_tokens: of those who may listen; none: everybody may.
+        web_player: from which server pages load what it takes to play: ``here``, an address, or
+            ``off``.
+        intake: takes publishers.
+        server: one that listens already, and goes on when this stream is over.
     """
 
     host: str = "127.0.0.1"
@@ -45,7 +49,7 @@ class WebSocket:
 
     @contextlib.asynccontextmanager
     async def __call__(self, hub: Hub) -> AsyncIterator[WebSocketServer]:
-        """Raises TransportError where it cannot listen there."""
+        """Serve ``hub`` within ``async with``. Raises TransportError if it cannot listen there."""
         if self.server is not None:
             self.server.present(hub)
             try:
@@ -77,12 +81,10 @@ class WebSocket:
 
     def warn_of_strangers(self) -> None:
         """Say what is open to whoever can reach the address, or the proxy before it."""
-        here_alone = is_loopback(self.host)
-        if not self.auth_tokens and (self.proxies or not here_alone):
-            logger.warning(
-                "everybody who can reach %s can listen: --auth-token-file keeps others out",
-                "the proxy" if here_alone else self.host,
-            )
-        secretive = bool(self.auth_tokens) or self.intake is not None
-        if self.tls is None and secretive and not here_alone:
-            logger.warning("access tokens travel in the clear: --tls-cert encrypts them")
+        warn_of_strangers(
+            self.host,
+            self.proxies,
+            self.tls,
+            keep_out="" if self.auth_tokens else "--auth-token-file",
+            secretive=bool(self.auth_tokens) or self.intake is not None,
+        )

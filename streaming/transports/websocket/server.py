@@ -87,11 +87,13 @@ class WebSocketServer:
         proxies: reverse proxies that say for whom they ask.
         listen: makes the sockets; in a simulated network, others.
 
-    Attributes: ``site``, which answers requests that want no WebSocket; without one they get 426.
-    ``names``, hosts by which this server is known besides its addresses. ``guesses``, which slows
-    down who names wrong secrets.
+    Attributes:
+        site: answers requests that want no WebSocket; without one they get 426.
+        names: hosts by which this server is known besides its addresses.
+        guesses: slows down who names wrong secrets.
 
-    Raises TransportError where it cannot listen there.
+    Raises:
+        TransportError: on entering, it cannot listen there.
     """
 
     def __init__(
@@ -208,7 +210,7 @@ class WebSocketServer:
         return await self._authorize(connection, bearer(request.headers))
 
     async def _authorize(self, connection: GuardedConnection, given: str) -> Answer | None:
-        """Check the header where there is one: a wrong secret gets no WebSocket at all."""
+        """Check the header if there is one: a wrong secret gets no WebSocket at all."""
         if not self._auth or not given:
             return None
         if not await self.guesses.turn(connection.address):

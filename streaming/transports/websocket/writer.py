@@ -65,9 +65,10 @@ class Turns:
 class Writer:
     """Sends one listener what its ``session`` has for it.
 
-    admit, admit_publisher: see :class:`streaming.stream.sender_session.SenderSession`. on_end:
-    called once, when all has been sent and nothing more will come. on_failure: called when it is
-    sent away.
+    Args:
+        admit, admit_publisher: see :class:`streaming.stream.sender_session.SenderSession`.
+        on_end: called once, when all has been sent and nothing more will come.
+        on_failure: called when it is sent away.
     """
 
     __slots__ = (

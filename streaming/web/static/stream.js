@@ -101,22 +101,22 @@ export class Stream {
         this.on.tokens(packet, data.byteLength);
         return;
       }
-      const event = JSON.parse(data);
-      if (event.type === "hello") {
+      const message = JSON.parse(data);
+      if (message.type === "hello") {
         began = performance.now();
-        const other = Boolean(this.name) && this.name !== event.stream;
-        this.name = event.stream ?? "";
-        this.next = event.first_token;
-        this.on.hello(event, other);
+        const other = Boolean(this.name) && this.name !== message.stream;
+        this.name = message.stream ?? "";
+        this.next = message.first_token;
+        this.on.hello(message, other);
         this.on.state("live");
-      } else if (event.type === "title") {
-        this.on.title(event.title);
-      } else if (event.type === "end") {
+      } else if (message.type === "title") {
+        this.on.title(message.title);
+      } else if (message.type === "end") {
         over = true;
         this.on.state("ended");
-      } else if (event.type === "error") {
-        over = event.code === "auth";
-        this.on.refused(event.code, event.message);
+      } else if (message.type === "error") {
+        over = message.code === "auth";
+        this.on.refused(message.code, message.message);
         if (over) this.on.state("refused");
       }
     };

@@ -284,15 +284,15 @@ def kinds(messages):
 
 
 def heard(listener, messages):
-    return [happening for m in messages for happening in listener.receive(m, 0.0)]
+    return [event for m in messages for event in listener.receive(m, 0.0)]
 
 
 def test_a_listener_that_takes_them_is_sent_coded_packets_that_hold_the_same(stream):
     hub = make_hub(stream[:0])
     messages = follow(hub, joined(hub), stream)
     assert kinds(messages) == ["Hello"] + ["CodedTokens"] * 12
-    happenings = heard(ListenerSession(None), messages)
-    got = np.concatenate([h.tokens for h in happenings if isinstance(h, Tokens)])
+    events = heard(ListenerSession(None), messages)
+    got = np.concatenate([h.tokens for h in events if isinstance(h, Tokens)])
     np.testing.assert_array_equal(got, stream)
     coded = [m for m in messages if isinstance(m, CodedTokens)]
     assert [m.context for m in coded[:6]] == [0, 48, 96, 144, 192, 240]
@@ -309,8 +309,8 @@ def test_who_joins_late_gets_the_past_plainly_and_then_coded_packets(stream):
     hub = make_hub(stream[: 6 * PACKET])
     messages = follow(hub, joined(hub, history=256), stream[6 * PACKET :])
     assert kinds(messages) == ["Hello", "Tokens"] + ["CodedTokens"] * 6
-    happenings = heard(ListenerSession(None), messages)
-    got = np.concatenate([h.tokens for h in happenings if isinstance(h, Tokens)])
+    events = heard(ListenerSession(None), messages)
+    got = np.concatenate([h.tokens for h in events if isinstance(h, Tokens)])
     np.testing.assert_array_equal(got, stream[6 * PACKET - 256 :])
 
 

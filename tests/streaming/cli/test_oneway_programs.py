@@ -159,8 +159,8 @@ async def collect(dial, found, **options):
     session.traffic = dial.traffic
     link = Link(session, None, dial, backoff=QUICK, **options)
     try:
-        async for happening in link:
-            found.append(happening)
+        async for event in link:
+            found.append(event)
     finally:
         await link.close()
 

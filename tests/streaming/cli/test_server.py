@@ -81,12 +81,12 @@ async def listen(url):
     """All that a listener is told until the end."""
     codec = FakeCodec()
     session = ListenerSession(CodecIdentity(codec.name, codec.weights, codec.digest))
-    happenings = []
+    events = []
     async with await connect(url) as connection:
         await connection.send(session.join())
         async for data in connection:
-            happenings += session.receive(data, time.monotonic())
-    return happenings
+            events += session.receive(data, time.monotonic())
+    return events
 
 
 def stats_of(path):
@@ -120,14 +120,14 @@ def test_listeners_hear_the_whole_stream_and_its_end(song, start_server):
     async def three():
         return await asyncio.gather(*(listen(url) for _ in range(3)))
 
-    for happenings in asyncio.run(three()):
-        hello, end = happenings[0], happenings[-1]
+    for events in asyncio.run(three()):
+        hello, end = events[0], events[-1]
         assert isinstance(hello, Hello)
         assert (hello.codec, hello.packet_tokens, hello.seed) == ("fake", 8, 0)
         assert end == End(50, "the source has ended")
-        tokens = [happening for happening in happenings if isinstance(happening, Tokens)]
+        tokens = [event for event in events if isinstance(event, Tokens)]
         assert sum(len(packet.tokens) for packet in tokens) == 50 - hello.first_token
-        titles = [happening.title for happening in happenings if isinstance(happening, Title)]
+        titles = [event.title for event in events if isinstance(event, Title)]
         assert "The title" in [hello.title, *titles]
     _, log = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -285,26 +285,26 @@ def test_a_server_that_comes_back_goes_on_where_it_stopped(song, start_server, t
 
     async def follow():
         link = Link(session, await connect(url), lambda: connect(url), backoff=Backoff(first_s=0.1))
-        happenings, killed = [], False
-        async for happening in link:
-            happenings.append(happening)
-            if isinstance(happening, Tokens) and happening.end_token >= 16 and not killed:
+        events, killed = [], False
+        async for event in link:
+            events.append(event)
+            if isinstance(event, Tokens) and event.end_token >= 16 and not killed:
                 killed = True
                 process.send_signal(number)
                 await asyncio.to_thread(process.wait)
                 start_server(song, *store[:-2], "--port", port)
-            elif link.reconnects and isinstance(happening, Tokens):
+            elif link.reconnects and isinstance(event, Tokens):
                 await link.close()
-                return happenings
+                return events
 
-    happenings = asyncio.run(follow())
-    assert [type(happening) for happening in happenings].count(Hello) == 1
-    place = happenings[0].first_token
-    assert happenings[0].seed == 9
-    for happening in happenings:
-        if isinstance(happening, Tokens):
-            assert happening.first_token == place
-            place = happening.end_token
+    events = asyncio.run(follow())
+    assert [type(event) for event in events].count(Hello) == 1
+    place = events[0].first_token
+    assert events[0].seed == 9
+    for event in events:
+        if isinstance(event, Tokens):
+            assert event.first_token == place
+            place = event.end_token
     assert session.lost_tokens == 0
 
 

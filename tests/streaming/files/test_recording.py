@@ -62,9 +62,9 @@ def recorded(path, *, context=False):
     return np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
 
 
-def take(recorder, *happenings):
-    for happening in happenings:
-        recorder.take(happening)
+def take(recorder, *events):
+    for event in events:
+        recorder.take(event)
 
 
 def test_a_stream_is_recorded_as_it_is(tmp_path):
@@ -138,9 +138,9 @@ def test_another_stream_in_the_middle_goes_into_another_file_as_well(tmp_path):
 @pytest.mark.parametrize(("samples", "count"), [(1, 1), (1920, 1), (1921, 2), (60 * 1920 - 7, 60)])
 def test_it_ends_where_it_was_told_to_the_sample(tmp_path, samples, count):
     recorder = Recorder(tmp_path / "a.muc", samples)
-    for happening in (greeting(0), *packets(0, 240)):
+    for event in (greeting(0), *packets(0, 240)):
         if not recorder.full:
-            recorder.take(happening)
+            recorder.take(event)
     assert recorder.full
     recorder.close("enough")
     info = MucReader(tmp_path / "a.muc").describe()

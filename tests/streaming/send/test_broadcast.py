@@ -61,7 +61,8 @@ async def test_what_ends_it_too_early_is_raised_by_what_waits_for_the_end():
 
 
 async def test_an_outlet_that_cannot_open_is_said_on_entering():
-    async with streaming.Broadcast(Clip(music(1)), FakeCodec(), [streaming.WebSocket(port=0)]) as a:
+    long = Clip(music(600))
+    async with streaming.Broadcast(long, FakeCodec(), [streaming.WebSocket(port=0)]) as a:
         taken = streaming.WebSocket(port=int(a.urls[0].rsplit(":", 1)[1]))
         with pytest.raises(TransportError, match="is in use"):
             async with streaming.Broadcast(Clip(music(1)), FakeCodec(), [taken]):

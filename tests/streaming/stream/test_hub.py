@@ -349,23 +349,23 @@ def test_an_hour_can_be_asked_for_and_is_told():
     assert sent(hub.join(Join(at_s=2_000_000.0), 0.0))[0].first_token == 4800
 
 
-def test_who_carries_the_stream_on_is_no_listener():
+def test_an_outlet_is_no_listener():
     hub = Hub(INFO)
-    carrier = hub.join(Join(), 0.0, carrier=True)
+    outlet = hub.join(Join(), 0.0, outlet=True)
     listener = hub.join(Join(), 0.0)
     assert (hub.listeners, hub.most_listeners) == (1, 1)
-    hub.leave(carrier)
-    hub.leave(carrier)  # a second time does nothing
+    hub.leave(outlet)
+    hub.leave(outlet)  # a second time does nothing
     assert hub.listeners == 1
     hub.leave(listener)
     assert hub.listeners == 0
 
 
-def test_a_carrier_that_lags_is_dropped_and_counts_as_little():
+def test_an_outlet_that_lags_is_dropped_and_counts_as_little():
     hub = Hub(INFO, max_lag_s=1.0)
-    carrier = hub.join(Join(), 0.0, carrier=True)
+    outlet = hub.join(Join(), 0.0, outlet=True)
     publish(hub, 480)
-    assert carrier.failure is not None
+    assert outlet.failure is not None
     assert (hub.listeners, hub.dropped_listeners) == (0, 0)
 
 

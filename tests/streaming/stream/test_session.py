@@ -208,13 +208,13 @@ def test_whatever_arrives_every_token_is_reported_once_and_in_order(packets):
     session = joined(first_token=0)
     expected = 0
     for first, count in packets:
-        for happening in session.receive(tokens(first, count), 0.0):
-            assert happening.first_token == expected
-            if isinstance(happening, Gap):
-                expected += happening.count
+        for event in session.receive(tokens(first, count), 0.0):
+            assert event.first_token == expected
+            if isinstance(event, Gap):
+                expected += event.count
             else:
-                assert happening == tokens(expected, len(happening.tokens))
-                expected = happening.end_token
+                assert event == tokens(expected, len(event.tokens))
+                expected = event.end_token
     assert session.next_token == expected
 
 
@@ -456,10 +456,10 @@ def test_both_ends_understand_each_other():
     hub.set_title("two", 100, 2.0)
     hub.publish(np.arange(100, 144), 3.84)
     hub.end("over", 4.0)
-    happenings = []
+    events = []
     while (message := sender.take()) is not None:
-        happenings += listener.receive(message, 4.0)
-    assert happenings[1:] == [
+        events += listener.receive(message, 4.0)
+    assert events[1:] == [
         tokens(28, 20),
         tokens(48, 48),
         Gap(96, 4),

@@ -68,9 +68,9 @@ async def hear(url: str, auth_token: str = "", **options: object) -> Hello:
     async with await connect(url, **options) as connection:  # type: ignore[arg-type]
         await connection.send(session.join())
         async for data in connection:
-            for happening in session.receive(data, 0.0):
-                assert isinstance(happening, Hello)
-                return happening
+            for event in session.receive(data, 0.0):
+                assert isinstance(event, Hello)
+                return event
     raise AssertionError("no hello")
 
 

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from streaming.support.signals import run_loop, set_on_signals, unless
+from streaming.support.signals import run_loop, set_on_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -55,33 +55,6 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     thread.start()
     thread.join()
     assert not failures
-
-
-async def test_work_that_ends_first_gives_its_result() -> None:
-    assert await unless(asyncio.Event(), asyncio.sleep(0, 7)) == 7
-
-
-async def test_work_that_fails_raises() -> None:
-    async def fail() -> None:
-        raise ValueError("broken")
-
-    with pytest.raises(ValueError, match="broken"):
-        await unless(asyncio.Event(), fail())
-
-
-async def test_the_event_cancels_the_work() -> None:
-    stop = asyncio.Event()
-    cancelled = asyncio.Event()
-
-    async def work() -> None:
-        try:
-            await asyncio.sleep(3600)
-        finally:
-            cancelled.set()
-
-    asyncio.get_running_loop().call_soon(stop.set)
-    await unless(stop, work())
-    assert cancelled.is_set()
 
 
 def test_the_loop_ends_under_a_name_that_is_still_being_looked_up() -> None:

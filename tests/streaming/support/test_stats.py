@@ -115,12 +115,10 @@ def test_real_time_factor_of_the_latest_work():
 
 
 async def test_stall_of_the_loop_is_noticed():
-    stall = LoopStall(interval_s=0.001)
-    watching = asyncio.create_task(stall.watch())
-    await asyncio.sleep(0.01)
-    time.sleep(0.05)  # the fault to be found
-    await asyncio.sleep(0.01)
-    watching.cancel()
+    async with LoopStall(interval_s=0.001) as stall:
+        await asyncio.sleep(0.01)
+        time.sleep(0.05)  # the fault to be found
+        await asyncio.sleep(0.01)
     assert stall.longest_ms >= 40
 
 

@@ -43,7 +43,7 @@ def link(first: Script | None, dial: Dialler | None = None, **options) -> Link:
 
 
 async def collect(link: Link):
-    return [happening async for happening in link]
+    return [event async for event in link]
 
 
 def script(all_tokens, first, end, *more, **options):
@@ -58,15 +58,15 @@ async def test_after_a_break_it_goes_on_with_the_next_token() -> None:
     dial = Dialler(second, BROKEN, BROKEN, third)
     first = script(all_tokens, 0, 96, then=BROKEN)
     several = link(first, dial)
-    happenings = await collect(several)
-    assert [type(h) for h in happenings].count(Hello) == 1
+    events = await collect(several)
+    assert [type(h) for h in events].count(Hello) == 1
     place = 0
-    for happening in happenings:
-        if isinstance(happening, Tokens):
-            assert happening == Tokens(place, all_tokens[place : happening.end_token])
-            place = happening.end_token
+    for event in events:
+        if isinstance(event, Tokens):
+            assert event == Tokens(place, all_tokens[place : event.end_token])
+            place = event.end_token
     assert place == 300
-    assert happenings[-1] == End(300, "over")
+    assert events[-1] == End(300, "over")
     joins = [connection.sent[0] for connection in (first, second, third)]
     assert joins == [
         Join(kinds=(2,)),
@@ -103,8 +103,8 @@ async def test_a_silent_connection_is_no_progress_however_long() -> None:
 async def test_a_sender_that_hangs_up_without_an_end_is_called_again() -> None:
     all_tokens = tokens(96)
     dial = Dialler(script(all_tokens, 48, 96, End(96).encode()))
-    happenings = await collect(link(script(all_tokens, 0, 48), dial))
-    assert happenings[-1] == End(96)
+    events = await collect(link(script(all_tokens, 0, 48), dial))
+    assert events[-1] == End(96)
 
 
 async def test_without_a_way_to_dial_the_first_break_is_the_end() -> None:
@@ -122,8 +122,8 @@ async def test_a_sender_that_is_not_there_yet_can_be_waited_for(caplog) -> None:
     silent, away = Script(), Script(Failure("away", "Not yet.").encode())
     there = script(all_tokens, 0, 96, End(96).encode())
     waiting = link(None, dial := Dialler(BROKEN, BROKEN, silent, away, BROKEN, there))
-    happenings = await collect(waiting)
-    assert [type(h) for h in happenings] == [Hello, Tokens, Tokens, End]
+    events = await collect(waiting)
+    assert [type(h) for h in events] == [Hello, Tokens, Tokens, End]
     assert [c.sent[0] for c in (silent, away, there)] == [Join(kinds=(2,))] * 3
     # The first attempt is made at once.
     assert dial.slept == [0.75, 1.125, 1.6875, 2.53125, 3.796875]
@@ -163,8 +163,8 @@ async def test_who_was_dropped_for_a_passing_reason_comes_back(code: str) -> Non
     all_tokens = tokens(96)
     dropped = script(all_tokens, 0, 48, Failure(code, "Too slow.").encode())
     dial = Dialler(script(all_tokens, 48, 96, End(96).encode()))
-    happenings = await collect(link(dropped, dial))
-    assert happenings[-1] == End(96)
+    events = await collect(link(dropped, dial))
+    assert events[-1] == End(96)
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,15 @@ async def test_what_waiting_cannot_mend_ends_it(answer, error, told) -> None:
 async def test_another_stream_in_its_place_is_told_by_a_second_hello() -> None:
     first = script(tokens(48), 0, 48, then=BROKEN)
     other = Script(hello(0, 48, stream="t"), *token_messages(tokens(48, 1)), End(48).encode())
-    happenings = await collect(link(first, Dialler(other)))
-    assert [type(h) for h in happenings] == [Hello, Tokens, Hello, Tokens, End]
+    events = await collect(link(first, Dialler(other)))
+    assert [type(h) for h in events] == [Hello, Tokens, Hello, Tokens, End]
 
 
 async def test_what_is_no_longer_held_is_a_gap() -> None:
     all_tokens = tokens(200)
     first = script(all_tokens, 0, 48, then=BROKEN)
-    happenings = await collect(
-        link(first, Dialler(script(all_tokens, 100, 200, End(200).encode())))
-    )
-    assert Gap(48, 52) in happenings
+    events = await collect(link(first, Dialler(script(all_tokens, 100, 200, End(200).encode()))))
+    assert Gap(48, 52) in events
 
 
 async def test_one_can_leave_the_place_for_another() -> None:
@@ -204,9 +202,9 @@ async def test_one_can_leave_the_place_for_another() -> None:
     dial = Dialler(BROKEN, second)
     moving = link(first, dial)
     seen = []
-    async for happening in moving:
-        seen.append(happening)
-        if isinstance(happening, Tokens) and happening.end_token == 96 and not moving.reconnects:
+    async for event in moving:
+        seen.append(event)
+        if isinstance(event, Tokens) and event.end_token == 96 and not moving.reconnects:
             moving.go_to(Join(next_token=10))
     assert second.sent[0] == Join(next_token=10, kinds=(2,))
     assert [type(h) for h in seen] == [Hello, Tokens, Tokens, Hello, Tokens, Tokens, Title, End]
@@ -223,9 +221,9 @@ async def test_going_elsewhere_needs_a_way_to_dial() -> None:
 async def test_who_comes_back_may_decide_to_begin_anew() -> None:
     first = script(tokens(48), 0, 48, then=BROKEN)
     second = script(tokens(96), 40, 96, End(96).encode())
-    happenings = await collect(link(first, Dialler(second), rejoin=lambda: Join(8)))
+    events = await collect(link(first, Dialler(second), rejoin=lambda: Join(8)))
     assert second.sent[0] == Join(8, kinds=(2,))
-    assert [type(h) for h in happenings].count(Hello) == 2
+    assert [type(h) for h in events].count(Hello) == 2
 
 
 @pytest.mark.parametrize("turns", range(6))

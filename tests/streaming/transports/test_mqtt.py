@@ -68,7 +68,7 @@ class Ear:
     def __init__(self, address, tls=None, **session):
         self.session = ListenerSession(OURS, **session)
         self.heard: list[int] = []
-        self.happenings: list[object] = []
+        self.events: list[object] = []
         self.link: Link | None = None
         self._address = address
         self._tls = tls
@@ -80,12 +80,12 @@ class Ear:
     async def run(self):
         self.link = Link(self.session, await self._dial(), self._dial, backoff=QUICK)
         try:
-            async for happening in self.link:
-                self.happenings.append(happening)
-                if isinstance(happening, Tokens):
-                    wanted = np.arange(happening.first_token, happening.end_token) % 16_384
-                    assert happening.tokens.tolist() == wanted.tolist()
-                    self.heard += range(happening.first_token, happening.end_token)
+            async for event in self.link:
+                self.events.append(event)
+                if isinstance(event, Tokens):
+                    wanted = np.arange(event.first_token, event.end_token) % 16_384
+                    assert event.tokens.tolist() == wanted.tolist()
+                    self.heard += range(event.first_token, event.end_token)
         finally:
             await self.link.close()
 
@@ -117,7 +117,7 @@ class Ear:
 
     @property
     def kinds(self):
-        return [type(happening) for happening in self.happenings]
+        return [type(event) for event in self.events]
 
 
 def address_of(broker, topic="radio/jazz", login=""):
@@ -144,7 +144,7 @@ async def test_who_joins_late_begins_at_once_with_what_just_played(mosquitto, hu
         await until(lambda: publisher.traffic.tokens)
         ear = Ear(address).start()
         await ear.hears(480)  # nothing was published since: it comes from the retained window
-        hello = ear.happenings[0]
+        hello = ear.events[0]
         assert isinstance(hello, Hello)
         assert (hello.first_token, hello.next_token, hello.title) == (480 - 256, 480, "Song")
         publish(hub)
@@ -154,8 +154,8 @@ async def test_who_joins_late_begins_at_once_with_what_just_played(mosquitto, hu
         await ear.ended()
     assert ear.heard == list(range(480 - 256, 576))
     assert ear.session.lost_tokens == 0
-    assert [h.title for h in ear.happenings if isinstance(h, Title)] == ["Next"]
-    assert ear.happenings[-1] == End(576, "over")
+    assert [h.title for h in ear.events if isinstance(h, Title)] == ["Next"]
+    assert ear.events[-1] == End(576, "over")
 
 
 async def test_any_number_of_listeners_hear_the_same_and_the_sender_sends_once(mosquitto, hub):
@@ -188,16 +188,16 @@ async def test_websocket_and_broker_serve_the_same_stream_at_once(mosquitto, hub
         async with await connect(server.url) as connection:
             await connection.send(session.join())
             async for data in connection:
-                for happening in session.receive(data, 0.0):
-                    by_socket.append(happening)
-                    if isinstance(happening, Hello):
+                for event in session.receive(data, 0.0):
+                    by_socket.append(event)
+                    if isinstance(event, Hello):
                         assert hub.listeners == 1
                         publish(hub)
                         hub.skip(10, time.monotonic())
                         publish(hub)
                         hub.end("over", time.monotonic())
         await ear.ended()
-    assert ear.happenings[1:] == by_socket[1:]
+    assert ear.events[1:] == by_socket[1:]
     assert Gap(96, 10) in by_socket
 
 
@@ -213,7 +213,7 @@ async def test_a_gap_is_found_and_counted(mosquitto, hub):
         await ear.hears(48)
         await sender.publish(address.live(tag), Tokens(96, np.arange(96, 144)).encode())
         await ear.hears(144)
-    assert Gap(48, 48) in ear.happenings
+    assert Gap(48, 48) in ear.events
     assert (ear.session.gaps, ear.session.lost_tokens) == (1, 48)
     await ear.stop()
 
@@ -307,7 +307,7 @@ async def test_the_window_of_an_old_sender_is_not_mixed_with_a_new_stream(mosqui
             await late.ended()
     assert late.heard == list(range(96))
     assert early.heard == [*range(192), *range(96)]
-    hellos = [h for h in early.happenings if isinstance(h, Hello)]
+    hellos = [h for h in early.events if isinstance(h, Hello)]
     assert [h.stream for h in hellos] == ["old", "new"]
     assert early.session.lost_tokens == 0
 
@@ -325,7 +325,7 @@ async def test_the_same_stream_with_another_seed_is_another_stream(mosquitto):
             publish(second)
             await ear.hears(96)
             await ear.stop()
-    assert [h.seed for h in ear.happenings if isinstance(h, Hello)] == [1, 2]
+    assert [h.seed for h in ear.events if isinstance(h, Hello)] == [1, 2]
     assert ear.heard == list(range(96))  # the second one's from where it was met
 
 
@@ -422,7 +422,7 @@ async def test_nothing_is_left_to_start_from_when_a_stream_has_ended(mosquitto, 
     async with Broker(address) as broker:
         await broker.subscribe(f"{address.topic}/#")
         kept: dict[str, Received] = {}
-        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+        with contextlib.suppress(TimeoutError):
             while True:
                 received = await asyncio.wait_for(broker.receive(), 0.3)
                 kept[received.topic] = received
@@ -537,7 +537,7 @@ async def test_a_hub_that_begins_another_stream_is_followed(mosquitto):
         await ear.hears(240)
         hub.end("over", time.monotonic())
         await ear.ended()
-    hellos = [h for h in ear.happenings if isinstance(h, Hello)]
+    hellos = [h for h in ear.events if isinstance(h, Hello)]
     assert [h.stream for h in hellos] == ["one", "two"]
     assert ear.heard[-48:] == list(range(192, 240))
 

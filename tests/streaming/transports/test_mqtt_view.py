@@ -238,10 +238,10 @@ def test_whatever_overlaps_comes_out_in_order_and_once(pieces, begin_after):
     messages.insert(min(begin_after, len(messages)), window(100, 356))
     for message in messages:
         for data in one.receive(message):
-            for happening in session.receive(data, 0.0):
-                if isinstance(happening, Tokens):
-                    assert happening == tokens(happening.first_token, happening.end_token)
-                    heard += range(happening.first_token, happening.end_token)
+            for event in session.receive(data, 0.0):
+                if isinstance(event, Tokens):
+                    assert event == tokens(event.first_token, event.end_token)
+                    heard += range(event.first_token, event.end_token)
     assert heard == sorted(set(heard))
 
 

@@ -44,29 +44,42 @@ from streaming.wire.messages import (
 from streaming.wire.parsing import decode
 from tests.support.certificates import make_certificate
 from tests.support.fault_proxy import FaultProxy
-from tests.support.relaying import QUICK, Listening, hub_of, publish, running, until, values
+from tests.support.relaying import QUICK, Listening, hub_of, publish, until, values
 
 SECRET = "the publishers' secret"
 LISTENERS = "the listeners' secret"
 
 
 @pytest.fixture(autouse=True)
-def _addresses_in_the_log(caplog):
+def _what_is_told_is_in_the_log(caplog):
     caplog.set_level(logging.DEBUG, "streaming")
 
 
 @contextlib.asynccontextmanager
-async def relay(caplog, *others, **settings):
-    """A relay that waits for publishers; others: outlets beside its WebSocket."""
-    caplog.clear()
-    stop = asyncio.Event()
+async def relay(*others, **settings):
+    """The server of a relay that waits for publishers; others: outlets beside its WebSocket."""
+    stop, opened = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    class Opening(WebSocket):
+        @contextlib.asynccontextmanager
+        async def __call__(self, hub):
+            async with super().__call__(hub) as server:
+                if not opened.done():
+                    opened.set_result(server)
+                yield server
+
     listen = {name: settings.pop(name) for name in ("auth_tokens", "tls") if name in settings}
-    websocket = WebSocket(port=0, intake=Intake(AuthTokens([SECRET])), **listen)
+    outlets = [Opening(port=0, intake=Intake(AuthTokens([SECRET])), **listen), *others]
     given, stats = ServiceSettings(**settings), StatsWriter(None)
-    outlets = [websocket, *others]
-    work = serve_publishers(outlets, given, stats, StatusLine(), stop)
-    async with running(work, stop, caplog) as here:
-        yield here
+    serving = asyncio.create_task(serve_publishers(outlets, given, stats, StatusLine(), stop))
+    try:
+        await asyncio.wait({serving, opened}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        yield opened.result()
+    finally:
+        stop.set()
+        await serving
 
 
 def pusher(hub, url, secret=SECRET, **options):
@@ -105,18 +118,16 @@ async def test_what_is_pushed_is_heard_with_its_name_seed_numbers_titles_and_end
     hub = hub_of()
     hub.set_title("First", 0, 0.0)
     publish(hub, 10)
-    async with relay(caplog) as here:
-        async with pusher(hub, here.url) as pushing:
-            await until(lambda: not pushing.away)
-            listener = Listening(here.url, Join(history=10_000), waits=True)
-            await until(lambda: listener.place == 480)
-            hub.set_title("Second", 480, time.monotonic())
-            publish(hub, 2)
-            await until(lambda: listener.place == 576)
-            assert (hub.listeners, hub.joins) == (0, 0)  # a relay is none
-            hub.end("the last song", time.monotonic())
-            await listener.task
-        assert not here.task.done()
+    async with relay() as here, pusher(hub, here.url) as pushing:
+        await until(lambda: not pushing.away)
+        listener = Listening(here.url, Join(history=10_000), waits=True)
+        await until(lambda: listener.place == 480)
+        hub.set_title("Second", 480, time.monotonic())
+        publish(hub, 2)
+        await until(lambda: listener.place == 576)
+        assert (hub.listeners, hub.joins) == (0, 0)  # a relay is none
+        hub.end("the last song", time.monotonic())
+        await listener.task
     hello = listener.seen[0]
     assert (hello.stream, hello.seed, hello.first_token, hello.title) == ("s", 5, 0, "First")
     assert (hello.codec, hello.weights, hello.digest) == ("fake", "fake-1", "a" * 64)
@@ -128,7 +139,7 @@ async def test_what_is_pushed_is_heard_with_its_name_seed_numbers_titles_and_end
 
 
 async def test_after_the_end_of_one_stream_the_relay_waits_for_the_next(caplog):
-    async with relay(caplog) as here:
+    async with relay() as here:
         for number, stream in enumerate("st"):
             hub = hub_of(stream)
             publish(hub, 3)
@@ -142,11 +153,11 @@ async def test_after_the_end_of_one_stream_the_relay_waits_for_the_next(caplog):
             await until(lambda n=number: caplog.text.count("waiting for a publisher") == n + 2)
 
 
-async def test_who_connects_before_a_stream_and_joins_after_it_began_is_asked_to_come_again(caplog):
+async def test_who_connects_before_a_stream_and_joins_after_it_began_is_asked_to_come_again():
     hub = hub_of()
     publish(hub, 3)
     async with (
-        relay(caplog) as here,
+        relay() as here,
         plain_connect(here.url, ping_interval=None) as early,
         pusher(hub, here.url),
     ):
@@ -157,8 +168,8 @@ async def test_who_connects_before_a_stream_and_joins_after_it_began_is_asked_to
         await listener.end()
 
 
-async def test_before_the_first_publisher_listeners_are_asked_to_come_again(caplog):
-    async with relay(caplog) as here:
+async def test_before_the_first_publisher_listeners_are_asked_to_come_again():
+    async with relay() as here:
         with pytest.raises(RefusedError, match="Nobody publishes here yet") as refusal:
             await Listening(here.url).task
         assert refusal.value.code == "away"
@@ -171,10 +182,10 @@ async def test_before_the_first_publisher_listeners_are_asked_to_come_again(capl
             await waiting.end()
 
 
-async def test_connections_are_killed_and_every_token_arrives_in_order_once(caplog):
+async def test_connections_are_killed_and_every_token_arrives_in_order_once():
     hub = hub_of()
     async with (
-        relay(caplog) as here,
+        relay() as here,
         FaultProxy(here.port) as proxy,
         pusher(hub, proxy.url) as pushing,
     ):
@@ -199,16 +210,16 @@ async def test_a_relay_that_is_away_is_waited_for_from_the_start_and_later(caplo
         taken.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
         async with pusher(hub, url) as pushing:
-            await until(lambda: pushing._reconnecting.failed > 3)
+            await until(lambda: pushing._failed > 3)
         assert pushing.away
     assert caplog.text.count("WARNING") == 1
     assert "coming back to the relay, since nothing listens at" in caplog.text
 
 
-async def test_a_sender_that_goes_and_means_to_come_back_keeps_the_listeners(caplog):
+async def test_a_sender_that_goes_and_means_to_come_back_keeps_the_listeners():
     hub = hub_of()
     publish(hub, 2)
-    async with relay(caplog) as here:
+    async with relay() as here:
         async with pusher(hub, here.url):
             listener = Listening(here.url, Join(history=1000), waits=True)
             await until(lambda: listener.place == 96)
@@ -222,10 +233,10 @@ async def test_a_sender_that_goes_and_means_to_come_back_keeps_the_listeners(cap
     assert len(listener.of(Hello)) == 1
 
 
-async def test_a_stream_that_begins_anew_does_so_for_the_relays_listeners(caplog):
+async def test_a_stream_that_begins_anew_does_so_for_the_relays_listeners():
     hub = hub_of()
     publish(hub, 2)
-    async with relay(caplog) as here, pusher(hub, here.url):
+    async with relay() as here, pusher(hub, here.url):
         listener = Listening(here.url, Join(history=1000), waits=True)
         await until(lambda: listener.place == 96)
         hub.begin_anew(StreamInfo("fake", "fake-1", "a" * 64, 9, "t", 48), 0)
@@ -235,12 +246,12 @@ async def test_a_stream_that_begins_anew_does_so_for_the_relays_listeners(caplog
     assert [hello.stream for hello in listener.of(Hello)] == ["s", "t"]
 
 
-async def test_a_relay_pushes_what_was_pushed_to_it(caplog):
+async def test_a_relay_pushes_what_was_pushed_to_it():
     hub = hub_of()
     publish(hub, 2)
-    async with relay(caplog) as last:
+    async with relay() as last:
         push = Push(last.url, SECRET, backoff=QUICK)
-        async with relay(caplog, push) as first, pusher(hub, first.url):
+        async with relay(push) as first, pusher(hub, first.url):
             listener = Listening(last.url, Join(history=1000), waits=True)
             await until(lambda: listener.place == 96)
             publish(hub, 2)
@@ -249,15 +260,15 @@ async def test_a_relay_pushes_what_was_pushed_to_it(caplog):
     assert np.array_equal(listener.tokens, values(0, 192))
 
 
-async def test_hours_of_history_are_no_flood(caplog):
+async def test_hours_of_history_are_no_flood():
     hub = hub_of()
     publish(hub, 95, size=1024)
-    async with relay(caplog) as here, pusher(hub, here.url):
+    async with relay() as here, pusher(hub, here.url):
         # The relay asks for what listeners ask for, then for all that it missed.
         listener = Listening(here.url, Join(history=1000), waits=True)
         await until(lambda: listener.place == 95 * 1024)
         await listener.end()
-    raw = relay(caplog)
+    raw = relay()
     async with raw as here, publisher(here.url) as rich:
         await joined(rich)
         await rich.send(hub.hello(0, 0.0).encode())
@@ -268,10 +279,10 @@ async def test_hours_of_history_are_no_flood(caplog):
         await listener.end()
 
 
-async def test_it_goes_through_tls(caplog, tmp_path):
+async def test_it_goes_through_tls(tmp_path):
     cert, key = make_certificate(tmp_path)
     hub = hub_of()
-    async with relay(caplog, tls=server_context(cert, key)) as here:
+    async with relay(tls=server_context(cert, key)) as here:
         tls = client_context(here.url, cert)
         assert here.url.startswith("wss://")
         async with pusher(hub, here.url, tls=tls) as pushing:
@@ -282,7 +293,7 @@ async def test_it_goes_through_tls(caplog, tmp_path):
 
 
 async def test_a_wrong_secret_is_refused_once_and_for_all(caplog):
-    async with relay(caplog, auth_tokens=[LISTENERS]) as here:
+    async with relay(auth_tokens=[LISTENERS]) as here:
         for secret in ("wrong secret", LISTENERS, ""):
             async with pusher(hub_of(), here.url, secret) as pushing:
                 with pytest.raises(
@@ -294,9 +305,9 @@ async def test_a_wrong_secret_is_refused_once_and_for_all(caplog):
     assert LISTENERS not in caplog.text
 
 
-async def test_the_publishers_secret_lets_nobody_listen(caplog):
+async def test_the_publishers_secret_lets_nobody_listen():
     async with (
-        relay(caplog, auth_tokens=[LISTENERS]) as here,
+        relay(auth_tokens=[LISTENERS]) as here,
         pusher(hub_of(), here.url) as pushing,
     ):
         await until(lambda: not pushing.away)
@@ -316,12 +327,12 @@ async def test_where_nobody_can_publish_one_is_told():
 async def test_a_second_publisher_waits_for_its_turn(caplog):
     first, second = hub_of("s"), hub_of("t")
     publish(second, 1)
-    async with relay(caplog) as here:
+    async with relay() as here:
         async with pusher(first, here.url) as pushing:
             await until(lambda: not pushing.away)
             waiting = pusher(second, here.url)
             await waiting.__aenter__()
-            await until(lambda: waiting._reconnecting.failed > 2)
+            await until(lambda: waiting._failed > 2)
             assert "Somebody else publishes here" in caplog.text
             assert not pushing.away
             first.end("over", time.monotonic())
@@ -333,10 +344,10 @@ async def test_a_second_publisher_waits_for_its_turn(caplog):
     assert listener.seen[0].stream == "t"
 
 
-async def test_a_publisher_takes_the_place_of_a_connection_that_it_gave_up(caplog):
+async def test_a_publisher_takes_the_place_of_a_connection_that_it_gave_up():
     hub = hub_of()
     publish(hub, 2)
-    async with relay(caplog) as here, publisher(here.url) as first:
+    async with relay() as here, publisher(here.url) as first:
         await joined(first)
         await first.send(hub.hello(0, 0.0).encode())
         await first.send(Tokens(0, values(0, 96)).encode())
@@ -381,7 +392,7 @@ async def reading(intake):
     link = Link(ListenerSession(None), None, intake.dial, backoff=Backoff(0.0, 0.0), anybody=True)
 
     async def read():
-        seen.extend([happening async for happening in link])
+        seen.extend([event async for event in link])
 
     async with WebSocketServer(hub_of(), "127.0.0.1", 0, intake=intake) as server:
         task = asyncio.create_task(read())
@@ -395,7 +406,7 @@ async def test_a_publisher_that_has_vanished_frees_its_place(caplog):
     intake = Intake(AuthTokens([SECRET]), silence_s=0.1, timeout_s=0.1)
     async with reading(intake) as (server, link, _):
         raw = await raw_publisher(server.port)
-        await until(lambda: "publisher" in caplog.text)
+        await until(lambda: " came" in caplog.text)
         hub = hub_of()
         async with pusher(hub, server.url) as pushing:
             await until(lambda: not pushing.away)
@@ -403,7 +414,7 @@ async def test_a_publisher_that_has_vanished_frees_its_place(caplog):
         raw.close()
 
 
-async def test_a_publisher_that_says_nothing_frees_its_place(caplog):
+async def test_a_publisher_that_says_nothing_frees_its_place():
     intake = Intake(AuthTokens([SECRET]))
     async with reading(intake) as (server, link, _):
         link._hello_timeout_s = 0.1
@@ -421,10 +432,10 @@ def test_an_intake_for_everybody_is_refused():
 # Harm
 
 
-async def test_who_has_no_secret_cannot_flood(caplog):
+async def test_who_has_no_secret_cannot_flood():
     hub = hub_of()
     publish(hub, 1)
-    async with relay(caplog) as here, pusher(hub, here.url):
+    async with relay() as here, pusher(hub, here.url):
         listener = Listening(here.url, Join(history=1000), waits=True)
         await until(lambda: listener.place == 48)
         for flood in ("x" * 30_000, "x" * (MAX_SERVER_MESSAGE + 1)):
@@ -447,16 +458,16 @@ async def test_who_has_no_secret_cannot_flood(caplog):
         await listener.end()
 
 
-async def test_a_first_message_that_is_too_long_is_refused(caplog):
-    async with relay(caplog) as here, plain_connect(here.url) as connection:
+async def test_a_first_message_that_is_too_long_is_refused():
+    async with relay() as here, plain_connect(here.url) as connection:
         await connection.send(Publish("me", "x" * 1024).encode() + " " * 4096)
         assert "too long" in await refused(connection, "protocol")
 
 
 async def test_a_publisher_that_does_not_read_the_answers_to_its_pings_is_cut(caplog):
-    async with relay(caplog) as here:
+    async with relay() as here:
         raw = await raw_publisher(here.port, "flood")
-        await until(lambda: "publisher" in caplog.text)
+        await until(lambda: " came" in caplog.text)
         ping = (b"\x89" + bytes([0x80 | 125]) + bytes(4) + bytes(125)) * 100
         with contextlib.suppress(OSError):
             while True:
@@ -471,10 +482,10 @@ async def test_a_publisher_that_does_not_read_the_answers_to_its_pings_is_cut(ca
     [b"\xde\xad", "no JSON", Join().encode()],
     ids=["bytes", "text", "a join"],
 )
-async def test_a_publisher_that_talks_nonsense_is_told_and_the_relay_goes_on(caplog, nonsense):
+async def test_a_publisher_that_talks_nonsense_is_told_and_the_relay_goes_on(nonsense):
     hub = hub_of()
     publish(hub, 1)
-    async with relay(caplog) as here:
+    async with relay() as here:
         async with publisher(here.url) as early:
             await joined(early)
             await early.send(nonsense)
@@ -645,10 +656,10 @@ async def test_a_relay_that_reads_no_more_is_left(monkeypatch):
         assert pushing.reconnects >= 1
 
 
-async def test_a_relay_is_asked_when_the_source_is_silent(monkeypatch, caplog):
+async def test_a_relay_is_asked_when_the_source_is_silent(monkeypatch):
     monkeypatch.setattr("streaming.stream.heartbeat.IDLE_S", 0.05)
     hub = hub_of()
-    async with relay(caplog) as here, pusher(hub, here.url) as pushing:
+    async with relay() as here, pusher(hub, here.url) as pushing:
         await until(lambda: not pushing.away)
         asked = []
         ask = Pusher._ask
@@ -693,7 +704,7 @@ def test_the_secret_is_shown_nowhere():
     assert SECRET not in repr(WebSocket(intake=Intake(AuthTokens([SECRET]))))
 
 
-async def test_a_publisher_that_cannot_be_told_anything_is_given_up(monkeypatch, caplog):
+async def test_a_publisher_that_cannot_be_told_anything_is_given_up(monkeypatch):
     monkeypatch.setattr("streaming.transports.push.intake._SEND_S", 0.05)
     intake = Intake(AuthTokens([SECRET]))
     async with (

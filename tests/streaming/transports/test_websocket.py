@@ -67,9 +67,9 @@ async def listen(url, history=256):
     async with await connect(url) as connection:
         await connection.send(session.join())
         async for data in connection:
-            for happening in session.receive(data, time.monotonic()):
-                if isinstance(happening, Tokens):
-                    heard += happening.tokens.tolist()
+            for event in session.receive(data, time.monotonic()):
+                if isinstance(event, Tokens):
+                    heard += event.tokens.tolist()
     assert session.state is State.ENDED
     assert session.lost_tokens == 0
     return heard
@@ -438,9 +438,9 @@ async def test_coded_and_plain_packets_of_one_stream_are_heard_alike():
                 hub.publish(tokens, time.monotonic(), coded=coded)
             hub.end("over", time.monotonic())
             async for data in connection:
-                for happening in session.receive(data, time.monotonic()):
-                    if isinstance(happening, Tokens):
-                        heard += happening.tokens.tolist()
+                for event in session.receive(data, time.monotonic()):
+                    if isinstance(event, Tokens):
+                        heard += event.tokens.tolist()
         assert heard == tokens.tolist() * 3
         plain_bits = 3 * 84 * 8
         assert (session.traffic.payload_bits < plain_bits) == entropy_coding

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.constants import SAMPLE_RATE
+from streaming.cli.client import open_gateway
 from streaming.cli.client_arguments import read_arguments
 from streaming.errors import SettingsError, TransportError
+from streaming.support.forwarded import Proxies
 from streaming.support.guard import AuthTokens, Limits
+from streaming.support.tls import client_context, server_context
 from streaming.web import encoding, gateway
 from streaming.web.encoding import FORMATS, EncodedStream, Mp3Frames, OggPages, Unit
 from streaming.web.gateway import Gateway, with_titles
+from tests.streaming.web.test_reverse_proxy import documented
 from tests.support.browser import Browser, browser  # noqa: F401
+from tests.support.certificates import make_certificate
+from tests.support.nginx import Nginx, nginx  # noqa: F401
 
 TONE_HZ = 1000.0
 BLOCK = 4800
@@ -362,8 +368,8 @@ async def test_an_old_radio_speaks_an_old_http():
 
 async def test_playlists_lead_to_the_stream():
     async with opened(plays=False) as serving:
-        listed = await body(serving, "/stream.mp3.m3u", Host="radio.test:80", Origin="x")
-        assert "may not" in listed
+        listed = await body(serving, "/stream.mp3.m3u", Host="radio.test:80")
+        assert "not known by that name" in listed
         listed = await body(serving, "/stream.mp3.m3u")
         assert listed.splitlines()[0] == "#EXTM3U"
         assert listed.splitlines()[-1] == f"http://127.0.0.1:{serving.port}/stream.mp3"
@@ -584,3 +590,150 @@ async def test_curl_gets_it_with_the_token_as_a_password(tmp_path):
         assert refused == b"401"
         await finished("curl", "-s", "--max-time", 3, "-u", f"me:{SECRET}", "-o", out, url)
     assert has_tone(decoded(out.read_bytes(), tmp_path / "got.mp3"))
+
+
+async def beginning(count: int, *command: object) -> bytes:
+    """The first bytes that a program writes to its standard output; then it is ended."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        return await process.stdout.readexactly(count)
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+# Encrypted
+
+
+@pytest.mark.system
+async def test_encrypted_it_is_heard_by_who_trusts_the_certificate(tmp_path):
+    cert, key = make_certificate(tmp_path)
+    async with opened(tls=server_context(cert, key)) as serving:
+        assert serving.url == f"https://127.0.0.1:{serving.port}/"
+        trusting = (need("curl"), "-sN", "--cacert", cert)
+        sound = await beginning(40_000, *trusting, f"{serving.url}stream.mp3")
+        assert has_tone(decoded(sound, tmp_path / "curl.mp3"))
+        listed = await finished(*trusting, f"{serving.url}stream.flac.m3u")
+        assert listed.decode().splitlines()[-1] == f"{serving.url}stream.flac"
+        assert await finished("curl", "-s", "-w", "%{http_code}", serving.url) == b"000"
+        wav = tmp_path / "ffmpeg.wav"
+        asked = ("-tls_verify", 1, "-ca_file", cert, "-t", 2, "-i", f"{serving.url}stream.flac")
+        await finished("ffmpeg", *asked, wav)
+        assert has_tone(soundfile.read(wav, always_2d=True)[0])
+
+
+async def test_the_end_of_the_stream_ends_an_encrypted_answer(tmp_path):
+    cert, key = make_certificate(tmp_path)
+    async with opened(plays=False, tls=server_context(cert, key)) as serving:
+        serving.write(tone(0, SAMPLE_RATE))
+        trusted = client_context("wss://", cert)
+        reader, writer = await asyncio.open_connection("127.0.0.1", serving.port, ssl=trusted)
+        writer.write(b"GET /stream.flac HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nOggS")
+        serving.close()
+        await reader.read()
+        writer.close()
+
+
+# Behind a reverse proxy
+
+
+@pytest.fixture
+def behind(nginx: Callable[[str], Nginx]) -> Callable[..., Nginx]:  # noqa: F811
+    """Puts a proxy before a gateway, configured as the document says, at /radio/."""
+    return lambda serving, *files: nginx(documented(serving.port, *files))
+
+
+@pytest.mark.system
+async def test_players_of_a_proxy_count_by_their_own_addresses(behind, tmp_path):
+    proxies = Proxies(["127.0.0.1"])
+    async with opened(proxies=proxies, limits=Limits(per_address=2)) as serving:
+        url = f"http://127.0.0.1:{behind(serving).port}/radio/stream.mp3"
+        lying = ("-H", "X-Forwarded-For: 198.51.100.1", "-H", "Forwarded: for=198.51.100.2")
+        hears = ("curl", "-sN", *lying, "--interface")
+        silent = ("-o", os.devnull)
+        playing = [
+            asyncio.create_task(finished(*hears, "127.0.0.2", *silent, url)) for _ in range(2)
+        ]
+        while serving.listeners < 2:
+            await asyncio.sleep(0.01)
+        assert serving._gate._by_group == {"127.0.0.2": 2}
+        refused = await finished(*hears, "127.0.0.2", *silent, "-w", "%{http_code}", url)
+        assert refused == b"503"
+        sound = await beginning(40_000, *hears, "127.0.0.3", url)
+        assert has_tone(decoded(sound, tmp_path / "other.mp3"))
+        for player in playing:
+            player.cancel()
+        await asyncio.gather(*playing, return_exceptions=True)
+
+
+@pytest.mark.system
+async def test_playlists_lead_to_the_stream_behind_a_proxy_that_encrypts(behind, tmp_path):
+    cert, key = make_certificate(tmp_path)
+    wav = tmp_path / "out.wav"
+    options = ["--no-config", "--no-video", "--ao=pcm", f"--ao-pcm-file={wav}", "--length=2"]
+    options += ["--tls-verify", f"--tls-ca-file={cert}"]
+    async with opened(proxies=Proxies(["127.0.0.1"])) as serving:
+        url = f"https://127.0.0.1:{behind(serving, cert, key).port}/radio/"
+        listed = await finished(need("curl"), "-s", "--cacert", cert, f"{url}stream.opus.m3u")
+        assert listed.decode().splitlines()[-1] == "stream.opus"
+        await finished(need("mpv"), *options, f"{url}stream.opus.m3u")
+    assert has_tone(soundfile.read(wav, always_2d=True)[0])
+
+
+async def test_a_proxys_name_is_known_if_it_is_given():
+    proxies, origin = Proxies(["127.0.0.1"]), "https://radio.example"
+    asked = {"Host": "radio.example", "X_Forwarded_For": "198.51.100.1"}
+    async with opened(plays=False, proxies=proxies) as serving:
+        assert "let --allow-origin name it" in await body(serving, "/", **asked)
+    async with opened(plays=False, proxies=proxies, origins=[origin]) as serving:
+        for given in ({}, {"Origin": origin}):
+            head, _ = await ask(serving, "/stream.mp3", **asked, **given)
+            assert " 200 " in head.partition("\r\n")[0]
+            assert "X-Accel-Buffering: no" in head
+        head, _ = await ask(serving, "/stream.mp3", **asked, Origin="https://evil.example")
+        assert " 403 " in head.partition("\r\n")[0]
+
+
+async def test_whoever_guesses_through_a_proxy_slows_down_nobody_else():
+    proxies = Proxies(["127.0.0.1"])
+    async with opened(plays=False, proxies=proxies, auth=AuthTokens([SECRET])) as serving:
+        for _ in range(2):
+            asked = {"Authorization": "Bearer wrong", "X_Forwarded_For": "198.51.100.1"}
+            await ask(serving, "/stream.mp3", **asked)
+        assert list(serving._guesses._full_s) == ["198.51.100.1"]
+
+
+# The options
+
+
+async def test_the_options_are_those_of_the_station(tmp_path):
+    cert, key = make_certificate(tmp_path)
+    words = ["--serve", "0", "--tls-cert", str(cert), "--tls-key", str(key)]
+    words += ["--trust-proxy", "10.0.0.0/8", "--max-listeners", "3", "--max-per-address", "2"]
+    words += ["--allow-origin", "https://radio.example"]
+    serving = open_gateway(read_arguments(None, words))
+    assert serving is not None
+    assert serving.url == "https://127.0.0.1:0/"
+    assert serving._proxies.trusts("10.1.2.3")
+    assert (serving._limits.connections, serving._limits.per_address) == (3, 2)
+    assert "radio.example" in serving._names
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--tls-cert", "CERT", "--tls-key", "KEY"], "are for --serve; give that as well"),
+        (["--trust-proxy", "127.0.0.1"], "are for --serve; give that as well"),
+        (["--serve", "0", "--trust-proxy", "nginx"], "is no address of a proxy"),
+        (["--serve", "0", "--tls-key", "KEY"], "--tls-key needs the certificate as well"),
+        (["--serve", "0", "--tls-cert", "none.pem"], "There is no file none.pem for TLS"),
+    ],
+)
+async def test_options_that_make_no_sense_are_one_sentence(tmp_path, words, told):
+    files = dict(zip(("CERT", "KEY"), map(str, make_certificate(tmp_path)), strict=True))
+    with pytest.raises(SettingsError, match=told):
+        open_gateway(read_arguments(None, [files.get(word, word) for word in words]))

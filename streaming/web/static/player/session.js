@@ -62,25 +62,25 @@ export class Session {
 
   /**
    * Take one message; returns what it brought, in order and without overlaps: objects of `type`
-   * hello, tokens, gap, title, end or error. Raises ProtocolError where it makes no sense.
+   * hello, tokens, gap, title, end or error. Raises ProtocolError if it makes no sense.
    */
   receive(data) {
     if (this.ended) return [];
     if (typeof data !== "string") return this.takeTokens(decodeTokens(data));
-    const event = parse(data);
-    if (event.type === "error") return [event];
-    if (event.type === "hello") {
+    const message = parse(data);
+    if (message.type === "error") return [message];
+    if (message.type === "hello") {
       if (!this.joining) throw new ProtocolError("The server said hello twice.");
-      return this.welcome(event);
+      return this.welcome(message);
     }
     if (this.joining) throw new ProtocolError("The server did not begin with a hello.");
-    if (event.type === "gap") return this.skipTo(index(event.first_token) + index(event.count));
-    if (event.type === "title") {
-      this.title = cleanText(String(event.title));
-      return [{ type: "title", title: this.title, token: index(event.token) }];
+    if (message.type === "gap") return this.skipTo(index(message.first_token) + index(message.count));
+    if (message.type === "title") {
+      this.title = cleanText(String(message.title));
+      return [{ type: "title", title: this.title, token: index(message.token) }];
     }
-    if (event.type === "end") {
-      const before = this.skipTo(index(event.token));
+    if (message.type === "end") {
+      const before = this.skipTo(index(message.token));
       this.ended = true;
       return [...before, { type: "end", token: this.next }];
     }
@@ -131,8 +131,8 @@ export class Session {
 
 function parse(text) {
   try {
-    const event = JSON.parse(text);
-    if (typeof event?.type === "string") return event;
+    const message = JSON.parse(text);
+    if (typeof message?.type === "string") return message;
   } catch {
     // said below
   }

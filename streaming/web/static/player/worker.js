@@ -62,13 +62,13 @@ function connect(place = null) {
   mine.onmessage = ({ data }) => {
     if (mine !== socket) return;
     try {
-      const happenings = session.receive(data);
+      const events = session.receive(data);
       if (!session.joining && began === Infinity) {
         began = performance.now();
         lostAt = null;
         tell("state", { word: "live" });
       }
-      happenings.forEach((item) => take(item, data.byteLength));
+      events.forEach((item) => take(item, data.byteLength));
       pump();
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
