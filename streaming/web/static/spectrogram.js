@@ -3,6 +3,7 @@
 import { keepSharp } from "./pictures.js";
 
 const SHOWN_S = 20;
+const FRAME_MS = 40;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const DARK = [[16, 18, 22], [38, 52, 96], [94, 92, 158], [206, 128, 122], [250, 214, 160]];
@@ -35,14 +36,11 @@ export class Spectrogram {
     this.aheadS = 1;
     this.tables = { true: shades(DARK), false: shades(LIGHT) };
     this.image = document.createElement("canvas");
-    this.drawn = 0;
     this.redraw = keepSharp(canvas, (...where) => this.draw(...where));
-    const frame = (now) => {
-      if (now - this.drawn > (still.matches ? 500 : 45)) {
-        this.drawn = now;
-        this.redraw();
-      }
-      requestAnimationFrame(frame);
+    // Not sixty times a second, which would cost a device as much as a sixth of the decoder.
+    const frame = () => {
+      this.redraw();
+      setTimeout(() => requestAnimationFrame(frame), still.matches ? 500 : FRAME_MS);
     };
     requestAnimationFrame(frame);
   }

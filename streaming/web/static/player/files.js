@@ -75,17 +75,20 @@ export function plainSha256(bytes) {
   return new Uint8Array(digest.buffer);
 }
 
-/** Fetch files of the manifest; `progress(done, total)` is told of bytes as they come. */
+/**
+ * Fetch files of the manifest, by name: `{bytes, address}`, where they were found in the end.
+ * `progress(done, total)` is told of bytes as they come.
+ */
 export async function fetchAll(files, base, progress = () => {}) {
   const total = files.reduce((sum, file) => sum + file.bytes, 0);
   let done = 0;
   const fetched = await Promise.all(
     files.map(async (file) => {
-      const bytes = await fetchOne(file, base, (count) => progress((done += count), total));
-      if ((await sha256(bytes)) !== file.sha256) {
+      const found = await fetchOne(file, base, (count) => progress((done += count), total));
+      if ((await sha256(found.bytes)) !== file.sha256) {
         throw new Error(`${file.name} did not come whole; load the page again.`);
       }
-      return [file.name, bytes];
+      return [file.name, found];
     }),
   );
   return new Map(fetched);
@@ -115,7 +118,7 @@ async function fetchOne({ name, url, bytes: size }, base, count) {
     at += value.length;
     count(value.length);
   }
-  return whole.subarray(0, at);
+  return { bytes: whole.subarray(0, at), address: answer.url };
 }
 
 /** The decoder, ready to run, with the manifest's files. */
@@ -129,17 +132,21 @@ export async function loadNano(manifest, base, progress) {
     import("./nano.js"),
   ]);
   ort.env.wasm.numThreads = 1; // more need a page isolated from others, and are slower for this
-  ort.env.wasm.wasmBinary = files.get(runtime.name).buffer;
+  const { bytes, address } = files.get(runtime.name);
+  // What a browser has compiled it keeps for the next visit, if it loads the file by itself.
+  const ours = new URL(address).origin === location.origin && !address.endsWith(".gz");
+  if (ours) ort.env.wasm.wasmPaths = { wasm: address };
+  else ort.env.wasm.wasmBinary = bytes.buffer;
   const sessions = [];
   for (const graph of graphs) {
     sessions.push(
-      await ort.InferenceSession.create(files.get(graph.name), {
+      await ort.InferenceSession.create(files.get(graph.name).bytes, {
         executionProviders: ["wasm"],
         graphOptimizationLevel: OPTIMISATION,
-        externalData: [{ path: weights.name, data: files.get(weights.name) }],
+        externalData: [{ path: weights.name, data: files.get(weights.name).bytes }],
       }),
     );
   }
-  const codebooks = readCodebooks(files.get(weights.name));
+  const codebooks = readCodebooks(files.get(weights.name).bytes);
   return new Nano(ort, weights.sha256, codebooks, ...sessions);
 }

@@ -4,28 +4,30 @@
 // double precision. A word of 64 bits is two numbers of 32, the upper first.
 
 const TWO32 = 2 ** 32;
-const M0 = [0xd2e7470e, 0xe14c6c93];
-const M1 = [0xca5a8263, 0x95121157];
+const [M0H, M0L] = [0xd2e7470e, 0xe14c6c93];
+const [M1H, M1L] = [0xca5a8263, 0x95121157];
 const W0 = [0x9e3779b9, 0x7f4a7c15];
 const W1 = [0xbb67ae85, 0x84caa73b];
 const ROUNDS = 10;
 
 /** Upper 32 bits of the product of two numbers of 32 bits; every sum on the way is exact. */
 function upper(a, b) {
-  const middle = a * (b >>> 16) + Math.floor((a * (b & 0xffff)) / 65536);
-  return Math.floor(middle / 65536);
+  const al = a & 0xffff, ah = a >>> 16, bl = b & 0xffff, bh = b >>> 16;
+  const one = ah * bl + ((al * bl) >>> 16);
+  const other = al * bh + (one & 0xffff);
+  return ah * bh + (one >>> 16) + (other >>> 16);
 }
 
-const product = [0, 0, 0, 0]; // of two words, lowest part first
+const product = new Uint32Array(4); // of two words, lowest part first
+const carry = (sum) => (sum / TWO32) | 0;
 
-function multiply(ah, al, [bh, bl]) {
-  product[0] = Math.imul(al, bl) >>> 0;
+function multiply(ah, al, bh, bl) {
   const second = upper(al, bl) + (Math.imul(al, bh) >>> 0) + (Math.imul(ah, bl) >>> 0);
-  product[1] = second % TWO32;
-  const third =
-    upper(al, bh) + upper(ah, bl) + (Math.imul(ah, bh) >>> 0) + Math.floor(second / TWO32);
-  product[2] = third % TWO32;
-  product[3] = upper(ah, bh) + Math.floor(third / TWO32);
+  const third = upper(al, bh) + upper(ah, bl) + (Math.imul(ah, bh) >>> 0) + carry(second);
+  product[0] = Math.imul(al, bl);
+  product[1] = second;
+  product[2] = third;
+  product[3] = upper(ah, bh) + carry(third);
 }
 
 function add([ah, al], [bh, bl]) {
@@ -39,16 +41,16 @@ function word(value) {
   return [upperHalf >>> 0, value - upperHalf * TWO32];
 }
 
-/** The keys of the ten rounds, from a seed. */
+/** The keys of the ten rounds, two words each, from a seed. */
 function schedule(seed) {
   const keys = [];
   let [one, other] = [word(seed), [0, 0]];
   for (let round = 0; round < ROUNDS; round += 1) {
-    keys.push([...one, ...other]);
+    keys.push(...one, ...other);
     one = add(one, W0);
     other = add(other, W1);
   }
-  return keys;
+  return Uint32Array.from(keys);
 }
 
 /** The upper 53 bits of a word as a number in (0, 1). */
@@ -59,16 +61,16 @@ function fillUniform(keys, token, purpose, out) {
   for (let at = 0; at < out.length; at += 4) {
     let ah = 0, al = at / 4 + 1, bh = 0, bl = 0;
     let ch = tokenHigh, cl = tokenLow, dh = 0, dl = purpose;
-    for (const [k0h, k0l, k1h, k1l] of keys) {
-      multiply(ah >>> 0, al >>> 0, M0);
-      const [p0, p1, p2, p3] = product;
-      multiply(ch >>> 0, cl >>> 0, M1);
-      al = product[2] ^ bl ^ k0l;
-      ah = product[3] ^ bh ^ k0h;
+    for (let key = 0; key < keys.length; key += 4) {
+      multiply(ah, al, M0H, M0L);
+      const p0 = product[0], p1 = product[1], p2 = product[2], p3 = product[3];
+      multiply(ch, cl, M1H, M1L);
+      al = product[2] ^ bl ^ keys[key + 1];
+      ah = product[3] ^ bh ^ keys[key];
       bl = product[0];
       bh = product[1];
-      cl = p2 ^ dl ^ k1l;
-      ch = p3 ^ dh ^ k1h;
+      cl = p2 ^ dl ^ keys[key + 3];
+      ch = p3 ^ dh ^ keys[key + 2];
       dl = p0;
       dh = p1;
     }
