@@ -4,6 +4,7 @@ tests `make check` leaves out.
 
 from __future__ import annotations
 
+import signal
 import sys
 from types import ModuleType
 from typing import Any, Final
@@ -14,6 +15,11 @@ from hypothesis import settings
 from streaming.support.compute import use_threads
 
 use_threads(1)
+
+# A shell has what it runs in the background ignore these, and so would the programs that tests end.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How long an input takes says more about the machine than about us.
 settings.register_profile("patient", deadline=None)

@@ -102,7 +102,7 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 def report(results: Sequence[Result], out: str | Path = "lab-out") -> Path:
     """Write the page ``index.html`` into the folder of :func:`sweep`; returns its path.
 
-    Raises ImportError where matplotlib is missing.
+    Raises ImportError if matplotlib is missing.
     """
     from benchmarks.lab.page import write_report
 

@@ -25,7 +25,7 @@ class GilbertElliott:
         burst_packets: how many are lost in a row on average, 1 or more.
         seed: same seed, same losses.
 
-    Raises SettingsError where no such link exists.
+    Raises SettingsError if no such link exists.
     """
 
     def __init__(self, loss: float, burst_packets: float, seed: int = 0) -> None:

@@ -157,7 +157,7 @@ class Network:
         self.began_s = loop.time()
 
     def listen(self, factory: Callable[[], asyncio.Protocol], port: int) -> SimulatedServer:
-        """Take connections at a port, 0: any. Raises OSError where one is taken."""
+        """Take connections at a port, 0: any. Raises OSError if one is taken."""
         if not port:
             self._next_port += 1
             port = self._next_port

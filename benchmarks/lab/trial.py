@@ -71,7 +71,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a trial; None where there was nothing to measure.
+    """What came of a trial; None if there was nothing to measure.
 
     figures: by name, see docs/lab.md. terms_s: what the latency consists of. wire: bits a second by
     kind, from sender to listener. series: ``t``, and as long as it is ``buffer``, ``target``,

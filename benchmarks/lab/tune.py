@@ -72,7 +72,7 @@ def _estimate(setting: Setting, codec: Codec, link: lab.LinkModel) -> _Estimate:
 def candidates(
     codec: Codec, link: lab.LinkModel, latency_s: float, steps: int | None = None
 ) -> list[Setting]:
-    """Settings that may do it by arithmetic. Raises TuneError where none can."""
+    """Settings that may do it by arithmetic. Raises TuneError if none can."""
     made, least_wire, least_latency_s = [], float("inf"), float("inf")
     for packet in _PACKETS:
         # A packet is whole hops on both sides, so that nothing waits for a hop to fill.
@@ -109,7 +109,7 @@ def candidates(
 
 
 def best(groups: Sequence[Group], latency_s: float, cpu_factor: float) -> Group:
-    """The best of what was tried. Raises TuneError where none is good enough."""
+    """The best of what was tried. Raises TuneError if none is good enough."""
 
     def fits(group: Group) -> bool:
         figures = [group.mean(name) for name in ("latency_s", "encode_rtf", "decode_rtf")]

@@ -373,7 +373,7 @@ def open_output(arguments: argparse.Namespace, gateway: Gateway | None = None) -
 
 
 def open_page(arguments: argparse.Namespace, output: Output, listener: Listener) -> Console | None:
-    """The page of ``--web``, where it is wanted."""
+    """The page of ``--web``, if it is wanted."""
     if arguments.web is None:
         return None
     from streaming.web.console import Console

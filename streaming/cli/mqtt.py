@@ -89,7 +89,7 @@ def broker_of(
 
 
 def mqtt_outlet(arguments: argparse.Namespace) -> Mqtt | None:
-    """Where a sender publishes; None where it does not. Raises SettingsError."""
+    """Where a sender publishes; None if it does not. Raises SettingsError."""
     if arguments.mqtt is None:
         needed = {"mqtt_window", "mqtt_user", "mqtt_password_file", "ca"}
         # Who dials another sender, or a relay, has a use for --ca itself.

@@ -56,7 +56,7 @@ def preset_arguments(
 ) -> list[str]:
     """The options in the file that the last ``--preset`` in ``argv`` names, where it names one.
 
-    Raises SettingsError where the file cannot be read, or holds what a preset may not.
+    Raises SettingsError if the file cannot be read, or holds what a preset may not.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", nargs="?")

@@ -41,7 +41,7 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def push_outlet(arguments: argparse.Namespace) -> Push | None:
-    """Where a sender pushes; None where it does not. Raises UserError."""
+    """Where a sender pushes; None if it does not. Raises UserError."""
     given, file = arguments.push_token, arguments.push_token_file
     if arguments.push is None:
         if given is not None or file is not None:

@@ -196,7 +196,7 @@ def holds_tokens(song: str) -> bool:
 
 
 def refuse_beside(arguments: argparse.Namespace, what: str, *names: str) -> None:
-    """Raise SettingsError where an option was given that means nothing beside ``what``."""
+    """Raise SettingsError if an option was given that means nothing beside ``what``."""
     for name in ("capture", "raw", "hop", "lookahead", "weights", *names):
         given = getattr(arguments, name)
         if given is not None and given is not False:  # a seed of 0 is given

@@ -64,7 +64,7 @@ async def watched(
 
 
 def process_age_s() -> float | None:
-    """Seconds since this process was started, imports and all; None where the system won't say."""
+    """Seconds since this process was started, imports and all; None if the system won't say."""
     try:
         stat = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace")
         ticks = int(stat.rpartition(")")[2].split()[19])  # field 22; the name may hold spaces

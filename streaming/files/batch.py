@@ -40,7 +40,7 @@ class Job:
 
 
 class Convert(Protocol):
-    """What is done with each file; must be picklable where there are several processes."""
+    """What is done with each file; must be picklable if there are several processes."""
 
     def __call__(self, job: Job, progress: Progress) -> Converted:
         """Raises UserError or CodecError."""
@@ -72,7 +72,7 @@ def run_jobs(
 ) -> list[Converted]:
     """Convert all files; one that fails is told and does not keep the others from it.
 
-    Raises the failure where there was one file, and SourceError with a count where there were more.
+    Raises the failure if there was one file, and SourceError with a count if there were more.
     """
     bar = ProgressBar(len(jobs), status)
     run = _one_by_one if min(processes, len(jobs)) <= 1 else _side_by_side

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Converted", "Progress", "check_fits", "decode_file", "encode_file"]
 
 Progress = Callable[[float, float | None], None]
-"""Told the seconds done, and those that there are where that is known."""
+"""Told the seconds done, and those that there are if that is known."""
 
 _BLOCK_SAMPLES: Final = SAMPLE_RATE
 _MOST_S: Final = 1e6
@@ -48,7 +48,7 @@ class Converted:
 
 
 def check_fits(name: str, header: StreamHeader, codec: Codec) -> None:
-    """Raises SettingsError where ``codec`` is not what the file ``name`` was made with."""
+    """Raises SettingsError if ``codec`` is not what the file ``name`` was made with."""
     if header.codec != codec.name:
         raise SettingsError(f"{name} is made with the codec {header.codec!r}, not {codec.name!r}.")
     if header.digest != codec.digest:

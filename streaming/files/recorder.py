@@ -190,7 +190,7 @@ class Recorder:
         return f"'{printable(str(self.path), 300)}'"
 
     def _look(self) -> MucAppender | None:
-        """The recording that is there already; None where there is none, or an empty file."""
+        """The recording that is there already; None if there is none, or an empty file."""
         if not self.path.parent.is_dir():
             raise SinkError(f"{self._name} cannot be written: there is no such folder.")
         if not self.path.exists():

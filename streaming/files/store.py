@@ -277,9 +277,9 @@ class TokenStore:
 
 
 def stored_place(folder: Path) -> tuple[str, int]:
-    """Name of the stream that is in a store, empty where there is none, and its next token.
+    """Name of the stream that is in a store, empty if there is none, and its next token.
 
-    Raises SettingsError where it cannot be read.
+    Raises SettingsError if it cannot be read.
     """
     try:
         surveys = [Survey.of(path) for path in _segments(folder)] if folder.is_dir() else []

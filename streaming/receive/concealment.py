@@ -50,7 +50,7 @@ class Concealment:
                 yield fill_gap(self._last_tokens, min(_PIECE_TOKENS, item.count - done))
 
     def shape(self, block: NDArray[np.float32]) -> None:
-        """Fade the next samples, float32 ``[2, n]``, in place where that is needed."""
+        """Fade the next samples, float32 ``[2, n]``, in place if that is needed."""
         self._envelope.apply(block)
 
 

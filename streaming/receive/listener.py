@@ -235,7 +235,7 @@ class Listener:
 
     @property
     def clock_s(self) -> float | None:
-        """Unix time at which what is heard now played at the source, where the sender tells."""
+        """Unix time at which what is heard now played at the source, if the sender tells."""
         hello = self.session.hello
         if hello is None or hello.first_at_s is None:
             return None
@@ -384,7 +384,7 @@ class Listener:
         self.output.drop()
 
     async def _follow(self, item: Tokens | Gap, decoding: Decoding) -> None:
-        """See what tokens that came in say about time, and jump where it is time to."""
+        """See what tokens that came in say about time, and jump when it is time to."""
         hello, decoder = self.session.hello, self.decoder
         assert hello is not None
         assert decoder is not None

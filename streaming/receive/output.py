@@ -60,7 +60,7 @@ class Output:
     """Hands blocks on to all sinks, in order and one after the other.
 
     Files and pipes take a block as soon as it is there. A sound card takes it when its buffer has
-    room, and so sets the pace where there is one. A pipe that nobody reads holds up the sound card
+    room, and so sets the pace if there is one. A pipe that nobody reads holds up the sound card
     beside it; files do not.
 
     Make it inside the event loop.

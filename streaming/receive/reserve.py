@@ -82,7 +82,7 @@ class ReserveControl:
 
     @property
     def excess_s(self) -> float:
-        """What the last few packets have all found above the target; 0 where too few have come."""
+        """What the last few packets have all found above the target; 0 if too few have come."""
         if len(self._recent) < _RECENT:
             return 0.0
         return max(0.0, min(self._recent) - self.target_s)

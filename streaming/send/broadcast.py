@@ -39,7 +39,7 @@ class Feed(Protocol):
 
     @property
     def encode_rtf(self) -> float | None:
-        """Computing time per second of sound; None where nothing is encoded."""
+        """Computing time per second of sound; None if nothing is encoded."""
 
     @property
     def reconnects(self) -> int:

@@ -76,7 +76,7 @@ class Relay:
         return self._link.reconnects
 
     async def meet(self) -> Hello:
-        """Join the upstream. Raises UserError where that fails."""
+        """Join the upstream. Raises UserError if that fails."""
         hello = await anext(self._events)
         assert isinstance(hello, Hello)  # a session takes nothing else first
         self._welcome(hello)
@@ -89,7 +89,7 @@ class Relay:
                 await self.filled.wait()
 
     async def run(self, publisher: Publisher) -> None:
-        """Hand on until the upstream's end. Raises UserError where there is no way back to it."""
+        """Hand on until the upstream's end. Raises UserError if there is no way back to it."""
         assert self._hello is not None
         self._publisher = publisher
         try:

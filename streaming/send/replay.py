@@ -79,7 +79,7 @@ class MucPlaylist:
     def items(self, first_token: int = 0) -> Iterator[Item]:
         """What plays, numbered from ``first_token`` on; titles before what they name.
 
-        Raises SourceError where nothing is left that can be read.
+        Raises SourceError if nothing is left that can be read.
         """
         place = first_token
         while True:

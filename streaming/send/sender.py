@@ -79,7 +79,7 @@ class PacedSource:
     async def read(self) -> NDArray[np.float32]:
         """The next block when it is due, float32 ``[2, n]``; n = 0 at the end.
 
-        Raises UserError where the source fails.
+        Raises UserError if the source fails.
         """
         if self._source.live:
             return await self._worker.run(self._source.read, BLOCK_SAMPLES)
@@ -162,7 +162,7 @@ class Sender:
     async def run(self) -> None:
         """Send until the source ends, then flush and tell the listeners.
 
-        Raises UserError where the source fails midway, after all that came before it was sent.
+        Raises UserError if the source fails midway, after all that came before it was sent.
         """
         blocks: asyncio.Queue[NDArray[np.float32]] = asyncio.Queue(_QUEUED_BLOCKS)
         try:

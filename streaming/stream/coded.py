@@ -40,7 +40,7 @@ def context_before(rewind: RewindBuffer, place: int) -> Ints:
 
 
 def code_packet(history: History, packet: Tokens) -> CodedTokens | None:
-    """The packet that follows ``history`` in fewer bits; None where it is better sent plainly."""
+    """The packet that follows ``history`` in fewer bits; None if it is better sent plainly."""
     info, count = history.info, len(packet.tokens)
     coder = coder_for(info.digest)
     if coder is None or count != info.packet_tokens or count > MAX_CODED_TOKENS:

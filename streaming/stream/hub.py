@@ -132,7 +132,7 @@ class Hub:
         return self.history.title
 
     def code(self, packet: Tokens) -> CodedTokens | None:
-        """The next packet in fewer bits, to be published along with it; None where it has none.
+        """The next packet in fewer bits, to be published along with it; None if it has none.
 
         Takes milliseconds: a worker thread's business.
         """

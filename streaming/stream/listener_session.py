@@ -262,7 +262,7 @@ class ListenerSession:
         return [*events, Tokens(end - len(message.tokens) + overlap, message.tokens[overlap:])]
 
     def _skip_to(self, token: int) -> list[Event]:
-        """Report the tokens from the next one up to ``token`` as lost, where there are any."""
+        """Report the tokens from the next one up to ``token`` as lost, if there are any."""
         count = token - self.next_token
         if count <= 0:
             return []

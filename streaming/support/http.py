@@ -111,7 +111,7 @@ METHOD_NOT_ALLOWED: Final = text(
 
 
 def one(headers: Headers, name: str) -> str:
-    """The value of a header; empty where there is none, or where there are several."""
+    """The value of a header; empty if there is none, or if there are several."""
     values = headers.get_all(name)
     return values[0] if len(values) == 1 else ""
 
@@ -149,7 +149,7 @@ def bearer(headers: Headers) -> str:
 
 
 def route(path: str) -> str:
-    """The part of a request's path that names what is wanted; empty where it makes no sense."""
+    """The part of a request's path that names what is wanted; empty if it makes no sense."""
     try:
         return urlsplit(path).path
     except ValueError:

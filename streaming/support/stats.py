@@ -85,7 +85,7 @@ class LoopStall:
 class StatsWriter:
     """One JSON object a line, to ``path`` or nowhere when it is None; usable in ``with``.
 
-    Raises UserError where the file cannot be opened. Should writing fail later (a full disk), a
+    Raises UserError if the file cannot be opened. Should writing fail later (a full disk), a
     warning says so once and the stream goes on without statistics.
     """
 

@@ -56,7 +56,7 @@ class StatusLine:
     Args:
         stream: where to show it; default is stderr, so that stdout can carry audio.
         interval_s: least time between two redraws on a terminal.
-        plain_interval_s: least time between two log lines where there is no terminal.
+        plain_interval_s: least time between two log lines if there is no terminal.
         clock: monotonic seconds.
         columns: width of the terminal; asked for at each redraw when not given.
     """

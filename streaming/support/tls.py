@@ -59,7 +59,7 @@ def client_context(
 def _load(
     context: ssl.SSLContext, cert: Path | None, key: Path | None, cert_option: str, key_option: str
 ) -> None:
-    """Give ``context`` a certificate of ours, where there is one. Raises SettingsError."""
+    """Give ``context`` a certificate of ours, if there is one. Raises SettingsError."""
     if cert is None:
         if key is not None:
             raise SettingsError(f"{key_option} needs the certificate as well: give {cert_option}.")

@@ -216,7 +216,7 @@ class Link(Reconnecting):
         return self.session.receive(message, now_s)
 
     async def _next(self, messages: AsyncIterator[Message]) -> Message | None:
-        """The next message; None where there will be none, or this connection is to be left."""
+        """The next message; None if there will be none, or this connection is to be left."""
         if self.session.state is State.JOINING:
             timeout_s = self._hello_timeout_s
             try:

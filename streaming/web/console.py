@@ -99,7 +99,7 @@ class Wish:
 
 
 def parse_wish(data: str | bytes) -> Wish | None:
-    """Read a page's message; None where it is none of ours."""
+    """Read a page's message; None if it is none of ours."""
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError):
@@ -130,7 +130,7 @@ class Console:
     Others may be on this machine as well. So the page is in a folder whose name is a secret, made
     anew each time, and outside of it there is nothing.
 
-    Raises TransportError where it cannot listen there.
+    Raises TransportError if it cannot listen there.
     """
 
     def __init__(

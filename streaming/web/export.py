@@ -19,6 +19,7 @@ __all__ = ["export_page"]
 _PAGE: Final = {
     "index.html": "recordings.html",
     "recordings.js": "recordings.js",
+    "overview.js": "overview.js",
     "stream.js": "stream.js",
     "spectrogram.js": "spectrogram.js",
     "pictures.js": "pictures.js",

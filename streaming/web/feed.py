@@ -42,7 +42,7 @@ class Feed:
         self._ready.set()
 
     def data(self, message: bytes) -> None:
-        """Send sound or a picture of it; the oldest of it goes where there is too much."""
+        """Send sound or a picture of it; the oldest of it goes if there is too much."""
         self._waiting.append(message)
         self._bytes += len(message)
         while self._bytes > self._most_bytes:

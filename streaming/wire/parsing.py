@@ -96,7 +96,7 @@ def _decode_coded(data: bytes) -> CodedTokens:
 
 
 def parse_object(data: str) -> tuple[str, Fields]:
-    """The ``type`` of a JSON object, and its fields. Raises ProtocolError where it is none."""
+    """The ``type`` of a JSON object, and its fields. Raises ProtocolError if it is none."""
     try:
         fields = _JSON.decode(data)
     except (ValueError, RecursionError):
@@ -183,7 +183,7 @@ class Fields:
         return tuple(values)
 
     def check_version(self) -> None:
-        """Raises ProtocolError where the message is of another protocol version."""
+        """Raises ProtocolError if the message is of another protocol version."""
         version = self.integer("protocol", low=1)
         if version != PROTOCOL_VERSION:
             raise ProtocolError(

@@ -17,7 +17,7 @@ GIB = 2**30
 
 def test_the_whole_study_can_be_rehearsed(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    assert mucodec_gpu.main(["--rehearse", "--json", str(file)]) == 0
+    assert mucodec_gpu.main(["--rehearse", "--limit", "1e6", "--json", str(file)]) == 0
     figures = json.loads(file.read_text())
     assert not [name for name in figures if name.endswith((": failed", ": left out"))]
     assert figures["shapes compiled, of 6"] == 6

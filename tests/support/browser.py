@@ -1,4 +1,4 @@
-"""A browser without a screen, for tests of the pages; None of them runs where there is none.
+"""A browser without a screen, for tests of the pages; None of them runs if there is none.
 
 Import the fixture in a test module: `from tests.support.browser import browser  # noqa: F401`.
 """

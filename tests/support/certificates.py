@@ -14,7 +14,7 @@ _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 def make_certificate(folder: Path, name: str = "127.0.0.1", kind: str = "IP") -> tuple[Path, Path]:
-    """A self-signed certificate and its key, for an address; skips where there is no openssl."""
+    """A self-signed certificate and its key, for an address; skips if there is no openssl."""
     if shutil.which("openssl") is None:
         pytest.skip("needs the openssl program")
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"

@@ -29,7 +29,7 @@ _CHUNK_BYTES: Final = 1 << 16
 
 
 def frame(message: bytes) -> bytes:
-    """A record around ``message``. Raises ValueError where that is empty or too long."""
+    """A record around ``message``. Raises ValueError if that is empty or too long."""
     if not 1 <= len(message) <= MAX_MESSAGE:
         raise ValueError(f"a record holds 1 to {MAX_MESSAGE} bytes, not {len(message)}")
     return _HEADER.pack(_SYNC, len(message), zlib.crc32(message)) + message
@@ -39,7 +39,7 @@ def scan(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """The messages of all whole records from where ``file`` stands, each with where it ends.
 
     Reads as it goes, so that files of any length take little memory. Trusts nothing. Raises OSError
-    where reading fails.
+    if reading fails.
     """
     data, base, at_end = b"", file.tell(), False
     while True:

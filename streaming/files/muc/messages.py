@@ -131,7 +131,7 @@ def message_bytes(record: Record) -> bytes:
 def read_message(message: bytes) -> Record | None:
     """What one record holds; None for what is wrong, or unknown to this version.
 
-    Trusts nothing. Raises FormatVersionError where the file is for another version.
+    Trusts nothing. Raises FormatVersionError if the file is for another version.
     """
     try:
         if message.startswith(_TOKENS_KIND):
@@ -143,7 +143,7 @@ def read_message(message: bytes) -> Record | None:
 
 
 def end_token(record: Record) -> int:
-    """One past the last token that a record speaks of; 0 where it speaks of none."""
+    """One past the last token that a record speaks of; 0 if it speaks of none."""
     if isinstance(record, Gap):
         return record.first_token + record.count
     if isinstance(record, Finish):

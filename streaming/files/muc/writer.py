@@ -81,7 +81,7 @@ class MucEncoder:
     def finish(self, samples: int) -> bytes:
         """Bytes to append at the end of music of ``samples`` at 48 kHz.
 
-        Raises ValueError where the last token does not hold the last sample.
+        Raises ValueError if the last token does not hold the last sample.
         """
         last = self._flush(len(self._pending))
         padding = (self._written - self._muxer.header.music_from) * SAMPLES_PER_TOKEN - samples

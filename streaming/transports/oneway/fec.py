@@ -131,7 +131,7 @@ class Repair:
         return out
 
     def _skip(self) -> bool:
-        """Go on behind the hole, where there is something and nothing can fill it any more."""
+        """Go on behind the hole, if there is something and nothing can fill it any more."""
         assert self._next is not None
         group = self._next - self._next % self._fec.data
         if self._highest < group + self._fec.data + self._fec.parity - 1:

@@ -69,7 +69,7 @@ class Frame:
 
 
 Expect = Callable[[Kind, int], "bytes | None"]
-"""The salt of a frame of this kind with a body of so many bytes; None where there is no such."""
+"""The salt of a frame of this kind with a body of so many bytes; None if there is no such."""
 
 
 def frame_overhead(key: bytes = b"") -> int:

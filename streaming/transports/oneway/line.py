@@ -57,7 +57,7 @@ class LineQueue:
         return frame
 
     def wait_s(self, now_s: float) -> float | None:
-        """Seconds until :meth:`take` has something; None where nothing waits."""
+        """Seconds until :meth:`take` has something; None if nothing waits."""
         return max(0.0, self._free_s - now_s) if self._frames else None
 
     def _duration_s(self, count: int) -> float:

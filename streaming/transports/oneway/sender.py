@@ -111,7 +111,7 @@ class Framer:
         return frames
 
     def _beside(self, sent_tokens: int, delay_s: float) -> list[bytes]:
-        """Title and hello, where it is time for them."""
+        """Title and hello, if it is time for them."""
         assert self._next is not None
         frames = []
         earned = TITLE_BITS_PER_S / 8 * sent_tokens / TOKEN_RATE

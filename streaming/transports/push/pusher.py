@@ -215,7 +215,7 @@ class Pusher(Reconnecting):
 
 
 def _checked(message: Message) -> Message:
-    """What the relay says. Raises RefusedError where that is why it hangs up."""
+    """What the relay says. Raises RefusedError if that is why it hangs up."""
     if isinstance(message, Failure):
         raise RefusedError(message.code, message.message, by="relay")
     return message

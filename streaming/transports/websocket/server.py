@@ -210,7 +210,7 @@ class WebSocketServer:
         return await self._authorize(connection, bearer(request.headers))
 
     async def _authorize(self, connection: GuardedConnection, given: str) -> Answer | None:
-        """Check the header where there is one: a wrong secret gets no WebSocket at all."""
+        """Check the header if there is one: a wrong secret gets no WebSocket at all."""
         if not self._auth or not given:
             return None
         if not await self.guesses.turn(connection.address):

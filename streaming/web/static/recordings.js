@@ -1,7 +1,11 @@
 // A page without a server: plays the recordings beside it, and files that are dropped on it.
 
+import { Overview } from "./overview.js";
+
+const KEYS_S = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -30, PageUp: 30 };
 const $ = (id) => document.getElementById(id);
 const base = new URL("./", location.href).href;
+const overview = new Overview($("overview"));
 let chosen = null; // {name, url} or {name, bytes}
 let ui = null;
 let held = false; // the place is being moved by hand
@@ -19,6 +23,8 @@ const on = {
     $("state").textContent = whether ? "playing here" : "nothing plays";
     if (!whether) return;
     $("place").max = file.length_s;
+    $("length").textContent = clock(file.length_s);
+    overview.show(file.parts);
     Object.assign($("place").dataset, { samples: file.samples, lost: file.lost });
     const missing = file.lost ? `${(file.lost / 25).toFixed(1)} s are missing and bridged. ` : "";
     $("missing").textContent = missing + (file.complete ? "" : "The end is missing.");
@@ -31,7 +37,10 @@ const on = {
 };
 
 function showPlace(position_s) {
-  $("place-shown").textContent = `${clock(position_s)} of ${clock($("place").max)}`;
+  const length_s = Number($("place").max);
+  $("place-shown").textContent = clock(position_s);
+  $("place").setAttribute("aria-valuetext", `${clock(position_s)} of ${clock(length_s)}`);
+  overview.hear(position_s / length_s);
 }
 
 async function source() {
@@ -83,6 +92,12 @@ addEventListener("drop", (event) => {
 $("place").addEventListener("input", () => {
   held = true;
   showPlace(Number($("place").value));
+});
+$("place").addEventListener("keydown", (event) => {
+  const by_s = KEYS_S[event.key];
+  if (by_s === undefined) return;
+  event.preventDefault(); // by itself it would move by a token
+  ui.move(by_s);
 });
 $("place").addEventListener("change", () => {
   held = false;

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 import codec
 from streaming.cli.muc import main
@@ -44,6 +46,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
+PAINTED = """
+const canvas = document.querySelector("#overview"), { width, height } = canvas;
+const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+return data.filter((value, at) => at % 4 === 3 && value).length / (width * height);
+"""
+"""The share of the overview that is not empty."""
+
+
 def place(browser: Browser) -> float:  # noqa: F811
     return float(browser.value("return document.querySelector('#place').value"))
 
@@ -59,12 +69,18 @@ def test_an_exported_page_plays_seeks_and_ends(browser, page):  # noqa: F811
     assert browser.text("#title") == "Short waves"
     assert browser.value("return document.querySelector('#place').dataset.samples") == str(SAMPLES)
     player.until(lambda: place(browser) > 4)
-    browser.value(
-        "const place = document.querySelector('#place'); place.value = 1;"
-        "place.dispatchEvent(new Event('change'))"
-    )
-    player.until(lambda: place(browser) < 2)
+    slider = browser.driver.find_element("id", "place")
+    left = -slider.size["width"] // 3  # of the middle: a sixth of the whole
+    ActionChains(browser.driver).move_to_element_with_offset(slider, left, 0).click().perform()
+    player.until(lambda: 0.9 < place(browser) < 2)
     player.hear()
+    slider.send_keys(Keys.HOME)
+    player.until(lambda: place(browser) < 0.9)
+    assert slider.get_attribute("aria-valuetext") == "0:00 of 0:05"
+    player.hear()
+    slider.send_keys(Keys.ARROW_RIGHT)
+    player.until(lambda: place(browser) > 4.9)
+    assert browser.value(PAINTED) > 0.1
     player.until(lambda: place(browser) > 5.9)
     assert place(browser) == pytest.approx(SAMPLES / 48_000, abs=0.05)
     assert browser.fits()

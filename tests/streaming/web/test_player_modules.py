@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from codec.nano.level import LevelChannel
+from codec.nano.weights import BUNDLED
 from codec.noise import keyed_normal
 from streaming.receive.concealment import Concealment
 from streaming.receive.playout import plan_start
@@ -28,7 +32,7 @@ MONTH = 25 * 86_400 * 30
 @pytest.fixture(scope="module")
 def run(browser: Browser) -> Iterator[Any]:  # noqa: F811
     """Runs the body of an async function on a page; `get(name)` there imports a module."""
-    with Pages(player_files()) as pages:
+    with Pages({**player_files(), "/weights": BUNDLED}) as pages:
         browser.open(pages.url)
         browser.driver.set_script_timeout(120)
 
@@ -241,6 +245,53 @@ def hello(first: int, live: int, stream: str = "s", seed: int = 4) -> str:
         title="T",
         stream=stream,
     ).encode()
+
+
+LEVELS = """
+const { magnitudes, overview, readCodebooks } = await get("levels");
+const weights = new Uint8Array(await (await fetch("/weights")).arrayBuffer());
+const codebooks = readCodebooks(weights);
+"""
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 64), (5, 103), (48, 20), (7, 3)])
+def test_tokens_are_as_loud_as_in_python(run, first, count):
+    tokens = np.random.default_rng(first).integers(0, 16384, count)
+    found = run(
+        f"{LEVELS} return Array.from(magnitudes(Uint16Array.from(given[0]), given[1], codebooks));",
+        *(tokens.tolist(), first),
+    )
+    channel = LevelChannel()
+    channel.codebooks = load_file(BUNDLED)["codec.level.codebooks"]
+    levels = channel.read(torch.from_numpy(tokens // 2048 % 4)[None], first)[0]
+    whole = count - (first + count) % 4  # the rest of a group says less
+    if first == 7:
+        assert found == [None] * count  # too short to say
+    else:
+        np.testing.assert_allclose(found[:whole], levels.exp()[:whole], rtol=1e-4)
+
+
+def test_an_overview_has_context_left_out_and_holes_where_they_are(run):
+    tokens = np.random.default_rng(0).integers(0, 16384, 96)
+    whole, parts = run(
+        f"{LEVELS}"
+        "const [tokens, start, end] = given, first = 16;"
+        "const part = (from, to) => ({ type: 'tokens', first: first + from, end: first + to,"
+        "  tokens: Uint16Array.from(tokens.slice(from, to)) });"
+        "const title = { type: 'title', title: '', token: 20 };"
+        "const gap = { type: 'gap', first: 64, count: 16, end: 80 };"
+        "const items = [part(0, 10), title, part(10, 48), gap, part(64, 96)];"
+        "const file = { header: { first }, items, start, end };"
+        "return [Array.from(magnitudes(Uint16Array.from(tokens), first, codebooks)),"
+        "        Array.from(overview(file, codebooks, 10))];",
+        *(tokens.tolist(), 32, 112),
+    )
+    power = np.square(np.reshape(whole[16:], (10, 8))).mean(axis=1)
+    assert parts[4:6] == [None, None]
+    heard = [0, 1, 2, 3, 6, 7, 8, 9]
+    np.testing.assert_allclose(
+        np.array(parts)[heard].astype(float), np.sqrt(power)[heard], rtol=1e-5
+    )
 
 
 def test_a_session_reports_what_pythons_does(run):

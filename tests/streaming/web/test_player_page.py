@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import codec
 from codec.stream import StreamDecoder
@@ -26,13 +27,18 @@ TOKENS = 3000
 _BUSY_PERCENT = 70  # of the time; the page warns of more than 80
 
 
-def write_music(path: Path) -> None:
+def waves() -> NDArray[np.int64]:
     """Two minutes of tokens that change slowly, as those of music do."""
-    identity = codec.load("nano")
     at = np.arange(TOKENS)
-    tokens = (8192 + 8000 * np.sin(at / 40) * np.sin(at / 3)).astype(np.int64)
+    return (8192 + 8000 * np.sin(at / 40) * np.sin(at / 3)).astype(np.int64)
+
+
+def write_music(path: Path, tokens: NDArray[np.int64] | None = None) -> None:
+    """A file of tokens, or of waves."""
+    identity = codec.load("nano")
+    tokens = waves() if tokens is None else tokens
     file = MucEncoder(StreamHeader("nano", identity.weights, identity.digest, 5))
-    content = file.title("Slow waves") + file.tokens(tokens) + file.finish(TOKENS * 1920)
+    content = file.title("Slow waves") + file.tokens(tokens) + file.finish(len(tokens) * 1920)
     path.write_bytes(content)
 
 
@@ -143,6 +149,45 @@ def test_the_page_plays_and_moves(player, station):
     player.until(lambda: player.state == "")
     player.until(lambda: page.text("#state") == "live")
     assert page.complaints() == []
+
+
+KEYS = """
+window.keys = {};
+const set = MediaSession.prototype.setActionHandler;
+MediaSession.prototype.setActionHandler = function (action, handler) {
+  window.keys[action] = handler;
+  return set.call(this, action, handler);
+};
+"""
+"""What the page has browsers call when such a key is pressed."""
+
+
+def test_the_page_obeys_media_keys_and_names_what_plays(player, station):
+    page = player.page
+    live = "return document.querySelector('#play-state').dataset.live"
+    session = "const { metadata, playbackState } = navigator.mediaSession; return "
+    with page.preloaded(KEYS):
+        player.open(station)
+    player.press("#play")  # a browser lets sound out after a click; from then on keys do
+    with player.in_time():
+        player.hear()
+        player.until(lambda: page.value(f"{session} metadata?.title") == "Slow waves")
+        player.until(lambda: page.value(f"{session} playbackState") == "playing")
+        player.until(lambda: player.figure("token") > 150)
+        page.value("keys.seekbackward({ seekOffset: 5 })")
+        player.until(lambda: page.value(live) == "false")
+        player.hear()
+        page.value("keys.seekforward({ seekOffset: 3600 })")  # beyond what there is
+        player.until(lambda: page.value(live) == "true")
+        player.hear()
+        page.value("keys.pause()")
+        player.until(lambda: player.state == "")
+        assert page.value(f"{session} playbackState") == "none"
+        assert page.text("#play") == "Play"
+        page.value("keys.play()")
+        player.hear()
+        page.value("keys.stop()")
+        player.until(lambda: player.state == "")
 
 
 RENDER = """

@@ -1,5 +1,7 @@
 // The files that playing needs: fetched once, their digests checked, for browsers keep them.
 
+import { readCodebooks } from "./levels.js";
+
 const OPTIMISATION = "basic";
 
 /** SHA-256 of bytes, 64 hexadecimal digits; browsers have their own only on pages they call secure. */
@@ -138,5 +140,6 @@ export async function loadNano(manifest, base, progress) {
       }),
     );
   }
-  return new Nano(ort, weights.sha256, ...sessions);
+  const codebooks = readCodebooks(files.get(weights.name));
+  return new Nano(ort, weights.sha256, codebooks, ...sessions);
 }

@@ -42,9 +42,10 @@ export function segmentPhases(first, tokens) {
 
 /** The graphs with one set of weights, named by their digest; keeps nothing between calls. */
 export class Nano {
-  constructor(ort, digest, decoder, vocoder) {
+  constructor(ort, digest, codebooks, decoder, vocoder) {
     this.ort = ort;
     this.digest = digest;
+    this.codebooks = codebooks; // of levels
     this.decoder = decoder;
     this.vocoder = vocoder;
   }

@@ -5,6 +5,7 @@
 // sees to its messages.
 
 import { loadNano } from "./files.js";
+import { overview } from "./levels.js";
 import { readMuc } from "./muc.js";
 import { WINDOW } from "./nano.js";
 import { decodable, Jitter } from "./playout.js";
@@ -30,6 +31,7 @@ const tell = (type, fields = {}) => postMessage({ type, ...fields });
 
 let renderer = null;
 let file = null; // a recording in the place of a stream
+let begun = 0; // the token of it with which the sound began last
 let port = null; // to the audio thread
 let address = "";
 let socket = null;
@@ -145,6 +147,7 @@ function begin({ hello, same }) {
 function playFrom(token) {
   const { header, items } = file;
   const first = Math.max(header.first, token - CONTEXT_TOKENS);
+  begun = token;
   const hello = { seed: header.seed, first_token: first, next_token: first, packet_tokens: 1, age_s: 0 };
   renderer.begin(hello, 0, token);
   for (const item of items) {
@@ -311,14 +314,15 @@ const tasks = {
     file = opened;
     titles = file.items.filter((item) => item.type === "title");
     const { samples, lost, complete } = file;
-    tell("loaded", { length_s: samples / SAMPLE_RATE, samples, lost, complete });
+    const parts = overview(file, renderer.nano.codebooks);
+    tell("loaded", { length_s: samples / SAMPLE_RATE, samples, lost, complete, parts });
     playFrom(file.start);
   },
   /** Somewhere else: by seconds from what is heard, to seconds of the file, or to the live edge. */
   move({ by_s = 0, to_s, live }) {
     if (!renderer || session.ended) return;
     const heard = heardSample();
-    const known = file ? file.start : session.next;
+    const known = file ? begun : session.next;
     const token = heard === null ? known : heard / SAMPLES_PER_TOKEN;
     if (file) {
       const aimed = to_s === undefined ? token + by_s * TOKEN_RATE : file.start + to_s * TOKEN_RATE;
