@@ -36,14 +36,19 @@ def test_a_name_that_is_not_offered_is_none():
         _ = streaming.nonsense
 
 
-def test_importing_it_costs_nothing():
-    code = "import sys, streaming; print(*sys.modules)"
+def loaded_with(module: str) -> set[str]:
+    """What a new interpreter has loaded after it imported a module."""
+    code = f"import sys, {module}; print(*sys.modules)"
     # Measuring coverage imports modules of its own into every process.
     bare = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=bare
     )
-    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    return set(done.stdout.split())
+
+
+def test_importing_it_costs_nothing():
+    loaded = {name.split(".")[0] for name in loaded_with("streaming")}
     assert not loaded & {
         "numpy",
         "torch",
@@ -52,6 +57,18 @@ def test_importing_it_costs_nothing():
         "websockets",
         "onnxruntime",
         "soundfile",
+    }
+
+
+def test_a_listener_begins_without_what_few_need():
+    assert not loaded_with("streaming.cli.client") & {
+        "onnxruntime",
+        "streaming.files.recorder",
+        "streaming.transports.oneway.connection",
+        "streaming.transports.websocket.server",
+        "streaming.web.console",
+        "streaming.web.gateway",
+        "torch",
     }
 
 
