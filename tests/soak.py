@@ -24,7 +24,7 @@ from codec.constants import TOKEN_RATE
 from streaming.files.muc import StreamHeader
 from streaming.files.store import TokenStore
 from streaming.stream.hub import Hub
-from streaming.transports.websocket import WebSocketServer
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import StreamInfo, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy

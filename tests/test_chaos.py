@@ -21,7 +21,8 @@ from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession
 from streaming.transports.link import Link
 from streaming.transports.reconnecting import Backoff
-from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket import connect
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import End, Gap, Hello, StreamInfo, Tokens
 from tests.support.fake_codec import FakeCodec
 from tests.support.fault_proxy import FaultProxy

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from streaming.stream.hub import Hub
-from streaming.transports.websocket import WebSocketServer
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.fake_codec import BALANCES, LEVELS, FakeCodec

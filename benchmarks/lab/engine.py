@@ -35,7 +35,8 @@ from streaming.transports.link import Dial
 from streaming.transports.oneway.connection import OneWayDial
 from streaming.transports.oneway.hello import Fec
 from streaming.transports.oneway.publisher import OneWay, OneWayPublisher
-from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket import connect
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import TOKENS_HEADER, StreamInfo
 
 __all__ = ["Engine"]

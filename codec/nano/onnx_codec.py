@@ -114,6 +114,8 @@ class OnnxNano(Nano):
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Looking for more to optimise makes the start longer, and nothing faster.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         # What a window needs is let go again. Weights stay int8 and are unpacked where they are
         # used: a fiftieth more work, and a third of the memory.
         options.enable_cpu_mem_arena = False

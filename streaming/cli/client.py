@@ -32,11 +32,9 @@ from streaming.cli.serving import make_serving
 from streaming.cli.start import say
 from streaming.cli.watching import Figures, process_age_s, watched
 from streaming.errors import SettingsError
-from streaming.files.recorder import Recorder
-from streaming.files.recording import Recording, record
 from streaming.listening import Origin, find, tokens
 from streaming.receive.listener import Listener
-from streaming.receive.output import Output
+from streaming.receive.output import Output, SoundCard
 from streaming.receive.settings import PRESETS, ListenerSettings
 from streaming.stream.listener_session import CodecIdentity
 from streaming.stream.timeline import StartAt
@@ -54,15 +52,14 @@ from streaming.support.tasks import unless
 from streaming.support.worker import call_model
 from streaming.transports.link import Link
 from streaming.transports.mqtt.address import MqttAddress
-from streaming.transports.oneway.connection import OneWayDial
-from streaming.web.clock_card import ClockCard
-from streaming.web.console import Console
-from streaming.web.controls import ListenerControls
-from streaming.web.gateway import Gateway
-from streaming.web.monitor import Monitor
 
 if TYPE_CHECKING:
     from codec.base import Codec
+    from streaming.files.recorder import Recorder
+    from streaming.web.console import Console
+    from streaming.web.gateway import Gateway
+
+# What not every listener needs is imported where it is used: so it is connected sooner.
 
 
 def main(argv: Sequence[str] | None = None, load_codec: Callable[..., Codec] = codec.load) -> int:
@@ -105,6 +102,8 @@ async def _run(
     recorder = None
     plays = bool(arguments.play or arguments.out or arguments.web is not None or gateway)
     if arguments.save is not None:
+        from streaming.files.recorder import Recorder
+
         limit, start = settings.limit_samples, settings.start
         recorder = Recorder(arguments.save, limit, start=start, waits=plays)
     if recorder is not None and not plays:
@@ -123,12 +122,19 @@ async def _run(
 
     with StatsWriter(arguments.stats) as stats, set_on_signals(stop):
         output = open_output(arguments, gateway)
-        recording = None if recorder is None else Recording(recorder)
+        recording = None
+        if recorder is not None:
+            from streaming.files.recording import Recording
+
+            recording = Recording(recorder)
         try:
             expected = await unless(stop, call_model(load, arguments.codec))
             if expected is None:
                 return
-            if isinstance(origin.dial, OneWayDial):
+            if arguments.serial is not None or arguments.udp is not None:
+                from streaming.transports.oneway.connection import OneWayDial
+
+                assert isinstance(origin.dial, OneWayDial)
                 origin.dial.known.append(
                     CodecIdentity(expected.name, expected.weights, expected.digest)
                 )
@@ -181,6 +187,8 @@ async def record_stream(
     stop: asyncio.Event,
 ) -> None:
     """Record and decode nothing; goes on in a file that is there already."""
+    from streaming.files.recording import Recording, record
+
     join = settings.start.join(settings.history_tokens, settings.client)
     if settings.start.live:
         join = recorder.join(join)
@@ -317,6 +325,8 @@ def open_gateway(arguments: argparse.Namespace) -> Gateway | None:
         arguments.serve_token, arguments.serve_token_file, SERVE_TOKEN_VARIABLE
     )
     host, port = arguments.serve
+    from streaming.web.gateway import Gateway
+
     return Gateway(
         host,
         port,
@@ -341,25 +351,37 @@ def open_output(arguments: argparse.Namespace, gateway: Gateway | None = None) -
     ]
     if gateway is not None:
         files.append(gateway)
-    if not arguments.play:
-        paced = ClockCard() if gateway is not None or arguments.web is not None else None
-        return Output(files, paced if paced is None or arguments.web is None else Monitor(paced))
-    preset = PRESETS[arguments.preset]
-    wanted: str | None = arguments.device
-    card = SoundCardSink(
-        device=int(wanted) if wanted is not None and wanted.isdecimal() else wanted,
-        volume=arguments.volume,
-        prefill_s=preset.prefill_s,
-        device_latency_s=preset.device_latency_s,
-    )
-    return Output(files, card if arguments.web is None else Monitor(card))
+    card: SoundCard | None = None
+    if arguments.play:
+        preset = PRESETS[arguments.preset]
+        wanted: str | None = arguments.device
+        card = SoundCardSink(
+            device=int(wanted) if wanted is not None and wanted.isdecimal() else wanted,
+            volume=arguments.volume,
+            prefill_s=preset.prefill_s,
+            device_latency_s=preset.device_latency_s,
+        )
+    elif gateway is not None or arguments.web is not None:
+        from streaming.web.clock_card import ClockCard
+
+        card = ClockCard()
+    if card is not None and arguments.web is not None:
+        from streaming.web.monitor import Monitor
+
+        card = Monitor(card)
+    return Output(files, card)
 
 
 def open_page(arguments: argparse.Namespace, output: Output, listener: Listener) -> Console | None:
     """The page of ``--web``, if it is wanted."""
-    monitor = output.card
-    if not isinstance(monitor, Monitor):
+    if arguments.web is None:
         return None
+    from streaming.web.console import Console
+    from streaming.web.controls import ListenerControls
+    from streaming.web.monitor import Monitor
+
+    monitor = output.card
+    assert isinstance(monitor, Monitor)
     card = monitor.card
     plays = card if isinstance(card, SoundCardSink) else None
     controls = ListenerControls(listener, plays)

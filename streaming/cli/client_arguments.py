@@ -29,13 +29,13 @@ from streaming.receive.settings import PRESETS, CatchUp, ListenerSettings
 from streaming.stream.timeline import StartAt
 from streaming.support.guard import SERVE_TOKEN_VARIABLE, read_auth_tokens
 from streaming.transports.reconnecting import Backoff
-from streaming.transports.websocket import TIMEOUT_S
-from streaming.web.console import DEFAULT_PORT
+from streaming.transports.websocket.client import TIMEOUT_S
 from streaming.wire.messages import MAX_SEED
 
 __all__ = ["DEFAULT_URL", "make_parser", "make_settings", "read_arguments"]
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8765"
+_WEB_PORT: Final = 8766
 _MOST_PORT: Final = 65_535
 
 
@@ -84,11 +84,11 @@ def _add_ends(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--web",
         nargs="?",
-        const=DEFAULT_PORT,
+        const=_WEB_PORT,
         type=number(int, 0, 65_535),
         metavar="PORT",
         help="a page on this machine to watch, to control and to listen in a browser "
-        f"(port {DEFAULT_PORT}, 0 for any free one); works without a sound card",
+        f"(port {_WEB_PORT}, 0 for any free one); works without a sound card",
     )
     parser.add_argument(
         "--save",
@@ -278,7 +278,7 @@ def _join_values(argv: Sequence[str]) -> list[str]:
             words[index : index + 2] = [f"--from={words[index + 1]}"]
             break
     if "--web" in words[:-1] and not words[words.index("--web") + 1].isdecimal():
-        words[words.index("--web")] = f"--web={DEFAULT_PORT}"
+        words[words.index("--web")] = f"--web={_WEB_PORT}"
     return words
 
 

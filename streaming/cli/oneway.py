@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from streaming.cli.common import number
 from streaming.errors import SettingsError
-from streaming.transports.oneway.connection import OneWayDial
-from streaming.transports.oneway.fec import check_library
-from streaming.transports.oneway.framing import MAX_KEY_BYTES
-from streaming.transports.oneway.hello import MAX_SEED, Fec
-from streaming.transports.oneway.ports import Address, SerialAddress, UdpAddress
-from streaming.transports.oneway.publisher import OneWay
+
+if TYPE_CHECKING:
+    from streaming.transports.oneway.connection import OneWayDial
+    from streaming.transports.oneway.ports import Address
+    from streaming.transports.oneway.publisher import OneWay
 
 __all__ = ["add_oneway_arguments", "oneway_dial", "oneway_outlet"]
 
@@ -67,6 +66,10 @@ def oneway_outlet(arguments: argparse.Namespace) -> OneWay | None:
     if address is None:
         _refuse_without_link(arguments, "fec", "line_rate", "link_key_file")
         return None
+    from streaming.transports.oneway.fec import check_library
+    from streaming.transports.oneway.hello import MAX_SEED, Fec
+    from streaming.transports.oneway.publisher import OneWay
+
     if arguments.seed is not None and arguments.seed > MAX_SEED:
         raise SettingsError(
             f"--serial and --udp have room for a seed up to {MAX_SEED}; choose a smaller --seed."
@@ -93,6 +96,8 @@ def oneway_dial(arguments: argparse.Namespace, *, elsewhere: bool) -> OneWayDial
         )
     if arguments.start != "live":
         raise SettingsError("--from means nothing on a one-way link; leave it out.")
+    from streaming.transports.oneway.connection import OneWayDial
+
     return OneWayDial(address, key=_link_key(arguments.link_key_file))
 
 
@@ -107,6 +112,8 @@ def _link_key(file: Path | None) -> bytes:
     """The key in a file; empty if none is named. Raises SettingsError."""
     if file is None:
         return b""
+    from streaming.transports.oneway.framing import MAX_KEY_BYTES
+
     try:
         with file.open(encoding="utf-8-sig") as opened:
             text = opened.read(_MOST_KEY_FILE).strip()
@@ -127,7 +134,11 @@ def _address(arguments: argparse.Namespace, *, host_needed: bool) -> Address | N
     if arguments.serial is not None and arguments.udp is not None:
         raise SettingsError("Choose either --serial or --udp, not both.")
     if arguments.serial is not None:
+        from streaming.transports.oneway.ports import SerialAddress
+
         return SerialAddress.parse(arguments.serial)
     if arguments.udp is not None:
+        from streaming.transports.oneway.ports import UdpAddress
+
         return UdpAddress.parse(arguments.udp, host_needed=host_needed)
     return None

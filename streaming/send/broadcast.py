@@ -16,8 +16,8 @@ from streaming.stream.hub import Hub
 from streaming.support.stats import LoopStall
 from streaming.support.tasks import cancel, unless
 from streaming.transports.outlet import Outlet, Running
-from streaming.transports.websocket import WebSocketServer
 from streaming.transports.websocket.outlet import WebSocket
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.web.site import open_site
 from streaming.web.status import Encoding
 

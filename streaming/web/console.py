@@ -40,11 +40,10 @@ from streaming.web.feed import Feed
 from streaming.web.monitor import Column, Monitor, Piece
 from streaming.web.spectrum import BANDS, COLUMN_SAMPLES, HIGHEST_HZ, LOWEST_HZ
 
-__all__ = ["DEFAULT_PORT", "Console", "Controls", "Wish", "parse_wish"]
+__all__ = ["Console", "Controls", "Wish", "parse_wish"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PORT: Final = 8766
 _HOST: Final = "127.0.0.1"
 _TICK_S: Final = 0.05
 _STATE_TICKS: Final = 5
@@ -138,7 +137,7 @@ class Console:
         self,
         monitor: Monitor,
         controls: Controls,
-        port: int = DEFAULT_PORT,
+        port: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.port = port

@@ -14,7 +14,7 @@ import pytest
 
 import streaming
 from streaming.stream.hub import Hub
-from streaming.transports.websocket import WebSocketServer
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec
@@ -209,7 +209,7 @@ def test_tokens_need_no_model() -> None:
 import asyncio, sys, time, numpy, streaming
 from streaming.stream.hub import Hub
 from streaming.wire.messages import StreamInfo
-from streaming.transports.websocket import WebSocketServer
+from streaming.transports.websocket.server import WebSocketServer
 
 async def main():
     hub = Hub(StreamInfo("fake", "w", "a" * 64, 0, "s", 48))

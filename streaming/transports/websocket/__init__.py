@@ -5,6 +5,5 @@ tokens if there are any: at 350 bit/s every byte counts.
 """
 
 from streaming.transports.websocket.client import TIMEOUT_S, Connection, check_address, connect
-from streaming.transports.websocket.server import WebSocketServer
 
-__all__ = ["TIMEOUT_S", "Connection", "WebSocketServer", "check_address", "connect"]
+__all__ = ["TIMEOUT_S", "Connection", "check_address", "connect"]

@@ -145,7 +145,7 @@ class GuardedConnection(ServerConnection):
             logger.debug("the answer for %s was given up: %r", self.address, error)
         finally:
             self.transport.abort()
-            await asyncio.shield(self.connection_lost_waiter)
+            await self.wait_closed()
 
     @contextlib.asynccontextmanager
     async def _progress(self) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
@@ -153,9 +153,10 @@ class GuardedConnection(ServerConnection):
 
         Raises TimeoutError if it does not, OSError if it has gone.
         """
+        loop = asyncio.get_running_loop()
         handed = taken = 0
         ending = False
-        timer = self.loop.call_later(_LOOK_S, lambda: look())
+        timer = loop.call_later(_LOOK_S, lambda: look())
 
         async def write(data: bytes) -> None:
             nonlocal handed
@@ -169,9 +170,9 @@ class GuardedConnection(ServerConnection):
             nonlocal taken, timer
             waiting = self.transport.get_write_buffer_size()
             if handed - waiting > taken or not (waiting or ending):
-                limit.reschedule(self.loop.time() + _STALLED_S)
+                limit.reschedule(loop.time() + _STALLED_S)
             taken = handed - waiting
-            timer = self.loop.call_later(_LOOK_S, look)
+            timer = loop.call_later(_LOOK_S, look)
 
         try:
             async with asyncio.timeout(_STALLED_S) as limit:
@@ -183,7 +184,7 @@ class GuardedConnection(ServerConnection):
                         await asyncio.sleep(_FLUSH_LOOK_S)
                     self.transport.close()
                 ending = True
-                await asyncio.shield(self.connection_lost_waiter)
+                await self.wait_closed()
         finally:
             timer.cancel()
 
@@ -192,7 +193,7 @@ class GuardedConnection(ServerConnection):
         """Whether what is sent now goes out, or nearly so."""
         return (
             not self.paused
-            and self.protocol.state is WebSocketState.OPEN
+            and self.state is WebSocketState.OPEN
             and not self.transport.is_closing()
         )
 

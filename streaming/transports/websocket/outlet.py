@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WebSocket:
-    """Listen for listeners; see :class:`streaming.transports.websocket.WebSocketServer`.
+    """Listen for listeners; see :class:`streaming.transports.websocket.server.WebSocketServer`.
 
     Attributes:
         port: 0 for any free one.

@@ -8,6 +8,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 const DARK = [[16, 18, 22], [38, 52, 96], [94, 92, 158], [206, 128, 122], [250, 214, 160]];
 const LIGHT = [[240, 238, 234], [190, 204, 222], [112, 146, 196], [62, 82, 148], [36, 28, 72]];
 
+/** A colour for each byte, as ImageData has them: red, green, blue and alpha in 32 bits. */
 function shades(stops) {
   const table = new Uint8ClampedArray(4 * 256);
   for (let value = 0; value < 256; value += 1) {
@@ -18,7 +19,7 @@ function shades(stops) {
     });
     table[4 * value + 3] = 255;
   }
-  return table;
+  return new Uint32Array(table.buffer);
 }
 
 export class Spectrogram {
@@ -92,16 +93,16 @@ export class Spectrogram {
     this.image.width = shown + 1;
     this.image.height = this.bands;
     const brush = this.image.getContext("2d");
-    const pixels = brush.createImageData(shown + 1, this.bands);
+    const picture = brush.createImageData(shown + 1, this.bands);
+    const pixels = new Uint32Array(picture.data.buffer);
     for (let place = 0; place <= shown; place += 1) {
       const bytes = this.columns.get(first + place);
       if (!bytes) continue;
       for (let band = 0; band < this.bands; band += 1) {
-        const at = 4 * ((this.bands - 1 - band) * (shown + 1) + place);
-        pixels.data.set(table.subarray(4 * bytes[band], 4 * bytes[band] + 4), at);
+        pixels[(this.bands - 1 - band) * (shown + 1) + place] = table[bytes[band]];
       }
     }
-    brush.putImageData(pixels, 0, 0);
+    brush.putImageData(picture, 0, 0);
     const perColumn = width / shown;
     context.drawImage(this.image, -(end - Math.floor(end)) * perColumn, 0, width + perColumn, height);
     const x = (line - (end - shown)) * perColumn;

@@ -34,7 +34,7 @@ from streaming.receive.settings import CatchUp
 from streaming.stream.hub import Hub
 from streaming.support.status_line import StatusLine
 from streaming.transports.reconnecting import Backoff
-from streaming.transports.websocket import WebSocketServer
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import StreamInfo
 from tests import ROOT
 from tests.support.fake_codec import FakeCodec

@@ -28,7 +28,8 @@ from streaming.send.replay import MucPlaylist
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import ListenerSession
 from streaming.stream.timeline import StartAt
-from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket import connect
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.web import player
 from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
 from tests import ROOT

@@ -23,8 +23,9 @@ from streaming.transports.mqtt.address import MqttAddress
 from streaming.transports.mqtt.connection import connect_mqtt
 from streaming.transports.mqtt.publisher import Mqtt, MqttPublisher
 from streaming.transports.reconnecting import Backoff
-from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket import connect
 from streaming.transports.websocket.outlet import WebSocket
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import (
     MAX_DELAY_S,
     MAX_GAP_TOKENS,

@@ -44,8 +44,9 @@ from streaming.support.sparse_log import SparseLog
 from streaming.support.stats import LoopStall
 from streaming.support.tls import client_context, server_context
 from streaming.transports.reconnecting import passing
-from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket import connect
 from streaming.transports.websocket.outlet import WebSocket
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.web.site import Site
 from streaming.web.status import SenderStatus
 from streaming.wire.messages import Hello, Join, StreamInfo

@@ -32,7 +32,8 @@ from streaming.transports.mqtt.connection import connect_mqtt
 from streaming.transports.mqtt.publisher import Mqtt, MqttPublisher
 from streaming.transports.mqtt.view import OFFLINE, ONLINE
 from streaming.transports.reconnecting import Backoff
-from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket import connect
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import End, Gap, Hello, StreamInfo, Title, Tokens
 from tests import ROOT
 from tests.support.certificates import make_authority, make_certificate, make_signed

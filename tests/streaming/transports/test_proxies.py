@@ -13,7 +13,8 @@ import pytest
 from streaming.errors import TransportError
 from streaming.stream.hub import Hub
 from streaming.support.guard import is_loopback
-from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket import connect
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import StreamInfo
 from tests.support.fake_codec import FakeCodec
 

@@ -27,8 +27,8 @@ from streaming.transports.link import Link
 from streaming.transports.push.intake import Intake
 from streaming.transports.push.pusher import Push, Pusher
 from streaming.transports.reconnecting import Backoff
-from streaming.transports.websocket import WebSocketServer
 from streaming.transports.websocket.outlet import WebSocket
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import (
     MAX_SERVER_MESSAGE,
     End,

@@ -18,7 +18,8 @@ from codec.nano.weights import BUNDLED_SHA256
 from streaming.errors import ProtocolError, TransportError
 from streaming.stream.hub import Hub
 from streaming.stream.listener_session import CodecIdentity, ListenerSession, State
-from streaming.transports.websocket import WebSocketServer, client, connect
+from streaming.transports.websocket import client, connect
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import (
     MAX_CLIENT_MESSAGE,
     MAX_SERVER_MESSAGE,

@@ -17,8 +17,9 @@ from websockets.frames import Frame, Opcode
 from streaming.stream.hub import Hub
 from streaming.stream.sender_session import NO_PUBLISHERS
 from streaming.support.tls import client_context, server_context
-from streaming.transports.websocket import WebSocketServer, connect
+from streaming.transports.websocket import connect
 from streaming.transports.websocket.connection import Framing, GuardedConnection
+from streaming.transports.websocket.server import WebSocketServer
 from streaming.transports.websocket.writer import Turns, Writer
 from streaming.wire.messages import End, Hello, Join, StreamInfo, Title, Tokens
 from streaming.wire.parsing import decode
