@@ -166,9 +166,9 @@ class Player:
         if elsewhere:
             other = urlsplit(elsewhere)
             sources += f" {other.scheme}://{other.netloc}"
-        self.policy = POLICY.replace(
-            "script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'"
-        ).replace("connect-src 'self'", f"connect-src {sources}")
+        policy = POLICY.replace("script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'")
+        policy = policy.replace("connect-src 'self'", f"connect-src {sources}")
+        self.policy = f"{policy}; media-src blob:"
         self.readers = 0
 
     async def answer(self, where: str, headers: Headers) -> Answer | None:

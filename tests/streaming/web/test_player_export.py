@@ -82,6 +82,7 @@ def test_an_exported_page_plays_seeks_and_ends(browser, page):  # noqa: F811
     player.until(lambda: place(browser) > 4.9)
     assert browser.value(PAINTED) > 0.1
     player.until(lambda: place(browser) > 5.9)
+    player.until(lambda: player.state == "played to the end")
     assert place(browser) == pytest.approx(SAMPLES / 48_000, abs=0.05)
     assert browser.fits()
     assert browser.complaints() == []

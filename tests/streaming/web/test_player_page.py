@@ -158,8 +158,13 @@ MediaSession.prototype.setActionHandler = function (action, handler) {
   window.keys[action] = handler;
   return set.call(this, action, handler);
 };
+const play = HTMLMediaElement.prototype.play;
+HTMLMediaElement.prototype.play = function () {
+  window.element = this;
+  return play.call(this);
+};
 """
-"""What the page has browsers call when such a key is pressed."""
+"""What the page has browsers call when such a key is pressed, and the element that gets it keys."""
 
 
 def test_the_page_obeys_media_keys_and_names_what_plays(player, station):
@@ -173,6 +178,7 @@ def test_the_page_obeys_media_keys_and_names_what_plays(player, station):
         player.hear()
         player.until(lambda: page.value(f"{session} metadata?.title") == "Slow waves")
         player.until(lambda: page.value(f"{session} playbackState") == "playing")
+        assert page.value("return !element.paused && element.loop && element.duration") == 10
         player.until(lambda: player.figure("token") > 150)
         page.value("keys.seekbackward({ seekOffset: 5 })")
         player.until(lambda: page.value(live) == "false")
@@ -182,12 +188,14 @@ def test_the_page_obeys_media_keys_and_names_what_plays(player, station):
         player.hear()
         page.value("keys.pause()")
         player.until(lambda: player.state == "")
-        assert page.value(f"{session} playbackState") == "none"
+        assert page.value(f"{session} playbackState") == "paused"
+        assert page.value("return element.paused")
         assert page.text("#play") == "Play"
         page.value("keys.play()")
         player.hear()
         page.value("keys.stop()")
         player.until(lambda: player.state == "")
+    assert page.complaints() == []
 
 
 RENDER = """

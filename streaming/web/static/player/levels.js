@@ -43,7 +43,7 @@ export function overview({ header, items, start, end }, codebooks, most = 2048) 
   const power = new Float64Array(Math.min(most, end - start));
   const count = new Uint32Array(power.length);
   let run = [];
-  const count_in = () => {
+  const addRun = () => {
     const first = run.length ? run[0].first : 0;
     const tokens = Uint16Array.from(run.flatMap((item) => Array.from(item.tokens)));
     magnitudes(tokens, first, codebooks).forEach((magnitude, at) => {
@@ -56,8 +56,8 @@ export function overview({ header, items, start, end }, codebooks, most = 2048) 
   };
   for (const item of items) {
     if (item.type === "tokens") run.push(item);
-    else if (item.type === "gap") count_in();
+    else if (item.type === "gap") addRun();
   }
-  count_in();
+  addRun();
   return Float32Array.from(power, (sum, part) => Math.sqrt(sum / count[part]));
 }

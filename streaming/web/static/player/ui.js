@@ -1,6 +1,7 @@
 // The part of a page that plays: its buttons, its figures, its spectrogram.
 
 import { Audio } from "./audio.js";
+import { MediaKeys } from "./keys.js";
 import { Spectrogram } from "../../spectrogram.js";
 
 const BANDS = 96;
@@ -41,7 +42,11 @@ export class PlayerUi {
       show("volume-shown", `${$("volume").value} %`);
       this.audio?.setVolume(this.volume);
     });
-    this.obeyKeys();
+    this.keys = new MediaKeys({
+      play: () => this.worker || this.start(),
+      stop: () => this.stop(),
+      move: (by_s) => this.move(by_s),
+    });
   }
 
   get volume() {
@@ -61,6 +66,7 @@ export class PlayerUi {
     show("play", "Stop");
     show("play-state", "fetching the decoder …");
     this.audio = new Audio(this.volume);
+    this.keys.playing();
     const url = this.manifest.find((file) => file.name === "worker.js").url;
     const worker = new Worker(new URL(url, this.base), { type: "module" });
     this.worker = worker;
@@ -88,7 +94,7 @@ export class PlayerUi {
     show("play-state", "");
     $("progress").hidden = true;
     $("playing").hidden = true;
-    this.tellSession("none");
+    this.keys.stopped();
     if (this.loaded) this.on.playing(false);
     this.loaded = false;
   }
@@ -132,10 +138,10 @@ export class PlayerUi {
   }
 
   showHeard(state) {
-    const { playing, underruns, peak, reserve_s, clock_s, lost, load, title, token, live } = state;
+    const { playing, underruns, peak, reserve_s, clock_s, lost, load, title, token, live, over } = state;
     if (!this.loaded) return;
-    const said = !playing ? "waiting for sound" : live ? "playing" : "playing, from the past";
-    show("play-state", said);
+    const waits = over ? "played to the end" : "waiting for sound";
+    show("play-state", !playing ? waits : live ? "playing" : "playing, from the past");
     show("reserve", `${reserve_s.toFixed(1)} s`);
     show("clock", clock_s === null ? "–" : new Date(1000 * clock_s).toLocaleTimeString());
     show("underruns", String(underruns));
@@ -146,7 +152,7 @@ export class PlayerUi {
     Object.assign($("play-state").dataset, shown);
     if (token !== null) this.on.title(title);
     this.on.heard?.(state);
-    this.tellSession(playing ? "playing" : "paused", title);
+    this.keys.playing(title);
   }
 
   // What is heard, as columns of bands.
@@ -176,32 +182,5 @@ export class PlayerUi {
       this.columns += 1;
       this.spectrogram.hear(this.columns, true);
     }, 1000 * COLUMN_S);
-  }
-
-  // Keys of the keyboard's top row, headsets, the lock screen.
-
-  obeyKeys() {
-    const session = navigator.mediaSession;
-    const handlers = {
-      play: () => this.worker || this.start(),
-      pause: () => this.stop(),
-      stop: () => this.stop(),
-      seekbackward: ({ seekOffset }) => this.move(-(seekOffset ?? 10)),
-      seekforward: ({ seekOffset }) => this.move(seekOffset ?? 10),
-    };
-    for (const [action, handler] of Object.entries(handlers)) {
-      try {
-        session?.setActionHandler(action, handler);
-      } catch {
-        // a browser that does not know this key
-      }
-    }
-  }
-
-  tellSession(state, title = "") {
-    const session = navigator.mediaSession;
-    if (!session) return;
-    session.playbackState = state;
-    if (title && session.metadata?.title !== title) session.metadata = new MediaMetadata({ title });
   }
 }

@@ -279,6 +279,7 @@ function hear(report) {
     load: busy.slice(-10).reduce((sum, value) => sum + value, 0) / Math.max(1, Math.min(10, busy.length)),
     speed: jitter.speed,
     live: session.live,
+    over: file !== null && !report.playing && heard !== null && limit() - heard < SAMPLE_RATE / 10,
   });
   pump();
 }
