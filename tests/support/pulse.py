@@ -25,8 +25,8 @@ __all__ = ["PulseServer", "aligned_correlation", "judged_if_served", "pulse", "s
 
 SINK = "test_sink"
 _TRIES = 4
-_STALL_S = 0.02
 _ALSA_UNDERRUN = "snd_pcm_recover) underrun occurred"
+_STALL_S = 0.02
 """The null sink wants sound every few hundredths of a second: who is served later than this by a
 busy machine may leave it without."""
 _ALSA = """
