@@ -32,6 +32,7 @@ from streaming.stream.hub import Hub
 from streaming.support.compute import settle
 from streaming.support.guard import Limits
 from streaming.support.stats import LoopStall
+from streaming.support.tasks import beside
 from streaming.support.timing import Timing
 from streaming.transports.websocket.server import WebSocketServer
 from streaming.wire.messages import StreamInfo
@@ -146,7 +147,9 @@ async def _serving(pipe: Connection, most: int) -> None:
     published: dict[int, float] = {}
     asked = asyncio.Event()
     asyncio.get_running_loop().add_reader(pipe.fileno(), asked.set)
-    async with WebSocketServer(hub, "127.0.0.1", 0, limits=limits) as server, LoopStall() as stall:
+    stall = LoopStall()
+    serving = WebSocketServer(hub, "127.0.0.1", 0, limits=limits)
+    async with serving as server, beside(stall.watch()):
         pipe.send(server.port)
         due_s = time.monotonic()
         while True:

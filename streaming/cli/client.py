@@ -48,7 +48,7 @@ from streaming.support.status_line import (
     format_seconds,
     printable,
 )
-from streaming.support.tasks import unless
+from streaming.support.tasks import beside, unless
 from streaming.support.worker import call_model
 from streaming.transports.link import Link
 from streaming.transports.mqtt.address import MqttAddress
@@ -154,8 +154,9 @@ async def _run(
             if await unless(stop, entered.enter_async_context(listener)) is None:
                 return
             connected_s = None if settings.wait else process_age_s()
+            stall = LoopStall()
             async with (
-                LoopStall() as stall,
+                beside(stall.watch()),
                 watched(
                     lambda: {
                         **listener.figures(),
@@ -197,8 +198,9 @@ async def record_stream(
         if (stream := await unless(stop, entering)) is None:
             return
         recording = Recording(recorder)
+        stall = LoopStall()
         async with (
-            LoopStall() as stall,
+            beside(stall.watch()),
             watched(
                 lambda: {**recording.figures(stream), "max_loop_stall_ms": stall.longest_ms},
                 functools.partial(recorded_parts, stream),

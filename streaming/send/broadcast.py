@@ -14,7 +14,7 @@ from streaming.errors import SettingsError
 from streaming.send.settings import ServiceSettings
 from streaming.stream.hub import Hub
 from streaming.support.stats import LoopStall
-from streaming.support.tasks import cancel, unless
+from streaming.support.tasks import beside, cancel, unless
 from streaming.transports.outlet import Outlet, Running
 from streaming.transports.websocket.outlet import WebSocket
 from streaming.transports.websocket.server import WebSocketServer
@@ -189,7 +189,7 @@ class Broadcast:
                         player=outlet.web_player,
                     )
             self._hub, self._feed = hub, feed
-            await stack.enter_async_context(self._stall)
+            await stack.enter_async_context(beside(self._stall.watch()))
             self._on_air.set()
             try:
                 await unless(self.stop, self._alongside(work()))

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from streaming.errors import UserError, reason_of
-from streaming.support.tasks import cancel
 from streaming.support.timing import Timing
 
 __all__ = ["LoopStall", "RealTimeFactor", "StatsWriter"]
@@ -41,7 +40,7 @@ class RealTimeFactor:
 
 
 class LoopStall:
-    """Measures how long the event loop is held up within ``async with``: how late a task wakes.
+    """Measures how long the event loop is held up: how late a task wakes.
 
     Attributes:
         timing: by how much it woke too late, in seconds.
@@ -50,22 +49,9 @@ class LoopStall:
     def __init__(self, interval_s: float = 0.02) -> None:
         self.interval_s = interval_s
         self.timing = Timing()
-        self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> LoopStall:
-        self._task = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._task is not None
-        await cancel(self._task)
-
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
+        """Measure until cancelled; to be run beside the work."""
         while True:
             due_s = time.monotonic() + self.interval_s
             await asyncio.sleep(self.interval_s)

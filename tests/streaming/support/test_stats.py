@@ -13,6 +13,7 @@ import pytest
 from streaming.errors import UserError
 from streaming.stream.traffic import KEEPALIVE_BITS_PER_S, RateMeter, Traffic, wire_bytes
 from streaming.support.stats import LoopStall, RealTimeFactor, StatsWriter
+from streaming.support.tasks import beside
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,8 @@ def test_real_time_factor_of_the_latest_work():
 
 
 async def test_stall_of_the_loop_is_noticed():
-    async with LoopStall(interval_s=0.001) as stall:
+    stall = LoopStall(interval_s=0.001)
+    async with beside(stall.watch()):
         await asyncio.sleep(0.01)
         time.sleep(0.05)  # the fault to be found
         await asyncio.sleep(0.01)

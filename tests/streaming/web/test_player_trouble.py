@@ -13,7 +13,7 @@ import pytest
 
 from streaming.web.export import export_page
 from tests.streaming.web.test_player_export import write_song
-from tests.streaming.web.test_player_page import Player, page_of, player, write_music  # noqa: F401
+from tests.streaming.web.test_player_page import Player, player, station  # noqa: F401
 from tests.support.browser import Browser, browser  # noqa: F401
 from tests.support.fault_proxy import FaultProxy
 from tests.support.firefox import firefox, pulse  # noqa: F401
@@ -24,17 +24,6 @@ pytestmark = pytest.mark.system
 
 NEAR_S = 8.5
 """More than is in reserve at the live edge, and less than what is missed here."""
-
-
-@pytest.fixture(scope="module")
-def station(programs: Programs) -> Iterator[str]:  # noqa: F811
-    """Address of the page of a station that plays a file."""
-    music = programs.folder / "waves.muc"
-    write_music(music)
-    server = programs.start("station", "server.py", music, "--loop", "--port", "0")
-    server.until(lambda: "listening on" in server.log)
-    yield page_of(server)
-    assert server.interrupt() == 0
 
 
 @contextmanager
